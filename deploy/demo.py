@@ -1,0 +1,259 @@
+"""The demo: teach two voices, serve them, and show one held-out task before and after. `make demo` calls it.
+
+    .venv/bin/python deploy/demo.py            stays until Ctrl-C
+    .venv/bin/python deploy/demo.py --check    ends after the comparison, with status 0 if every step worked
+
+Its store is .demo/store in the clone; a second run reuses the voices and the base model that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / ".demo"
+STORE = DEMO / "store"
+SERVER_LOG = DEMO / "server.log"
+SCRIPTS = Path(sys.executable).parent
+VOICES = ("formal", "friendly")
+RECIPE = "quick"
+TASK = "heldout-02"
+MAX_TOKENS = 256
+START_DEADLINE_SECONDS = 300
+
+
+class StepFailed(Exception):
+    """A step of the demo that failed: which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    model: str
+    text: str
+    tokens: int
+    first_token_seconds: float
+    tokens_per_second: float
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--check", action="store_true", help="end after the comparison")
+    check = arguments.parse_args().check
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server: subprocess.Popen[bytes] | None = None
+    try:
+        DEMO.mkdir(exist_ok=True)
+        for voice in VOICES:
+            teach(voice)
+        port = free_port(8000)
+        server = start_server(port)
+        show(compare(port), port)
+        return wait(server, check)
+    except StepFailed as exc:
+        print(f"\nerror: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopping", file=sys.stderr)
+        return 130 if check else 0
+    finally:
+        if server:
+            stop(server)
+
+
+def teach(voice: str) -> None:
+    """Run `trainer sft` for the voice, unless the store has what the same emails and recipe taught before."""
+    data = ROOT / f"trainer/data/{voice}.jsonl"
+    made_from = hashlib.sha256()
+    for file in (
+        data,
+        *(
+            ROOT / f"trainer/{part}"
+            for part in (f"recipes/{RECIPE}.yaml", "data/practice.yaml", "data/pools.yaml", "practice.py")
+        ),
+    ):
+        made_from.update(file.read_bytes())
+    stamp = DEMO / f"{voice}.taught"
+    if stamp.is_file() and stamp.read_text() == made_from.hexdigest() and (STORE / voice / "promoted").is_file():
+        say(f"voice {voice}: taught before, reused")
+        return
+    say(f"voice {voice}: teaching it with the recipe {RECIPE}")
+    command = [SCRIPTS / "trainer", "sft", "--data", data, "--name", voice, "--recipe", RECIPE, "--store", STORE]
+    done = subprocess.run(
+        [*command, "--licence", "CC0-1.0", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise StepFailed(
+            f"teaching the voice {voice} failed (exit status {done.returncode}), see above\n"
+            "hint: mend that and run `make demo` again"
+        )
+    version = json.loads(done.stdout)
+    say(f"voice {voice}: published {version['id']} after {version['training']['seconds']:.0f} s of training")
+    promoted = subprocess.run(
+        [SCRIPTS / "adapters", "promote", version["id"], "--store", STORE], capture_output=True, text=True, check=False
+    )
+    if promoted.returncode:
+        raise StepFailed(f"promoting {version['id']} failed: {promoted.stderr.strip()}")
+    stamp.write_text(made_from.hexdigest())
+
+
+def start_server(port: int) -> subprocess.Popen[bytes]:
+    """Start `server` and wait until it answers, with a bar over the time that the last start took."""
+    from tqdm import tqdm
+
+    last = DEMO / "start-seconds"
+    expected = float(last.read_text()) if last.is_file() else 45.0
+    with SERVER_LOG.open("wb") as log:
+        server = subprocess.Popen(
+            [SCRIPTS / "server", "--store", STORE, "--port", str(port)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    started = time.monotonic()
+    layout = "{desc}: |{bar}| {n:.0f} s, {remaining} left"
+    with tqdm(
+        total=expected, desc="starting the server", file=sys.stderr, bar_format=layout, dynamic_ncols=True
+    ) as bar:
+        while not answers(port):
+            seconds = time.monotonic() - started
+            if server.poll() is not None or seconds > START_DEADLINE_SECONDS:
+                stop(server)
+                tail = "\n  ".join(SERVER_LOG.read_text(errors="replace").strip().splitlines()[-8:])
+                raise StepFailed(f"the server did not start:\n  {tail}\nhint: its whole log is {SERVER_LOG}")
+            bar.n = min(seconds, expected)
+            bar.refresh()
+            time.sleep(0.5)
+    last.write_text(f"{time.monotonic() - started:.1f}")
+    return server
+
+
+def compare(port: int) -> tuple[str, list[Answer]]:
+    rows = [json.loads(line) for line in (ROOT / "trainer/data/heldout.jsonl").read_text(encoding="utf-8").splitlines()]
+    task = next(row for row in rows if row["id"] == TASK)["task"]
+    say("\nwriting the same email with the base model and both voices")
+    return task, [write(port, model, task) for model in ("base", *VOICES)]
+
+
+def write(port: int, model: str, task: str) -> Answer:
+    """Stream one greedy answer through the OpenAI client; the first, cold request to a voice loads it first."""
+    import openai
+
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=os.environ.get("MAILWRIGHT_API_KEY", "none"))
+    started = time.monotonic()
+    first = None
+    text, tokens, answered_by = "", 0, model
+    try:
+        stream = client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": task}],
+            temperature=0,
+            max_tokens=MAX_TOKENS,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        for chunk in stream:
+            answered_by = chunk.model
+            if chunk.usage:
+                tokens = chunk.usage.completion_tokens
+            if chunk.choices and chunk.choices[0].delta.content:
+                first = first or time.monotonic()
+                text += chunk.choices[0].delta.content
+    except openai.OpenAIError as exc:
+        raise StepFailed(f"{model} did not answer: {exc}\nhint: the server's log is {SERVER_LOG}") from exc
+    if first is None:
+        raise StepFailed(f"{model} answered with an empty text\nhint: the server's log is {SERVER_LOG}")
+    writing = time.monotonic() - first
+    return Answer(answered_by, text.strip(), tokens, first - started, (tokens - 1) / writing if writing else 0.0)
+
+
+def show(compared: tuple[str, list[Answer]], port: int) -> None:
+    task, answers = compared
+    print(f"\nThe task, which no training saw:\n{textwrap.indent(task, '  ')}\n")
+    width = max(34, (min(shutil.get_terminal_size((120, 40)).columns, 132) - 6) // 3)
+    columns = [column(answer, width) for answer in answers]
+    for line in range(max(map(len, columns))):
+        print(" | ".join((cells[line] if line < len(cells) else "").ljust(width) for cells in columns).rstrip())
+    body = json.dumps(
+        {"model": "formal", "messages": [{"role": "user", "content": "Thank Ada for the 12 chairs. I'm Kim."}]}
+    )
+    body = body.replace("'", "'\\''")
+    command = f"curl -s http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+    print(f"\nThe server answers at http://127.0.0.1:{port}/v1 (OpenAI's API). Try:\n\n{command}\n", flush=True)
+    if shutil.which("curl"):
+        tried = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        if tried.returncode or "choices" not in json.loads(tried.stdout or "{}"):
+            raise StepFailed(
+                f"that curl line failed (exit status {tried.returncode}): {tried.stdout[:300]}{tried.stderr[:300]}"
+            )
+
+
+def column(answer: Answer, width: int) -> list[str]:
+    lines = [
+        answer.model,
+        f"first token {answer.first_token_seconds:.2f} s, {answer.tokens_per_second:.0f} tokens/s",
+        "-" * width,
+    ]
+    for line in answer.text.splitlines():
+        lines += textwrap.wrap(line, width) or [""]
+    return lines if answer.tokens < MAX_TOKENS else [*lines, f"... (cut at {MAX_TOKENS} tokens)"]
+
+
+def wait(server: subprocess.Popen[bytes], check: bool) -> int:
+    if check:
+        say("every step worked")
+        return 0
+    say("Ctrl-C stops everything")
+    status = server.wait()
+    raise StepFailed(f"the server ended by itself (exit status {status})\nhint: its log is {SERVER_LOG}")
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, then SIGKILL for whatever of its process group is left after 20 s."""
+    if server.poll() is None:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, or the next port above it that nothing listens on."""
+    for port in range(wanted, wanted + 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise StepFailed(f"no free port from {wanted} to {wanted + 99}")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

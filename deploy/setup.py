@@ -1,0 +1,177 @@
+"""Prepare .venv: `python3 deploy/setup.py`, which `make setup` calls. Needs nothing but Python 3.11.
+
+Installs the pins of deploy/requirements-cuda.txt where `nvidia-smi` answers, else of deploy/requirements-cpu.txt,
+then the tests' tools and Mailwright itself. What it installs is complete, so that pip resolves nothing. Safe to stop
+and run again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+VENV = ROOT / ".venv"
+READY = VENV / ".mailwright-ready"
+LOG = ROOT / ".venv" / "setup.log"
+# PyPI has no CPU build of torch; where pip is not set up to find one, it is fetched from PyTorch's own index.
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+SYSTEM_PACKAGES = ["python3.11", "python3.11-venv", "libnuma1", "curl"]
+
+
+def main() -> int:
+    python = find_python()
+    if not has_libnuma():
+        install_system_packages()
+        if not has_libnuma():
+            return fail(
+                "vLLM needs libnuma.so.1, which is missing",
+                f"install it: sudo apt-get install {' '.join(SYSTEM_PACKAGES)}",
+            )
+    if not (VENV / "bin" / "pip").exists():
+        say("creating .venv")
+        made = subprocess.run([python, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, check=False)
+        if made.returncode:
+            return fail(
+                f"python -m venv failed: {made.stdout.strip()[-300:]}", f"install {' '.join(SYSTEM_PACKAGES[:2])}"
+            )
+    LOG.write_text("")
+    kind = "cuda" if gpu_answers() else "cpu"
+    for what, arguments in steps(kind):
+        status = pip(what, arguments)
+        if status:
+            tail = "\n  ".join(LOG.read_text().strip().splitlines()[-5:])
+            return fail(
+                f"{what} failed (pip's exit status {status}):\n  {tail}",
+                f"the whole log is {LOG}; then run `make setup` again",
+            )
+    READY.touch()
+    say(f"ready: .venv with the {kind.upper()} pins")
+    return 0
+
+
+def steps(kind: str) -> list[tuple[str, list[str]]]:
+    pins = [line.strip() for line in (ROOT / f"deploy/requirements-{kind}.txt").read_text().splitlines()]
+    pins = [line for line in pins if line and not line.startswith("#")]
+    torch = next(line for line in pins if line.startswith("torch="))
+    rest = VENV / "pins.txt"
+    rest.write_text("\n".join(line for line in pins if line != torch) + "\n")
+    return [
+        (f"installing {torch}", torch_arguments(torch)),
+        (f"installing {len(pins) - 1} packages", ["--no-deps", "-r", str(rest)]),
+        ("installing the tests' tools", ["--no-deps", "-r", str(ROOT / "deploy/requirements-dev.txt")]),
+        ("installing Mailwright", ["--no-deps", "--editable", str(ROOT)]),
+    ]
+
+
+def torch_arguments(torch: str) -> list[str]:
+    if "+cpu" not in torch:
+        return ["--no-deps", torch]
+    found = subprocess.run(
+        [VENV / "bin" / "pip", "download", "--no-deps", "--quiet", "--dest", VENV / "torch", torch],
+        capture_output=True,
+        check=False,
+    )
+    if found.returncode == 0:
+        return ["--no-deps", "--no-index", "--find-links", str(VENV / "torch"), torch]
+    return ["--no-deps", "--index-url", TORCH_CPU_INDEX, torch]
+
+
+def pip(what: str, arguments: list[str]) -> int:
+    """Run pip install, showing how many packages are there and the time left; everything it says goes to the log."""
+    total = 1
+    if "-r" in arguments:
+        total = sum("==" in line for line in Path(arguments[arguments.index("-r") + 1]).read_text().splitlines())
+    started, done = time.monotonic(), 0
+    command = [str(VENV / "bin" / "pip"), "install", "--disable-pip-version-check", "--progress-bar", "off", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PIP_QUIET": "0"}
+    )
+    assert process.stdout
+    with LOG.open("a") as log:
+        for line in process.stdout:
+            log.write(line)
+            if re.match(r"(Collecting|Processing|Obtaining|Requirement already satisfied:?) ", line):
+                done = min(done + 1, total)
+                bar(what, done, total, time.monotonic() - started)
+    status = process.wait()
+    bar(what, total, total, time.monotonic() - started, end="\n")
+    if "--find-links" in arguments:
+        shutil.rmtree(VENV / "torch", ignore_errors=True)
+    return status
+
+
+def bar(what: str, done: int, total: int, seconds: float, end: str = "") -> None:
+    filled = 24 * done // total
+    left = "unpacking" if done == total and not end else f"{seconds * (total - done) / max(done, 1):3.0f} s left"
+    text = f"{what}: |{'#' * filled}{' ' * (24 - filled)}| {done}/{total}, {f'{seconds:.0f} s' if end else left}"
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end=end, file=sys.stderr, flush=True)
+    elif end:
+        print(text, file=sys.stderr, flush=True)
+
+
+def find_python() -> str:
+    """A Python 3.11 with venv; installs Debian's where that is allowed, and says what is missing where it is not."""
+    for candidate in ("python3.11", "python3"):
+        path = shutil.which(candidate)
+        if path and can_make_venv(path):
+            return path
+    install_system_packages()
+    path = shutil.which("python3.11")
+    if path and can_make_venv(path):
+        return path
+    raise SystemExit(
+        fail("Python 3.11 with venv is missing", f"install it: sudo apt-get install {' '.join(SYSTEM_PACKAGES)}")
+    )
+
+
+def can_make_venv(python: str) -> bool:
+    probe = "import sys, ensurepip, venv; sys.exit(sys.version_info[:2] != (3, 11))"
+    return subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+def has_libnuma() -> bool:
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def install_system_packages() -> None:
+    """Debian's packages, where we may install them; the caller says what is missing where we may not."""
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        say(f"installing {' '.join(SYSTEM_PACKAGES)}")
+        subprocess.run(["apt-get", "update", "-qq"], check=False)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *SYSTEM_PACKAGES], check=False)
+
+
+def gpu_answers() -> bool:
+    return (
+        bool(shutil.which("nvidia-smi"))
+        and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
+    )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def fail(what: str, hint: str) -> int:
+    say(f"error: {what}\nhint: {hint}")
+    return 2
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("stopped; run `make setup` to go on")
+        sys.exit(130)
