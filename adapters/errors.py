@@ -1,0 +1,108 @@
+"""Every error that Mailwright raises on purpose.
+
+MailwrightError                      500 internal_error
+├── ConfigError(ValueError)          400 invalid_request      a flag, setting or recipe that cannot work
+├── DataError(ValueError)            400 invalid_request      rows of emails that cannot be used; every one listed
+├── RequestError(ValueError)         400 invalid_request      a request that is not what the OpenAI API allows
+│   └── RequestTooLarge              413 request_too_large
+├── BaseModelError(OSError)          500 internal_error       the base model cannot be found, fetched or trusted
+├── AdapterNotFound(LookupError)     404 model_not_found
+├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
+├── PathNotFound(LookupError)        404 not_found            a path that this server does not have
+├── Unauthorised(PermissionError)    401 invalid_api_key
+└── Overloaded(RuntimeError)         503 overloaded           carries `retry_after` in seconds
+
+A leaf knows its HTTP status and OpenAI code, and inherits its standard-library kin, so that callers may catch either.
+This file knows neither HTTP frameworks nor the command line: it only says what they should answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MailwrightError(Exception):
+    """What went wrong, with the offending value; `hint` says what to do about it, or is empty."""
+
+    status = 500
+    code = "internal_error"
+    type = "server_error"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self)._restore, (self.message, self.__dict__)
+
+    @classmethod
+    def _restore(cls, message: str, fields: dict[str, object]) -> MailwrightError:
+        error = cls.__new__(cls)
+        Exception.__init__(error, message)
+        error.__dict__.update(fields)
+        return error
+
+
+class ConfigError(MailwrightError, ValueError):
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+
+class DataError(MailwrightError, ValueError):
+    """Rows that cannot be used; `problems` has one line for each, with file, line number and reason."""
+
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+    def __init__(self, message: str, problems: Sequence[str] = (), hint: str = "") -> None:
+        super().__init__("\n  ".join([message, *problems]), hint)
+        self.problems = list(problems)
+
+
+class RequestError(MailwrightError, ValueError):
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+
+class RequestTooLarge(RequestError):
+    status, code = 413, "request_too_large"
+
+
+class BaseModelError(MailwrightError, OSError):
+    pass
+
+
+class AdapterNotFound(MailwrightError, LookupError):
+    status, code, type = 404, "model_not_found", "invalid_request_error"
+
+
+class AdapterUnusable(MailwrightError, ValueError):
+    """`reasons` lists everything that is wrong with it, not only the first thing."""
+
+    status, code, type = 422, "adapter_unusable", "invalid_request_error"
+
+    def __init__(self, adapter: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"adapter {adapter!r} cannot be used: {'; '.join(reasons)}",
+            "train it again on this base model, or promote another version",
+        )
+        self.reasons = list(reasons)
+
+
+class PathNotFound(MailwrightError, LookupError):
+    status, code, type = 404, "not_found", "invalid_request_error"
+
+
+class Unauthorised(MailwrightError, PermissionError):
+    status, code, type = 401, "invalid_api_key", "authentication_error"
+
+
+class Overloaded(MailwrightError, RuntimeError):
+    """Too much work waits already; try again after `retry_after` seconds."""
+
+    status, code = 503, "overloaded"
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message, f"try again in {retry_after} s")
+        self.retry_after = retry_after

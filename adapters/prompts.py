@@ -1,0 +1,31 @@
+"""An email task -> chat messages: the only place where a prompt is composed.
+
+What a plain API caller sends is what training saw: the task as a user message, no system prompt. A voice lives in the
+adapter's weights, never in hidden words. This file does not know chat templates; the tokenizer applies those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Message = dict[str, str]
+Turn = tuple[str, str]
+"""One finished exchange: (task, email)."""
+
+
+def task_messages(task: str, previous: Sequence[Turn] = ()) -> list[Message]:
+    """The messages that ask for `task`, after the `previous` exchanges of the same conversation, oldest first."""
+    messages: list[Message] = []
+    for earlier_task, email in previous:
+        messages += [{"role": "user", "content": earlier_task}, {"role": "assistant", "content": email}]
+    return [*messages, {"role": "user", "content": task}]
+
+
+def one_shot_messages(example: Turn, task: str, previous: Sequence[Turn] = ()) -> list[Message]:
+    """As `task_messages`, with one example of the wanted voice before them: the base model's best honest chance."""
+    example_task, example_email = example
+    shown = (
+        f"Here is an example.\n\nTask: {example_task}\n\nEmail:\n{example_email}\n\nNow write the email for this task."
+    )
+    first, *rest = task_messages(task, previous)
+    return [{"role": "user", "content": f"{shown}\n\nTask: {first['content']}"}, *rest]
