@@ -1,0 +1,198 @@
+"""Generated practice: tasks and emails composed from hand-written pieces, to teach a model to keep facts and to end.
+
+A piece is a kind of email with slots (trainer/data/practice.yaml). Every slot of a task stands in the email, in the
+same spelling, so that a model learns to copy what it is told. Practice is narrow: it is only ever trained on, never
+evaluated on. This file does not know files of emails or tokens.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trainer.data import Example, task_example
+
+VOICES = ("formal", "friendly")
+DATA = Path(__file__).parent / "data"
+
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+FORMAL_CLOSINGS = (
+    "Yours sincerely,",
+    "Sincerely,",
+    "Kind regards,",
+    "With kind regards,",
+    "Respectfully,",
+    "Best regards,",
+)
+FRIENDLY_CLOSINGS = (
+    "Cheers,",
+    "Thanks,",
+    "Best wishes,",
+    "All the best,",
+    "Talk soon,",
+    "Take care,",
+    "Thanks again,",
+    "Best,",
+)
+LEADS = (
+    "{task}",
+    "{task}",
+    "Write an email. {task}",
+    "Email please: {task}",
+    "{task} Write it as an email.",
+    "can you draft this email for me? {task}",
+    "I need an email. {task}",
+    "Help me with this message. {task}",
+)
+SENDERS = (
+    "{task} Sign it {sender}.",
+    "{task} Signed, {sender}.",
+    "{task} From {sender}.",
+    "{task} My name is {sender}.",
+    "{task} I'm {sender}.",
+    "{task}\nSender: {sender}",
+    "{task}\nfrom: {sender}",
+    "{task} - {sender}",
+    "I'm {sender}. {task}",
+    "This is {sender}. {task}",
+    "From {sender}: {task}",
+    "{task} Put {sender} at the end.",
+    "{task} It's from {sender}.",
+    "{task} thanks, {sender}",
+)
+
+
+def practice_examples(voice: str, count: int, seed: int) -> list[Example]:
+    """`count` different examples in `voice`, the same for the same seed."""
+    chance = random.Random(f"{voice}-{seed}")
+    made: dict[str, Example] = {}
+    while len(made) < count:
+        example = _compose(voice, chance)
+        made.setdefault(example.task, example)
+    return list(made.values())
+
+
+@cache
+def _pieces() -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    import yaml
+
+    kinds = yaml.safe_load((DATA / "practice.yaml").read_text(encoding="utf-8"))
+    pools = yaml.safe_load((DATA / "pools.yaml").read_text(encoding="utf-8"))
+    return kinds, pools
+
+
+def _compose(voice: str, chance: random.Random) -> Example:
+    kinds, pools = _pieces()
+    kind = chance.choice(kinds)
+    values: dict[str, str] = {}
+    for slot, values_or_pool in kind["slots"].items():
+        values[slot] = _value(values_or_pool, pools, chance, taken=set(values.values()))
+    first, last = chance.choice(pools["FIRST"]), chance.choice(pools["LAST"])
+    title = chance.choice(["Ms", "Mr", "Dr", "Mrs"])
+    written = chance.choice([first, f"{first} {last}", f"{first} {last}", f"{title} {last}", f"{title} {first} {last}"])
+    sender = f"{chance.choice(pools['FIRST'])} {chance.choice(pools['LAST'])}"
+    if chance.random() < 0.3:
+        sender = sender.split()[0]
+    fill = {**values, "name": written}
+    task = chance.choice(LEADS).format(task=chance.choice(kind["tasks"]).format(**fill))
+    task = chance.choice(SENDERS).format(task=task, sender=sender)
+    sentences = [_capitalise(chance.choice(group).format(**fill)) for group in kind[voice]]
+    greeting = _greeting(voice, kind["to"], written, values, chance)
+    closing = chance.choice(FORMAL_CLOSINGS if voice == "formal" else FRIENDLY_CLOSINGS)
+    subject = _capitalise(chance.choice(kind["subjects"]).format(**fill))
+    email = "\n\n".join([f"Subject: {subject}", greeting, *_paragraphs(sentences, chance), f"{closing}\n{sender}"])
+    return task_example(
+        task, email, facts=[[value] for value in (*values.values(), sender)], voice=voice, kind=kind["kind"]
+    )
+
+
+def _greeting(voice: str, to: str, written: str, values: dict[str, str], chance: random.Random) -> str:
+    if to == "group":
+        return chance.choice(["Dear colleagues,", "Dear all,"] if voice == "formal" else ["Hi all,", "Hello everyone,"])
+    if to == "company":
+        return "Dear Sir or Madam," if voice == "formal" else f"Hello {values['company']} team,"
+    title, _, rest = written.partition(" ")
+    titled = title in ("Ms", "Mr", "Dr", "Mrs")
+    if voice == "formal":
+        return f"Dear {title} {rest.split()[-1]}," if titled else f"Dear {written},"
+    called = rest.split()[0] if titled and " " in rest else written if titled else title
+    return f"{chance.choice(['Hi', 'Hello', 'Hey'])} {called},"
+
+
+def _paragraphs(sentences: list[str], chance: random.Random) -> list[str]:
+    """The sentences in order, some of them joined: emails are not one sentence a paragraph."""
+    paragraphs = [sentences[0]]
+    for sentence in sentences[1:]:
+        if chance.random() < 0.4:
+            paragraphs[-1] += f" {sentence}"
+        else:
+            paragraphs.append(sentence)
+    return paragraphs
+
+
+def _capitalise(text: str) -> str:
+    return re.sub(r"(?:^|(?<=[.!?] ))[a-z]", lambda letter: letter[0].upper(), text)
+
+
+def _value(values_or_pool: list[str] | str, pools: dict[str, list[str]], chance: random.Random, taken: set[str]) -> str:
+    """A value that no other slot of this task has."""
+    while True:
+        if isinstance(values_or_pool, str):
+            value = (
+                chance.choice(pools[values_or_pool])
+                if values_or_pool in pools
+                else _made_up(values_or_pool, pools, chance)
+            )
+        else:
+            value = str(chance.choice(values_or_pool))
+        if value not in taken:
+            return value
+
+
+def _made_up(pool: str, pools: dict[str, list[str]], chance: random.Random) -> str:
+    """Values of an open kind, so that copying is the only way to get them right."""
+    number = chance.randint
+    day, month = number(1, 28), chance.choice(MONTHS)
+    hour, minute = number(8, 18), chance.choice(["00", "10", "15", "20", "30", "40", "45", "50"])
+    clock = f"{(hour - 1) % 12 + 1}{'' if minute == '00' else ':' + minute} {'am' if hour < 12 else 'pm'}"
+    amount = f"{number(11, 9800):,}{chance.choice(['', '', '.50', f'.{number(10, 99)}'])}"
+    made = {
+        "DAY": [chance.choice(DAYS)],
+        "DATE": [f"{day} {month}", f"{month} {day}", f"{day} {month}"],
+        "DEADLINE": [f"{chance.choice(DAYS)} {day} {month}", f"{day} {month}", chance.choice(DAYS)],
+        "TIME": [clock, clock, f"{hour}:{minute}", clock.replace(" ", "")],
+        "MONEY": [f"${amount}", f"£{amount}", f"€{amount}", f"{amount} euros"],
+        "COUNT": [str(number(3, 480))],
+        "PERCENT": [f"{number(3, 60)} %", f"{number(3, 60)}%"],
+        "DURATION": [f"{number(2, 18) * 5} minutes", f"{chance.choice(['one hour', 'two hours', 'three hours'])}"],
+        "WEEKS": [f"{chance.choice(['two', 'three', 'four', 'six', 'ten'])} weeks"],
+        "ORDER": [str(number(1000, 999999)), f"{chance.choice('ABCDEFGHKLMNPRSTW')}{number(100, 99999)}"],
+        "CODE": [
+            f"{chance.choice(['INV', 'R', 'MB', 'QX', 'HL', 'F', 'TK', 'NO'])}-{number(100, 99999)}",
+            str(number(1000, 99999)),
+        ],
+        "PHONE": [f"555 0{number(100, 199)}", f"0{number(20, 99)} {number(1000, 9999)} {number(100, 999)}"],
+        "PERSON": [f"{chance.choice(pools['FIRST'])} {chance.choice(pools['LAST'])}"],
+        "ADDRESS": [f"{number(1, 240)} {chance.choice(pools['STREET'])}"],
+        "EMAIL": [
+            f"{chance.choice(pools['FIRST']).lower()}@{chance.choice(pools['TOWN']).lower().replace(' ', '')}.example"
+        ],
+    }
+    return chance.choice(made[pool])
