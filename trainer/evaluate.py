@@ -18,6 +18,7 @@ from typing import Any
 from adapters.prompts import Message, one_shot_messages
 from adapters.settings import silence_telemetry
 from trainer.data import Example
+from trainer.device import has_bf16, on_gpu
 from trainer.rubric import Score, score
 
 silence_telemetry()
@@ -80,10 +81,8 @@ class Writer:
 
     def __init__(self, base: Path, adapter: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        # float32 on a CPU: an answer then does not depend on which others are in its batch.
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(device)
+        dtype = torch.bfloat16 if has_bf16() else torch.float32
+        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to("cuda" if on_gpu() else "cpu")
         self.model = PeftModel.from_pretrained(loaded, str(adapter)).eval()
 
     def write(

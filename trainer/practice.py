@@ -90,7 +90,8 @@ def practice_examples(voice: str, count: int, seed: int) -> list[Example]:
 
 
 @cache
-def _pieces() -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+def pieces() -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """The kinds of email, and the pools of values by name."""
     import yaml
 
     kinds = yaml.safe_load((DATA / "practice.yaml").read_text(encoding="utf-8"))
@@ -99,7 +100,7 @@ def _pieces() -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
 
 
 def _compose(voice: str, chance: random.Random) -> Example:
-    kinds, pools = _pieces()
+    kinds, pools = pieces()
     kind = chance.choice(kinds)
     values: dict[str, str] = {}
     for slot, values_or_pool in kind["slots"].items():

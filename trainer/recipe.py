@@ -35,7 +35,7 @@ class Recipe(BaseModel):
     practice: int = Field(default=0, ge=0)
     """Generated examples added to every epoch, for emails in a voice that trainer/practice.py knows."""
     repeats: int = Field(default=1, ge=1)
-    """How often each email stands in an epoch, so that practice does not drown them."""
+    """How often each email stands in an epoch: once as it is, then with other names and numbers (trainer/vary.py)."""
     heldout: float = Field(default=0.05, ge=0, lt=1)
     """Share of the emails kept back to measure the held-out loss."""
     seed: int = 0

@@ -9,6 +9,7 @@ are printed.
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +25,10 @@ from adapters.settings import silence_telemetry
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from trainer.data import Example, digest, split
+from trainer.device import has_bf16, on_gpu
 from trainer.practice import VOICES, practice_examples
 from trainer.recipe import Recipe, learning_rate_prior
+from trainer.vary import vary
 
 silence_telemetry()
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -46,7 +49,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Rows:
-    """What one run trains on and what it holds out; `practice` is how many of `train` were generated."""
+    """What one run trains on and what it holds out; `practice` is how many of `train` were generated or varied."""
 
     train: list[Example]
     heldout: list[Example]
@@ -111,7 +114,7 @@ def train(
 
 
 def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
-    """Split the emails, repeat the training ones and add practice in their voice; held-out ones are never generated."""
+    """Split the emails; to the training ones add varied copies, and practice in their voice."""
     emails, heldout = split(examples, recipe.heldout, recipe.seed)
     voices = {example.voice for example in emails}
     practice: list[Example] = []
@@ -119,8 +122,13 @@ def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
         practice = practice_examples(voices.pop() or "", recipe.practice, recipe.seed)
     elif recipe.practice:
         say("no generated practice: it exists for rows whose voice is formal or friendly")
-    say(f"{len(emails)} emails to learn from, {len(heldout)} held out, {len(practice)} generated for practice")
-    return Rows(emails * recipe.repeats + practice, heldout, len(practice))
+    chance = random.Random(recipe.seed)
+    varied = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
+    say(
+        f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
+        f"{len(practice)} generated for practice; {len(heldout)} held out"
+    )
+    return Rows([*emails, *varied, *practice], heldout, len(varied) + len(practice))
 
 
 def refuse_long_emails(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -138,11 +146,6 @@ def refuse_long_emails(examples: Sequence[Example], tokenizer: PreTrainedTokeniz
             problems,
             "shorten them, or raise --max-length (cutting would lose the sign-off)",
         )
-
-
-def cpu_has_bf16() -> bool:
-    """Whether bf16 arithmetic is in hardware; without it, bf16 is over twice as slow as float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class CompletionTrainer(SFTTrainer):
@@ -178,14 +181,13 @@ class CompletionTrainer(SFTTrainer):
 def _trainer(
     rows: Rows, base: BaseModel, recipe: Recipe, learning_rate: float, tokenizer: PreTrainedTokenizerBase, scratch: str
 ) -> CompletionTrainer:
-    on_gpu = torch.cuda.is_available()
-    bf16 = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()
+    gpu, bf16 = on_gpu(), has_bf16()
     settings = SFTConfig(
         output_dir=scratch,
-        use_cpu=not on_gpu,
+        use_cpu=not gpu,
         bf16=bf16,
         model_init_kwargs={"dtype": "bfloat16" if bf16 else "float32"},
-        gradient_checkpointing=on_gpu,
+        gradient_checkpointing=gpu,
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
@@ -199,7 +201,7 @@ def _trainer(
         logging_steps=5,
         report_to="none",
         disable_tqdm=True,
-        dataloader_pin_memory=on_gpu,
+        dataloader_pin_memory=gpu,
         seed=recipe.seed,
     )
     lora = LoraConfig(

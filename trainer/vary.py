@@ -1,0 +1,93 @@
+"""The same email with other names, numbers, days and months: every pass over a small file teaches copying, not recall.
+
+A value that stands in the request and in the email is replaced in both by another of its kind, the same one
+everywhere. The sentences stay as they were written. This file does not know voices or tokens.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+
+from trainer.data import Example
+from trainer.practice import DAYS, MONTHS, pieces
+
+# A clock time, a number with its thousands, or a plain number; words are whole words.
+TOKEN = re.compile(r"\d{1,2}[:.]\d\d(?!\d)|\d[\d,]*\d|\d|[^\W\d_][\w-]*")
+SENDER = re.compile(r"\n([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?(?:\n[^\n]{1,40})?\s*\Z")
+GREETING = re.compile(
+    r"^(?:Dear|Hi|Hello|Hey) ((?:[A-Z][a-z]{1,4}\.? )?)([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?,", re.MULTILINE
+)
+TITLES = ("Mr", "Mr.", "Ms", "Ms.", "Mrs", "Mrs.", "Miss", "Dr", "Dr.", "Prof", "Prof.")
+ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)\b")
+# "may" is a verb too, so that it never gives way to another month.
+MOVABLE_MONTHS = [month for month in MONTHS if month != "May"]
+
+
+def vary(example: Example, chance: random.Random) -> Example:
+    """`example` with other values; what stands only in the request or only in the email stays as it is."""
+    asked = "\n".join(message["content"] for message in example.messages)
+    shared = set(TOKEN.findall(asked)) & set(TOKEN.findall(example.email))
+    swaps = _name_swaps(example.email, shared, chance) | _word_swaps(shared, chance)
+    ordinals = set(ORDINAL.findall(asked + example.email))
+    swaps |= {token: _other_number(token, chance) for token in sorted(shared - ordinals) if re.search(r"\d", token)}
+
+    def swap(text: str) -> str:
+        return TOKEN.sub(lambda token: swaps.get(token[0], token[0]), text)
+
+    return replace(
+        example,
+        messages=tuple({**message, "content": swap(message["content"])} for message in example.messages),
+        email=swap(example.email),
+        facts=tuple(tuple(swap(spelling) for spelling in fact) for fact in example.facts),
+    )
+
+
+def _name_swaps(email: str, shared: set[str], chance: random.Random) -> dict[str, str]:
+    """Sender and recipient, where the email's last line and its greeting name them."""
+    firsts, lasts = pieces()[1]["FIRST"], pieces()[1]["LAST"]
+    swaps: dict[str, str] = {}
+    for found in (SENDER.search(email), GREETING.search(email)):
+        if not found:
+            continue
+        *title, first, last = found.groups()
+        titled = bool(title and title[0].strip() in TITLES)
+        if first in shared and first not in TITLES:
+            swaps.setdefault(first, chance.choice(lasts if titled and not last else firsts))
+        if last in shared:
+            swaps.setdefault(last, chance.choice(lasts))
+    return swaps
+
+
+def _word_swaps(shared: set[str], chance: random.Random) -> dict[str, str]:
+    """Days and months, each for another one."""
+    swaps: dict[str, str] = {}
+    for words in (DAYS, MOVABLE_MONTHS):
+        present = [word for word in words if word in shared]
+        swaps |= dict(zip(present, chance.sample(words, len(present)), strict=True))
+    return swaps
+
+
+def _other_number(token: str, chance: random.Random) -> str:
+    """A number as long and about as large, so that days stay days and hours hours; years and 1 stay as they are."""
+    if not token[0].isdigit():
+        return re.sub(r"\d", lambda _: chance.choice("123456789"), token)
+    if re.fullmatch(r"\d{1,2}[:.]\d\d", token):
+        hour, minute = (
+            token[:-3],
+            chance.choice(["00", "05", "10", "15", "20", "25", "30", "35", "40", "45", "50", "55"]),
+        )
+        return f"{_other_number(hour, chance)}{token[-3]}{minute}"
+    if len(token) > 2:
+        is_year = re.fullmatch(r"(?:19|20)\d\d", token)
+        return (
+            token
+            if is_year
+            else chance.choice("123456789") + re.sub(r"\d", lambda _: chance.choice("0123456789"), token[1:])
+        )
+    value = int(token)
+    low, high = next(
+        (low, high) for low, high in ((0, 1), (2, 9), (10, 12), (13, 22), (23, 28), (29, 99)) if value <= high
+    )
+    return token if value < 2 or token[0] == "0" else str(chance.randint(low, high))
