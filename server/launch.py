@@ -1,0 +1,221 @@
+"""Settings -> vLLM's own OpenAI server with our plugins in it. Console script `server`.
+
+    server --base MODEL --store DIR --port 8000
+
+vLLM's private modules are named only here and in server/cpu_lora.py. This file knows no request: server/plugin.py puts
+together what answers them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib import metadata
+from multiprocessing import resource_tracker
+from typing import NoReturn
+
+import psutil  # type: ignore[import-untyped]
+
+from adapters.base_model import BaseModel, find
+from adapters.errors import ConfigError, MailwrightError
+from adapters.settings import silence_telemetry
+from adapters.store import Store
+from server.plugin import GENERAL, ROUTES, Service
+from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+MAX_CPU_LORAS = 32
+"""Adapters kept in memory beside those in slots: one that was dropped is read from disk inside a step, stalling all."""
+INTERRUPTED = 130
+SHUTDOWN_SECONDS = 30
+"""How long running requests may take to finish after SIGTERM or Ctrl-C; vLLM's own default aborts them."""
+
+# What adapters/validate.py lets through. Without this list vLLM wraps the embedding and the logits too: work in every
+# step, and max_loras x rank x vocabulary of memory, for weights that no adapter of ours has.
+LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+# Settings that are ours to make: a second value after `--` would get past the checks of server/settings.py.
+OURS = (
+    *("model", "served_model_name", "host", "port", "uds", "api_key", "middleware", "api_server_count"),
+    *("enable_lora", "lora_modules", "worker_extension_cls"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 after a clean stop, 2 for what the user can mend, 1 when vLLM fails, INTERRUPTED at start."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        run(read(arguments, os.environ))
+    except MailwrightError as exc:
+        if "--debug" in arguments:
+            raise
+        _complain(str(exc), exc.hint)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as exc:  # the top of the program: vLLM raises whatever it likes, and has logged most of it
+        if "--debug" in arguments:
+            raise
+        _complain(f"vLLM stopped: {exc}", "the log above says more, --debug shows where")
+        return 1
+    return 0
+
+
+def _complain(error: str, hint: str) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    _take_signals()
+    refuse_untested_vllm(installed_vllm())
+    _refuse_missing_entry_points()
+    silence_telemetry()
+    # One allow-list over all of vLLM's plugin groups: nothing that happens to be installed gets in.
+    os.environ["VLLM_PLUGINS"] = f"{GENERAL},{ROUTES}"
+    # The threads of a forked worker would share one core.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    base = find(settings.base, say=lambda sentence: print(sentence, flush=True))
+    service = Service(settings, base)
+    refuse_shadowed_names(service)
+    print(f"base     {base.name}  {base.path}")
+    print(f"store    {settings.store}")
+    print(f"address  http://{settings.host}:{settings.port}/v1", flush=True)
+    _serve(service)
+
+
+def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) -> list[str]:
+    """vLLM's command line, without what the user gave after `--`."""
+    flags = {
+        "model": base.path,
+        "host": settings.host,
+        "port": settings.port,
+        "dtype": settings.dtype,
+        "max-model-len": settings.max_model_len,
+        # Always: vLLM's default on a CPU takes 92 % of the memory, and refuses to start where that is not free.
+        "kv-cache-memory-bytes": settings.kv_cache_bytes,
+        "max-loras": settings.max_loras,
+        "max-cpu-loras": max(MAX_CPU_LORAS, settings.max_loras),
+        "max-lora-rank": next(rank for rank in VLLM_RANKS if rank >= settings.max_rank),
+        "worker-extension-cls": "server.cpu_lora.WorkerProbe",
+        "shutdown-timeout": SHUTDOWN_SECONDS,
+    }
+    switches = ["enable-lora", "enable-force-include-usage", "disable-fastapi-docs", "disable-uvicorn-access-log"]
+    lists = {"served-model-name": names, "lora-target-modules": LORA_MODULES}
+    arguments = [f"--{name}={value}" for name, value in flags.items()] + [f"--{name}" for name in switches]
+    for name, values in lists.items():
+        arguments += [f"--{name}", *values]
+    return arguments
+
+
+def _serve(service: Service) -> None:
+    import uvloop
+    from vllm.entrypoints.launchers.api_server.entry import run_server_worker
+    from vllm.entrypoints.launchers.launcher import setup_server
+    from vllm.logger import configure_logging_from_args
+
+    arguments = _parsed(service)
+    configure_logging_from_args(arguments)
+    _refuse_failed_plugins()
+    arguments.mailwright = service
+    try:
+        address, socket = setup_server(arguments, reuse_port=False)
+    except OSError as exc:
+        where = f"{service.settings.host}:{service.settings.port}"
+        raise ConfigError(f"cannot listen on {where}: {exc.strerror}", "give another --port") from exc
+    # vLLM's own `run_server` is these two steps, with a handler that loses a signal while the engine starts.
+    uvloop.run(run_server_worker(address, socket, arguments))
+
+
+def _take_signals() -> None:
+    """From here on Ctrl-C is a SIGTERM to this process alone, and ends the start; vLLM changes that when it serves.
+
+    A terminal sends Ctrl-C to the whole process group: vLLM's engine would die under the requests that it should
+    finish. The blocked signal is inherited by the processes that vLLM starts, and here one thread waits for it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _abandon_start)
+    # Python unblocks SIGINT when it starts the resource tracker, so that one has to be there before.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def wait() -> None:
+        while True:
+            signal.sigwait({signal.SIGINT})
+            # To the main thread: a handler runs only there, and it may be waiting for the engine to start.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    threading.Thread(target=wait, name="interrupts", daemon=True).start()
+
+
+def _abandon_start(*_: object) -> None:
+    """Nothing is being written before vLLM serves, so that everything may end at once."""
+    children = psutil.Process().children(recursive=True)
+    # Python's own resource tracker ends by itself, once it has removed the shared memory of the others.
+    started = [child for child in children if not any("resource_tracker" in part for part in child.cmdline())]
+    for child in started:
+        child.kill()
+    os._exit(INTERRUPTED)
+
+
+def _parsed(service: Service) -> Namespace:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM's class is untyped for us
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"vLLM: {message}", "what stands after -- must be flags of vLLM's own server")
+
+    parser = make_arg_parser(Parser())
+    ours = vllm_arguments(service.settings, service.base, service.base_names)
+    before = vars(parser.parse_args(ours))
+    arguments: Namespace = parser.parse_args([*ours, *service.settings.vllm_arguments])
+    for name in OURS:
+        if vars(arguments)[name] != before[name]:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} may not stand after --", "see server --help for what this server sets itself")
+    validate_parsed_serve_args(arguments)
+    return arguments
+
+
+def _refuse_missing_entry_points() -> None:
+    found = {
+        entry.name
+        for group in ("general", "endpoint")
+        for entry in metadata.entry_points(group=f"vllm.{group}_plugins")
+    }
+    missing = {GENERAL, ROUTES} - found
+    if missing:
+        raise ConfigError(
+            f"vLLM would not find our plugins: the entry points {', '.join(sorted(missing))} are not installed",
+            "install Mailwright itself, not only its dependencies: pip install --no-deps -e .",
+        )
+
+
+def _refuse_failed_plugins() -> None:
+    """vLLM only logs a plugin that cannot be imported, and then serves without it: without keys, for one."""
+    from vllm.plugins import load_plugins_by_group
+
+    for group, name in {"vllm.general_plugins": GENERAL, "vllm.endpoint_plugins": ROUTES}.items():
+        if name not in load_plugins_by_group(group):
+            raise ConfigError(f"vLLM could not load our plugin {name}", "the log above says why")
+
+
+def refuse_shadowed_names(service: Service) -> None:
+    """Raise ConfigError if the store has an adapter that no request could reach: its name means the base model."""
+    for name in Store(service.settings.store).names():
+        if name in service.base_names:
+            raise ConfigError(
+                f"the store has an adapter {name!r}, which is also the name of the base model",
+                "publish the adapter under another name, or rename the base model's directory",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

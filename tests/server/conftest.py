@@ -1,0 +1,132 @@
+"""The real server on a tiny base model, started once for all tests that talk to it.
+
+MAILWRIGHT_TEST_STOCK=1 starts vLLM without any of our plugins instead, to see which tests bite.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from adapters.base_model import BaseModel
+from adapters.store import Store
+from server.launch import LORA_MODULES
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 240
+"""Twenty on an idle machine; training runs may share it."""
+STOCK = os.environ.get("MAILWRIGHT_TEST_STOCK") == "1"
+VOICES = ["formal", "friendly", "terse", "warm"]
+"""One for each of the four slots."""
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    url: str
+    store: Store
+    base: BaseModel
+    log: Path
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+    def async_client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> Store:
+    store = Store(tmp_path_factory.mktemp("voices") / "store")
+    for seed, name in enumerate([*VOICES, "formal"], start=1):
+        tiny.publish(store, base_model, name, seed)
+    return store
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel, voices: Store) -> Iterator[RunningServer]:
+    with running_server(base_model, voices, 4, tmp_path_factory.mktemp("server") / "server.log") as server:
+        yield server
+
+
+@contextmanager
+def running_server(base: BaseModel, store: Store, max_loras: int, log: Path) -> Iterator[RunningServer]:
+    """A server process on a free port, ready to answer. In the end it gets what Ctrl-C in a terminal sends.
+
+    Whatever that leaves behind fails the test run, and is killed.
+    """
+    port = free_port()
+    command = (
+        _stock_command(base, store) if STOCK else [sys.executable, "-m", "server.launch", "--base", str(base.path)]
+    )
+    command += ["--port", str(port), "--max-loras", str(max_loras), "--dtype", "float32"]
+    if not STOCK:
+        command += ["--store", str(store.directory), "--kv-cache", "0.25"]
+    environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {})}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(process, url, log)
+        yield RunningServer(url, store, base, log)
+        os.killpg(process.pid, signal.SIGINT)
+        status = process.wait(60)
+        assert STOCK or (status, alive_in_group(process.pid)) == (0, []), f"it did not stop:\n{log.read_text()[-5000:]}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def alive_in_group(group: int) -> list[str]:
+    """Command lines, without that of Python's resource tracker, which ends by itself a moment later."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            command = " ".join(process.cmdline())
+            living = process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in command
+            found += [command] if living and os.getpgid(process.pid) == group else []
+    return found
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the server ended with {process.returncode}:\n{log.read_text()[-5000:]}"
+        try:
+            if httpx.get(f"{url}/health").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail(f"the server was not ready after {START_SECONDS} s:\n{log.read_text()[-5000:]}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _stock_command(base: BaseModel, store: Store) -> list[str]:
+    """vLLM's own server, with the same settings and the same adapters under the same names."""
+    adapters = [version for name in VOICES for version in store.versions(name)]
+    return [
+        *[sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(base.path)],
+        *["--served-model-name", "base", "--host", "127.0.0.1", "--max-model-len", "2048"],
+        *["--kv-cache-memory-bytes", str(2**28), "--enable-lora", "--max-cpu-loras", "32", "--max-lora-rank", "16"],
+        *["--lora-target-modules", *LORA_MODULES],
+        *["--lora-modules", *[f"{version.id}={version.path}" for version in adapters]],
+    ]

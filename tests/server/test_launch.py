@@ -1,0 +1,252 @@
+"""The command line, and the real server over HTTP with the unmodified OpenAI client."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from adapters.base_model import BaseModel
+from adapters.errors import ConfigError
+from adapters.store import Store
+from server.launch import main, refuse_shadowed_names, vllm_arguments
+from server.plugin import Service
+from server.settings import read
+from tests import tiny
+from tests.server.conftest import ROOT, RunningServer
+
+SECRET = "Xylophon Quetzalcoatl 4711"
+
+
+def test_an_error_is_two_lines_and_status_2(capsys: pytest.CaptureFixture[str]):
+    assert main(["--host", "0.0.0.0"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    error, hint = said.err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ConfigError):
+        main(["--host", "0.0.0.0", "--debug"])
+
+
+def test_a_base_model_that_is_none_is_refused_before_anything_heavy(tmp_path: Path):
+    command = [sys.executable, "-m", "server.launch", "--base", str(tmp_path), "--store", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "is no base model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_cache_size_is_always_given_and_the_rank_rounded_up_to_one_of_vllms(base_model: BaseModel):
+    arguments = vllm_arguments(read(["--max-rank", "9", "--max-loras", "40"], {}), base_model, ("tiny-llama", "base"))
+    assert f"--kv-cache-memory-bytes={2**30}" in arguments
+    assert "--max-lora-rank=16" in arguments
+    assert "--max-cpu-loras=40" in arguments
+
+
+def test_an_adapter_with_the_base_models_name_is_refused(tmp_path: Path, base_model: BaseModel):
+    store = Store(tmp_path)
+    tiny.publish(store, base_model, "tiny-llama", 1)
+    with pytest.raises(ConfigError, match="tiny-llama"):
+        refuse_shadowed_names(Service(read(["--store", str(tmp_path)], {}), base_model))
+
+
+def chat(
+    server: RunningServer, model: str, text: str = "Ask for a meeting.", **options: object
+) -> openai.types.chat.ChatCompletion:
+    with server.client() as client:
+        return client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": text}], max_tokens=24, temperature=0, **options
+        )
+
+
+@pytest.mark.vllm
+def test_it_says_at_start_what_it_serves_and_where(server: RunningServer):
+    said = server.log.read_text()
+    for line in (
+        f"base     tiny-llama  {server.base.path}",
+        f"store    {server.store.directory}",
+        f"address  {server.url}/v1",
+    ):
+        assert line in said.splitlines()
+
+
+@pytest.mark.vllm
+def test_models_are_the_base_names_the_promoted_names_and_every_version(server: RunningServer):
+    with server.client() as client:
+        cards = {card.id: card.model_dump() for card in client.models.list()}
+        assert {"tiny-llama", "base", "formal", "formal@1", "formal@2", "friendly", "friendly@1"} <= set(cards)
+        assert client.models.retrieve("formal").model_dump() == cards["formal"]
+        with pytest.raises(openai.NotFoundError) as refused:
+            client.models.retrieve("frmal")
+    assert (cards["formal"]["root"], cards["formal"]["parent"]) == ("formal@1", "tiny-llama")
+    assert (cards["base"]["root"], cards["base"]["parent"]) == ("tiny-llama", None)
+    assert refused.value.code == "model_not_found"
+
+
+@pytest.mark.vllm
+def test_the_answer_names_the_exact_version_and_the_voices_differ(server: RunningServer):
+    answers = {model: chat(server, model) for model in ("base", "tiny-llama", "formal", "formal@2", "friendly")}
+    assert {asked: answer.model for asked, answer in answers.items()} == {
+        "base": "tiny-llama",
+        "tiny-llama": "tiny-llama",
+        "formal": "formal@1",
+        "formal@2": "formal@2",
+        "friendly": "friendly@1",
+    }
+    texts = {answer.model: answer.choices[0].message.content for answer in answers.values()}
+    assert len(set(texts.values())) == 4
+
+
+@pytest.mark.vllm
+def test_a_stream_says_the_same_and_ends_with_usage(server: RunningServer):
+    whole = chat(server, "formal")
+    with server.client() as client:
+        messages = [{"role": "user", "content": "Ask for a meeting."}]
+        stream = client.chat.completions.create(
+            model="formal", messages=messages, max_tokens=24, temperature=0, stream=True
+        )
+        chunks = list(stream)
+    assert {chunk.model for chunk in chunks} == {"formal@1"}
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+
+@pytest.mark.vllm
+def test_completions_work_for_base_and_adapters(server: RunningServer):
+    with server.client() as client:
+        for asked, exact in {"base": "tiny-llama", "friendly": "friendly@1"}.items():
+            answer = client.completions.create(model=asked, prompt="Dear all,", max_tokens=8, temperature=0)
+            assert answer.model == exact
+            assert answer.choices[0].text
+
+
+@pytest.mark.vllm
+def test_an_unknown_name_is_404_and_never_the_base_model(server: RunningServer):
+    with pytest.raises(openai.NotFoundError) as refused:
+        chat(server, "frmal")
+    assert (refused.value.code, refused.value.param, refused.value.type) == (
+        "model_not_found",
+        "model",
+        "invalid_request_error",
+    )
+    assert "formal" in refused.value.message
+
+
+@pytest.mark.vllm
+def test_an_adapter_published_while_it_runs_answers_its_first_request_and_a_promote_the_next(server: RunningServer):
+    tiny.publish(server.store, server.base, "newcomer", seed=11)
+    first = chat(server, "newcomer")
+    assert first.model == "newcomer@1"
+    tiny.publish(server.store, server.base, "newcomer", seed=12)
+    assert chat(server, "newcomer").model == "newcomer@1"
+    server.store.promote("newcomer@2")
+    second = chat(server, "newcomer")
+    assert second.model == "newcomer@2"
+    assert second.choices[0].message.content != first.choices[0].message.content
+    server.store.promote("newcomer@1")
+    assert chat(server, "newcomer").choices[0].message.content == first.choices[0].message.content
+
+
+@pytest.mark.vllm
+def test_a_broken_adapter_is_422_with_every_reason_and_the_others_go_on(server: RunningServer, tmp_path: Path):
+    files = tiny.make_adapter(server.base.path, tmp_path / "broken", seed=13, rank=32)
+    tensors = load_file(files / "adapter_model.safetensors")
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] * float("nan")
+    save_file(tensors, files / "adapter_model.safetensors")
+    server.store.publish("broken", files, tiny.facts(server.base.name, "sha256:" + "0" * 64, rank=32))
+    for _ in range(2):
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            chat(server, "broken")
+        assert refused.value.code == "adapter_unusable"
+        for reason in ("rank is 32", "NaN", "trained on"):
+            assert reason in refused.value.message
+    shutil.rmtree(server.store.directory / "broken")
+    assert chat(server, "formal").model == "formal@1"
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/invocations", b'{"model": "base"}', 404, "not_found"),
+        ("POST", "/v1/load_lora_adapter", b"{}", 404, "not_found"),
+        ("POST", "/tokenize", b"{}", 404, "not_found"),
+        ("GET", "/docs", b"", 404, "not_found"),
+        ("POST", "/v1/chat/completions", b"{", 400, "invalid_request"),
+        ("POST", "/v1/chat/completions", b'{"messages": []}', 400, "invalid_request"),
+        ("POST", "/v1/chat/completions", b'{"model": "base", "messages": 7}', 400, "invalid_request"),
+        (
+            "POST",
+            "/v1/completions",
+            b'{"model": "base", "prompt": "%s"}' % (b"a" * 3000),
+            400,
+            "context_length_exceeded",
+        ),
+        ("POST", "/v1/completions", b'{"model": "base", "prompt": "%s"}' % (b"a" * 2**21), 413, "request_too_large"),
+    ],
+)
+def test_every_error_is_an_openai_error(
+    server: RunningServer, method: str, path: str, body: bytes, status: int, code: str
+):
+    answer = httpx.request(method, f"{server.url}{path}", content=body, headers={"content-type": "application/json"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert sorted(error) == ["code", "message", "param", "type"]
+
+
+@pytest.mark.vllm
+def test_health_and_metrics_answer(server: RunningServer):
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert "vllm:" in httpx.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.vllm
+def test_nobodys_mail_is_in_the_log(server: RunningServer):
+    assert chat(server, "formal", SECRET).choices
+    body = {"model": "base", "messages": [{"role": SECRET, "content": [{"type": SECRET}]}], "max_tokens": SECRET}
+    assert httpx.post(f"{server.url}/v1/chat/completions", content=json.dumps(body)).status_code == 400
+    with server.client() as client:
+        client.completions.create(model="friendly", prompt=SECRET, max_tokens=4)
+    log = server.log.read_text()
+    assert not any(word in log for word in SECRET.split())
+
+
+@pytest.mark.vllm
+def test_fifty_promotes_under_six_writing_clients_lose_no_request(server: RunningServer):
+    async def play() -> Counter[str]:
+        models: Counter[str] = Counter()
+        answered, done = asyncio.Event(), asyncio.Event()
+
+        async def keep_writing(client: openai.AsyncOpenAI, number: int) -> None:
+            while not done.is_set():
+                messages = [{"role": "user", "content": f"Letter {number}.{models.total()}"}]
+                answer = await client.chat.completions.create(model="formal", messages=messages, max_tokens=8)
+                models[answer.model] += 1
+                answered.set()
+
+        async with server.async_client() as client, asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(keep_writing(client, number))
+            for promotion in range(50):
+                server.store.promote(f"formal@{2 - promotion % 2}")
+                answered.clear()
+                await answered.wait()
+            done.set()
+        return models
+
+    models = asyncio.run(play())
+    assert set(models) == {"formal@1", "formal@2"}
+    assert models.total() >= 50
+    assert server.store.promoted("formal").number == 1

@@ -1,0 +1,176 @@
+"""A random Llama and random adapters, small enough to make in a second: for tests where the weights do not matter.
+
+Nothing heavier than numpy is imported. One character is one token, so that a test can count tokens by looking.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+
+from adapters.base_model import BaseModel
+from adapters.store import Store, Version
+
+LAYERS, HIDDEN, INNER, HEADS, KV_HEADS = 2, 64, 128, 4, 2
+HEAD = 32
+"""Wider than HIDDEN / HEADS: vLLM's attention on a CPU has no kernel for heads of 16."""
+RANK = 8
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LINEARS = {
+    "self_attn.q_proj": (HEADS * HEAD, HIDDEN),
+    "self_attn.k_proj": (KV_HEADS * HEAD, HIDDEN),
+    "self_attn.v_proj": (KV_HEADS * HEAD, HIDDEN),
+    "self_attn.o_proj": (HIDDEN, HEADS * HEAD),
+    "mlp.gate_proj": (INNER, HIDDEN),
+    "mlp.up_proj": (INNER, HIDDEN),
+    "mlp.down_proj": (HIDDEN, INNER),
+}
+"""(outputs, inputs) of the seven linear modules of a layer."""
+
+
+def make_base(directory: Path, seed: int = 0) -> Path:
+    """Write a random Llama with tokenizer and chat template; the spread makes greedy texts differ between prompts."""
+    directory.mkdir(parents=True)
+    vocabulary = _write_tokenizer(directory)
+    random = np.random.default_rng(seed)
+
+    def spread(*shape: int) -> np.ndarray:
+        return random.normal(0, 0.2, shape).astype(np.float32)
+
+    tensors = {"model.embed_tokens.weight": spread(vocabulary, HIDDEN), "lm_head.weight": spread(vocabulary, HIDDEN)}
+    for layer in range(LAYERS):
+        for module, shape in LINEARS.items():
+            tensors[f"model.layers.{layer}.{module}.weight"] = spread(*shape)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"model.layers.{layer}.{norm}.weight"] = np.ones(HIDDEN, np.float32)
+    tensors["model.norm.weight"] = np.ones(HIDDEN, np.float32)
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    _write_json(directory / "config.json", _config(vocabulary))
+    _write_json(directory / "generation_config.json", {"eos_token_id": 2, "pad_token_id": 0})
+    return directory
+
+
+def make_adapter(base: Path, directory: Path, seed: int, rank: int = RANK) -> Path:
+    """Write a random LoRA in PEFT's format on all linear modules, as strong as the base model's own weights."""
+    directory.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for layer in range(LAYERS):
+        for module, (outputs, inputs) in LINEARS.items():
+            prefix = f"base_model.model.model.layers.{layer}.{module}"
+            tensors[f"{prefix}.lora_A.weight"] = random.normal(0, 0.2, (rank, inputs)).astype(np.float32)
+            tensors[f"{prefix}.lora_B.weight"] = random.normal(0, 0.2, (outputs, rank)).astype(np.float32)
+    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    _write_json(
+        directory / "adapter_config.json",
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": str(base),
+            "r": rank,
+            "lora_alpha": 2 * rank,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "target_modules": target_modules(),
+        },
+    )
+    return directory
+
+
+def publish(store: Store, base: BaseModel, name: str, seed: int) -> Version:
+    """Make a random adapter of `base` the next version of `name`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        files = make_adapter(base.path, Path(scratch) / "adapter", seed)
+        return store.publish(name, files, facts(base.name, base.fingerprint))
+
+
+def target_modules() -> list[str]:
+    return [module.partition(".")[2] for module in LINEARS]
+
+
+def facts(base_name: str, base_fingerprint: str, rank: int = RANK) -> dict[str, Any]:
+    """What Store.publish wants to know about an adapter that nobody trained."""
+    return {
+        "base_name": base_name,
+        "base_fingerprint": base_fingerprint,
+        "lora": {"rank": rank, "alpha": 2 * rank, "target_modules": target_modules()},
+        "data_sha256": "0" * 64,
+        "data_licence": "CC0-1.0",
+        "recipe": {},
+        "training": {
+            "examples": 1,
+            "practice_examples": 0,
+            "heldout_examples": 0,
+            "epochs": 1,
+            "steps": 1,
+            "tokens": 1,
+            "seconds": 1.0,
+            "learning_rate": 1e-3,
+            "train_loss": 1.0,
+            "heldout_loss_before": None,
+            "heldout_loss": None,
+            "versions": {},
+        },
+    }
+
+
+def _write_tokenizer(directory: Path) -> int:
+    characters = string.ascii_letters + string.digits + string.punctuation + " \n"
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *characters])}
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="?"))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    _write_json(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 2048,
+            "chat_template": CHAT_TEMPLATE,
+        },
+    )
+    return len(vocabulary)
+
+
+def _config(vocabulary: int) -> dict[str, Any]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": vocabulary,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "dtype": "float32",
+    }
+
+
+def _write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")
