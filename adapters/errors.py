@@ -6,6 +6,7 @@ MailwrightError                      500 internal_error
 ├── RequestError(ValueError)         400 invalid_request      a request that is not what the OpenAI API allows
 │   └── RequestTooLarge              413 request_too_large
 ├── BaseModelError(OSError)          500 internal_error       the base model cannot be found, fetched or trusted
+├── StoreDamaged(OSError)            500 internal_error       a file of the store that is not what it should be
 ├── AdapterNotFound(LookupError)     404 model_not_found
 ├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
 ├── PathNotFound(LookupError)        404 not_found            a path that this server does not have
@@ -70,6 +71,10 @@ class RequestTooLarge(RequestError):
 
 
 class BaseModelError(MailwrightError, OSError):
+    pass
+
+
+class StoreDamaged(MailwrightError, OSError):
     pass
 
 

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import AdapterNotFound, ConfigError
+from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.manifest import NAME, Manifest, check_name
 
 WEIGHTS = "adapter_model.safetensors"
@@ -69,10 +69,14 @@ class Store:
         return sorted((Version(name, int(m[1]), Path(p)) for m, p in found if m), key=lambda version: version.number)
 
     def promoted(self, name: str) -> Version | None:
+        """The version that the bare `name` means; None if none is promoted or the name has no versions."""
+        pointer = self.directory / name / "promoted"
         try:
-            number = int((self.directory / name / "promoted").read_text())
+            number = int(pointer.read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ValueError as exc:
+            raise StoreDamaged(f"{pointer} holds no version number", f"`adapters promote {name}@N` mends it") from exc
         return next((v for v in self.versions(name) if v.number == number), None)
 
     def resolve(self, reference: str) -> Version:

@@ -11,12 +11,6 @@ from adapters.store import Store
 from tests import tiny
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "default_base: needs the packaged base model, so that it uses the user's own cache"
-    )
-
-
 @pytest.fixture(scope="session", autouse=True)
 def users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
     """The user's own MAILWRIGHT_CACHE; from here on the variable names a temporary directory."""

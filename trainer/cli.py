@@ -165,8 +165,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(line)
     training = manifest.training
     print(
-        f"{len(tasks)} tasks, base model {base.name}, greedy; {version.id} learned from {training.examples} emails and "
-        f"{training.practice_examples} generated ones in {training.epochs} epochs, {training.seconds / 60:.1f} minutes"
+        f"{len(tasks)} tasks, base model {base.name}, greedy; {version.id}: recipe {manifest.recipe['recipe']}, "
+        f"{training.examples} emails, {training.practice_examples} varied or generated, {training.epochs} epochs, "
+        f"{training.seconds / 60:.1f} minutes"
     )
 
 

@@ -27,6 +27,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 MAX_NEW_TOKENS = 384
 BATCH = 16
@@ -81,6 +82,7 @@ class Writer:
 
     def __init__(self, base: Path, adapter: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
+        logging.disable_progress_bar()
         dtype = torch.bfloat16 if has_bf16() else torch.float32
         loaded = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to("cuda" if on_gpu() else "cpu")
         self.model = PeftModel.from_pretrained(loaded, str(adapter)).eval()

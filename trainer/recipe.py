@@ -18,6 +18,8 @@ RECIPES = Path(__file__).parent / "recipes"
 class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    recipe: str = "unnamed"
+    """The name or path that it was loaded by."""
     epochs: int = Field(ge=1, le=1000)
     """Passes over the emails."""
     batch_size: int = Field(ge=1, le=512)
@@ -61,7 +63,8 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
         fields = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         if not isinstance(fields, dict):
             raise ConfigError(f"{file} is no recipe: it holds a {type(fields).__name__}, not `field: value` lines")
-        return Recipe(**fields | {name: value for name, value in overrides.items() if value is not None})
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return Recipe(**{**fields, **given, "recipe": named})
     except yaml.YAMLError as exc:
         raise ConfigError(f"{file} is not YAML: {exc}") from exc
     except ValidationError as exc:

@@ -40,6 +40,7 @@ from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from trainer.callbacks import EpochReport, Progress
@@ -212,6 +213,7 @@ def _trainer(
         task_type="CAUSAL_LM",
     )
     disable_progress_bars()
+    logging.disable_progress_bar()
     trainer = CompletionTrainer(
         model=str(base.path),
         args=settings,

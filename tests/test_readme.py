@@ -1,0 +1,72 @@
+"""The README's commands work as they stand there, on a tiny base model."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.settings import read
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.split("#")[0].strip()]
+
+
+def commands(program: str) -> list[str]:
+    return [command for command in COMMANDS if shlex.split(command)[0] == program]
+
+
+def test_the_two_commands_stand_in_the_first_25_lines() -> None:
+    head = README.splitlines()[:25]
+    assert any(line.startswith("make demo") for line in head)
+    assert any(line.startswith("make test") for line in head)
+
+
+@pytest.mark.parametrize("command", commands("make"))
+def test_every_make_target_exists(command: str) -> None:
+    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", commands("server"))
+def test_every_server_command_is_understood(command: str) -> None:
+    assert read(shlex.split(command)[1:], {}).host == "127.0.0.1"
+
+
+@pytest.mark.training
+@pytest.mark.timeout(600)
+def test_the_way_to_a_voice_of_your_own(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [
+        {"task": f"Thank person {n} for {n} chairs.", "email": f"Hi,\n\nthanks for {n}.\n\nBest,\nKim"}
+        for n in range(12)
+    ]
+    (tmp_path / "my_email_dataset.json").write_text(json.dumps(rows))
+    environment = os.environ | {"MAILWRIGHT_STORE": str(tmp_path / "store")}
+    ran = [command for command in COMMANDS if shlex.split(command)[0] in ("trainer", "adapters")]
+    for command in ran:
+        program, *arguments = shlex.split(command)
+        if program == "trainer":
+            arguments += ["--base", str(tiny_base), "--epochs", "1", "--practice", "0"]
+        # The README promotes formal@2; here the voice just taught stands in for it.
+        arguments = [argument.replace("formal@2", "my_email_assistant@1") for argument in arguments]
+        done = subprocess.run(
+            [Path(sys.executable).parent / program, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert {shlex.split(command)[1] for command in ran} == {"sft", "list", "show", "promote"}
+
+
+def test_every_environment_setting_is_in_the_table() -> None:
+    sources = "\n".join(file.read_text() for folder in ("adapters", "server") for file in (ROOT / folder).glob("*.py"))
+    for setting in set(re.findall(r"MAILWRIGHT_[A-Z_]+", sources)):
+        assert f"`{setting}`" in README
