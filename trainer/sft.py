@@ -8,6 +8,7 @@ are printed.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import tempfile
@@ -183,6 +184,7 @@ def _trainer(
     rows: Rows, base: BaseModel, recipe: Recipe, learning_rate: float, tokenizer: PreTrainedTokenizerBase, scratch: str
 ) -> CompletionTrainer:
     gpu, bf16 = on_gpu(), has_bf16()
+    total_steps = recipe.epochs * math.ceil(len(rows.train) / recipe.batch_size)
     settings = SFTConfig(
         output_dir=scratch,
         use_cpu=not gpu,
@@ -194,12 +196,12 @@ def _trainer(
         per_device_eval_batch_size=recipe.batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=recipe.warmup,
+        warmup_steps=int(recipe.warmup * total_steps),
         max_length=recipe.max_length,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if rows.heldout else "no",
         save_strategy="no",
-        logging_steps=5,
+        logging_steps=1,
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=gpu,

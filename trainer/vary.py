@@ -29,12 +29,13 @@ def vary(example: Example, chance: random.Random) -> Example:
     """`example` with other values; what stands only in the request or only in the email stays as it is."""
     asked = "\n".join(message["content"] for message in example.messages)
     shared = set(TOKEN.findall(asked)) & set(TOKEN.findall(example.email))
-    swaps = _name_swaps(example.email, shared, chance) | _word_swaps(shared, chance)
+    shared_in_any_case = set(TOKEN.findall(asked.lower())) & set(TOKEN.findall(example.email.lower()))
+    swaps = _name_swaps(example.email, shared, chance) | _word_swaps(shared_in_any_case, chance)
     ordinals = set(ORDINAL.findall(asked + example.email))
     swaps |= {token: _other_number(token, chance) for token in sorted(shared - ordinals) if re.search(r"\d", token)}
 
     def swap(text: str) -> str:
-        return TOKEN.sub(lambda token: swaps.get(token[0], token[0]), text)
+        return TOKEN.sub(lambda token: _swapped(token[0], swaps), text)
 
     return replace(
         example,
@@ -42,6 +43,13 @@ def vary(example: Example, chance: random.Random) -> Example:
         email=swap(example.email),
         facts=tuple(tuple(swap(spelling) for spelling in fact) for fact in example.facts),
     )
+
+
+def _swapped(token: str, swaps: dict[str, str]) -> str:
+    """What stands in for `token`; a day or month that somebody typed in lower case stays in lower case."""
+    if token.islower() and token.capitalize() in (*DAYS, *MOVABLE_MONTHS):
+        return swaps.get(token.capitalize(), token).lower()
+    return swaps.get(token, token)
 
 
 def _name_swaps(email: str, shared: set[str], chance: random.Random) -> dict[str, str]:
@@ -64,7 +72,7 @@ def _word_swaps(shared: set[str], chance: random.Random) -> dict[str, str]:
     """Days and months, each for another one."""
     swaps: dict[str, str] = {}
     for words in (DAYS, MOVABLE_MONTHS):
-        present = [word for word in words if word in shared]
+        present = [word for word in words if word.lower() in shared]
         swaps |= dict(zip(present, chance.sample(words, len(present)), strict=True))
     return swaps
 
