@@ -93,8 +93,13 @@ def fingerprint(path: Path) -> str:
     if remembered.is_file():
         return remembered.read_text()
     digest = hashlib.sha256()
-    for part in _canonical_parts(path):
-        digest.update(part)
+    try:
+        for part in _canonical_parts(path):
+            digest.update(part)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise BaseModelError(
+            f"{path} is no base model: one of its files is damaged ({type(exc).__name__}: {exc})", "fetch it again"
+        ) from exc
     value = f"sha256:{digest.hexdigest()}"
     remembered.parent.mkdir(parents=True, exist_ok=True)
     temporary = remembered.with_suffix(f".{os.getpid()}")
@@ -138,7 +143,10 @@ def _reader(file: Path, offset: int, size: int) -> Callable[[], bytes]:
     def read() -> bytes:
         with file.open("rb") as stream:
             stream.seek(offset)
-            return stream.read(size)
+            data = stream.read(size)
+        if len(data) != size:
+            raise BaseModelError(f"{file} is cut short: {size} bytes are missing or incomplete", "fetch it again")
+        return data
 
     return read
 

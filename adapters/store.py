@@ -154,8 +154,11 @@ class Store:
         if versions:
             asked = f"it has the versions {', '.join(v.id for v in versions)}"
             return asked if number else f"{name} has no promoted version; {asked}"
-        near = difflib.get_close_matches(name, self.names(), n=3)
-        return f"did you mean {' or '.join(near)}?" if near else "GET /v1/models lists the models there are"
+        names = self.names()
+        near = difflib.get_close_matches(name, names, n=3)
+        if near:
+            return f"did you mean {' or '.join(near)}?"
+        return f"there are {', '.join(names[:10])}" if names else "the store has no adapters yet"
 
 
 def content_digest(directory: Path) -> str:

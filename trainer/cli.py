@@ -15,6 +15,7 @@ from typing import Any
 from adapters import base_model
 from adapters.cli import run
 from adapters.errors import ConfigError
+from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store
 
@@ -32,6 +33,8 @@ FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previou
 EVALUATE_HELP = """Write every held-out task with the base model, with the base model shown one example, and with the
 adapter, greedy, and count the facts kept."""
 
+PLAIN = argparse.RawDescriptionHelpFormatter
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
@@ -39,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--base", metavar="MODEL", help=f"directory or hub id of the base model (default: {base_model.DEFAULT_NAME})"
@@ -50,12 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--json", action="store_true", help="print the result as JSON")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(
-        prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES, formatter_class=plain
+        prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES, formatter_class=PLAIN
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    _add_sft(commands, shared)
+    _add_evaluate(commands, shared)
+    return parser
+
+
+def _add_sft(commands: Any, shared: argparse.ArgumentParser) -> None:
     sft = commands.add_parser(
-        "sft", parents=[shared], help="teach a voice", description=SFT_HELP, epilog=EXAMPLES, formatter_class=plain
+        "sft", parents=[shared], help="teach a voice", description=SFT_HELP, epilog=EXAMPLES, formatter_class=PLAIN
     )
     sft.add_argument(
         "--data", metavar="FILE", type=Path, action="append", required=True, help="emails; may be given several times"
@@ -84,12 +92,14 @@ def _parser() -> argparse.ArgumentParser:
         sft.add_argument(f"--{flag}", type=kind, metavar="N", help=text)
     sft.set_defaults(command=_sft)
 
+
+def _add_evaluate(commands: Any, shared: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         parents=[shared],
         help="facts kept, against the base model",
         description=EVALUATE_HELP,
-        formatter_class=plain,
+        formatter_class=PLAIN,
     )
     evaluate.add_argument("reference", metavar="NAME[@N]")
     evaluate.add_argument(
@@ -100,7 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--answers", metavar="FILE", type=Path, help="write every answer there, as JSON")
     evaluate.set_defaults(command=_evaluate)
-    return parser
 
 
 def _say(sentence: str) -> None:
@@ -111,6 +120,7 @@ def _sft(args: argparse.Namespace) -> None:
     from trainer import recipe
     from trainer.data import read_examples
 
+    check_name(args.name)
     overrides = {field: value for field, value in vars(args).items() if field in recipe.Recipe.model_fields}
     chosen = recipe.load(args.recipe, overrides)
     examples = read_examples(args.data)
@@ -163,9 +173,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         return
     for line in _table(rows):
         print(line)
-    training = manifest.training
+    training, recipe = manifest.training, manifest.recipe.get("recipe", "unnamed")
     print(
-        f"{len(tasks)} tasks, base model {base.name}, greedy; {version.id}: recipe {manifest.recipe['recipe']}, "
+        f"{len(tasks)} tasks, base model {base.name}, greedy; {version.id}: recipe {recipe}, "
         f"{training.examples} emails, {training.practice_examples} varied or generated, {training.epochs} epochs, "
         f"{training.seconds / 60:.1f} minutes"
     )

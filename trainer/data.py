@@ -89,6 +89,7 @@ def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list
     held_out = round(len(shuffled) * fraction)
     if fraction > 0 and len(shuffled) >= 10:
         held_out = max(1, held_out)
+    held_out = max(0, min(held_out, len(shuffled) - 1))
     return shuffled[held_out:], shuffled[:held_out]
 
 
@@ -114,7 +115,7 @@ def _rows(file: Path, problems: list[str]) -> list[tuple[int, Any]]:
             problems.append(f"{file}:{exc.lineno}: not JSON ({exc.msg})")
             return []
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 rows.append((number, json.loads(line)))
@@ -128,11 +129,12 @@ def _examples(row: Any) -> list[Example]:
     if not isinstance(row, dict):
         raise ValueError(f"a row must be a JSON object, not {type(row).__name__}")
     if "task" in row or "email" in row:
-        previous = [(_text(turn, "task"), _text(turn, "email")) for turn in row.get("previous", [])]
-        facts = [[fact] if isinstance(fact, str) else fact for fact in row.get("facts", [])]
-        return [
-            task_example(_text(row, "task"), _text(row, "email"), facts, row.get("voice"), row.get("kind"), previous)
-        ]
+        turns = row.get("previous") or []
+        if not isinstance(turns, list):
+            raise ValueError('"previous" must be a list of {"task", "email"}')
+        previous = [(_text(turn, "task"), _text(turn, "email")) for turn in turns]
+        voice, kind = (_label(row, key) for key in ("voice", "kind"))
+        return [task_example(_text(row, "task"), _text(row, "email"), _facts(row), voice, kind, previous)]
     if "messages" in row:
         return _conversation(row["messages"])
     if "prompt" in row or "completion" in row:
@@ -142,6 +144,25 @@ def _examples(row: Any) -> list[Example]:
     raise ValueError(
         f"it has none of task/email, prompt/completion and messages, but {', '.join(map(repr, row)) or 'nothing'}"
     )
+
+
+def _facts(row: dict[str, Any]) -> list[list[str]]:
+    """The facts of a row; one that has a single spelling may stand as a text."""
+    facts = row.get("facts") or []
+    if not isinstance(facts, list):
+        raise ValueError('"facts" must be a list with a list of spellings for each fact')
+    spelled = [[fact] if isinstance(fact, str) else fact for fact in facts]
+    for fact in spelled:
+        if not isinstance(fact, list) or not fact or not all(isinstance(text, str) and text.strip() for text in fact):
+            raise ValueError(f'"facts" must hold texts or lists of texts that are not empty, got {fact!r}'[:200])
+    return spelled
+
+
+def _label(row: dict[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f'"{key}" must be a text, got {type(value).__name__}')
+    return value
 
 
 def _conversation(messages: Any) -> list[Example]:

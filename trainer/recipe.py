@@ -65,7 +65,7 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
             raise ConfigError(f"{file} is no recipe: it holds a {type(fields).__name__}, not `field: value` lines")
         given = {name: value for name, value in overrides.items() if value is not None}
         return Recipe(**{**fields, **given, "recipe": named})
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file} is not YAML: {exc}") from exc
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in exc.errors())

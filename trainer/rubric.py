@@ -18,10 +18,13 @@ QUOTES_AND_DASHES = str.maketrans(
 )
 WORD = re.compile(r"[\w'@.-]*\w")
 PLACEHOLDER = re.compile(
-    r"\[[^\]\n]{1,60}\]|\{\{?[^}\n]{1,60}\}|<[A-Za-z][^>\n]{0,40}>|_{3,}|\bX{2,}\b|\((?:your|recipient|sender)[^)\n]*\)|"
-    r"\b(?:your|recipient'?s?|sender'?s?) name\b",
-    re.IGNORECASE,
+    r"\[[^\]\n]{1,60}\]|\{\{?[^}\n]{1,60}\}|<[A-Za-z][^>\n]{0,40}>|_{3,}|(?-i:\bX{2,}\b)|"
+    r"\((?:your|recipient'?s?|sender'?s?)\b[^)\n]*\b(?:name|title|position|company|address|phone|email|contact)\b[^)\n]*\)|"
+    r"^(?:your|recipient'?s?|sender'?s?) name\W*$",
+    re.IGNORECASE | re.MULTILINE,
 )
+# A fact stands alone: neither in a longer word nor in a longer number (300 is not in 9,300).
+BEFORE, AFTER = r"(?<!\w)(?<!\d[.,])", r"(?!\w)(?![.,]\d)"
 GREETING = re.compile(
     r"(?:dear|hi|hello|hey|greetings|good (?:morning|afternoon|evening)|to whom)\b|[\w .'-]{1,40},$", re.IGNORECASE
 )
@@ -61,7 +64,7 @@ def normalise(text: str) -> str:
 def keeps(spellings: Sequence[str], answer: str) -> bool:
     """Whether one of the spellings stands in the answer, at word boundaries."""
     text = normalise(answer)
-    return any(re.search(rf"(?<!\w){re.escape(normalise(spelling))}(?!\w)", text) for spelling in spellings)
+    return any(re.search(rf"{BEFORE}{re.escape(normalise(spelling))}{AFTER}", text) for spelling in spellings)
 
 
 def word_grams(text: str, size: int = GRAM) -> set[tuple[str, ...]]:
@@ -77,7 +80,7 @@ def copied_share(task: str, answer: str) -> float:
 
 def has_greeting(answer: str) -> bool:
     """A greeting on one of the first lines, a subject line apart."""
-    return any(GREETING.match(line) for line in _lines(answer)[:4])
+    return any(GREETING.match(line) and not SIGN_OFF.fullmatch(line) for line in _lines(answer)[:4])
 
 
 def has_sign_off(answer: str) -> bool:

@@ -197,7 +197,8 @@ def _trainer(
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=int(recipe.warmup * total_steps),
-        max_length=recipe.max_length,
+        # Never cut: refuse_long_emails has seen the emails, and generated ones are shorter.
+        max_length=None,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if rows.heldout else "no",
         save_strategy="no",

@@ -1,0 +1,70 @@
+import builtins
+import pickle
+import re
+
+import pytest
+
+from adapters import errors
+from adapters.errors import AdapterUnusable, BaseModelError, DataError, MailwrightError, Overloaded
+
+DRAWN = re.findall(r"^[│├└─ ]*(\w+)(?:\((\w+)\))? +(\d{3}) (\w+)", errors.__doc__ or "", re.MULTILINE)
+"""(class, standard-library kin, status, code) of every line of the tree in the docstring."""
+
+
+def every_class() -> dict[str, type[MailwrightError]]:
+    return {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+
+
+def raised(kind: type[MailwrightError]) -> MailwrightError:
+    if issubclass(kind, AdapterUnusable):
+        return kind("formal@1", ["its rank is 128", "it holds no tensors"])
+    if issubclass(kind, DataError):
+        return kind("1 rows cannot be used:", ["a.jsonl:1: no email"], "mend it")
+    return kind("what happened", 7) if issubclass(kind, Overloaded) else kind("what happened", "what to do")
+
+
+def test_the_drawn_tree_has_every_class_and_no_other():
+    assert sorted(name for name, *_ in DRAWN) == sorted(every_class())
+
+
+@pytest.mark.parametrize(("name", "kin", "status", "code"), DRAWN, ids=[line[0] for line in DRAWN])
+def test_a_class_answers_what_the_tree_says(name: str, kin: str, status: str, code: str):
+    kind = every_class()[name]
+    assert (kind.status, kind.code) == (int(status), code)
+    assert issubclass(kind, MailwrightError)
+    if kin:
+        assert issubclass(kind, getattr(builtins, kin))
+
+
+@pytest.mark.parametrize("kind", every_class().values(), ids=every_class())
+def test_an_error_survives_a_pickle_whole(kind: type[MailwrightError]):
+    error = raised(kind)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_a_client_error_is_the_clients_fault_and_a_server_error_is_not():
+    for kind in every_class().values():
+        assert (kind.type == "server_error") == (kind.status >= 500), kind
+
+
+def test_the_message_of_a_data_error_lists_every_problem():
+    error = DataError("2 rows cannot be used:", ["a.jsonl:1: no email", "a.jsonl:9: not JSON"])
+    assert str(error) == "2 rows cannot be used:\n  a.jsonl:1: no email\n  a.jsonl:9: not JSON"
+    assert error.problems == ["a.jsonl:1: no email", "a.jsonl:9: not JSON"]
+
+
+def test_an_unusable_adapter_names_every_reason():
+    error = AdapterUnusable("formal@1", ["its rank is 128", "it holds no tensors"])
+    assert str(error) == "adapter 'formal@1' cannot be used: its rank is 128; it holds no tensors"
+    assert error.reasons == ["its rank is 128", "it holds no tensors"]
+
+
+def test_the_hint_of_an_overload_says_how_long_to_wait():
+    assert Overloaded("too many cold loads wait", retry_after=5).hint == "try again in 5 s"
+
+
+def test_a_base_model_error_prints_its_sentence_although_it_is_an_os_error():
+    assert str(BaseModelError("pip could not fetch it", "check the network")) == "pip could not fetch it"

@@ -1,0 +1,71 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from adapters.settings import cache_directory, silence_telemetry, store_directory
+
+Patch = pytest.MonkeyPatch
+
+
+def test_the_stores_flag_wins_over_the_environment(monkeypatch: Patch, tmp_path: Path):
+    monkeypatch.setenv("MAILWRIGHT_STORE", "/from/environment")
+    assert store_directory(str(tmp_path)) == tmp_path
+
+
+def test_the_stores_environment_wins_over_the_default(monkeypatch: Patch, tmp_path: Path):
+    monkeypatch.setenv("MAILWRIGHT_STORE", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", "/from/xdg")
+    assert store_directory() == tmp_path
+
+
+def test_an_empty_environment_variable_counts_as_none(monkeypatch: Patch):
+    monkeypatch.setenv("MAILWRIGHT_STORE", "")
+    monkeypatch.setenv("XDG_DATA_HOME", "/from/xdg")
+    assert store_directory() == Path("/from/xdg/mailwright/store")
+
+
+def test_the_store_is_in_the_users_data_home_by_default(monkeypatch: Patch):
+    monkeypatch.delenv("MAILWRIGHT_STORE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/from/xdg")
+    assert store_directory() == Path("/from/xdg/mailwright/store")
+
+
+def test_without_a_data_home_the_store_is_in_the_home_directory(monkeypatch: Patch):
+    monkeypatch.delenv("MAILWRIGHT_STORE", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert store_directory() == Path("/home/ada/.local/share/mailwright/store")
+
+
+def test_a_relative_store_is_made_absolute(monkeypatch: Patch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    assert store_directory("voices") == tmp_path / "voices"
+
+
+def test_a_tilde_means_the_home_directory(monkeypatch: Patch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert store_directory("~/voices") == Path("/home/ada/voices")
+
+
+def test_the_caches_environment_wins_over_the_default(monkeypatch: Patch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/from/xdg")
+    assert cache_directory() != Path("/from/xdg/mailwright")
+    monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path))
+    assert cache_directory() == tmp_path
+
+
+def test_the_cache_is_in_the_users_cache_home_by_default(monkeypatch: Patch):
+    monkeypatch.delenv("MAILWRIGHT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/from/xdg")
+    assert cache_directory() == Path("/from/xdg/mailwright")
+
+
+def test_telemetry_is_off_unless_somebody_switched_it_on(monkeypatch: Patch):
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "VLLM_NO_USAGE_STATS", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DO_NOT_TRACK", "0")
+    silence_telemetry()
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["VLLM_NO_USAGE_STATS"] == "1"
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert os.environ["DO_NOT_TRACK"] == "0"

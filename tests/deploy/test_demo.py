@@ -1,0 +1,191 @@
+import json
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+
+def answer(demo: ModuleType, text: str = "Dear Ada,\n\nThank you.", tokens: int = 12):
+    return demo.Answer("formal@1", text, tokens, 0.456, 81.6)
+
+
+def test_a_column_has_a_head_and_the_answer_below_it(demo: ModuleType):
+    lines = demo.column(answer(demo), 34)
+    assert lines[:3] == ["formal@1", "first token 0.46 s, 82 tokens/s", "-" * 34]
+    assert lines[3:] == ["Dear Ada,", "", "Thank you."]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(), st.integers(34, 60))
+def test_no_line_of_a_column_is_wider_than_the_column(demo: ModuleType, text: str, width: int):
+    lines = demo.column(answer(demo, text), width)
+    assert max(map(len, lines)) <= width
+    assert "".join("".join(lines[3:]).split()) == "".join(text.split())
+
+
+def test_an_answer_that_was_cut_says_so(demo: ModuleType):
+    assert demo.column(answer(demo, tokens=demo.MAX_TOKENS), 34)[-1] == "... (cut at 256 tokens)"
+
+
+def test_the_answers_stand_side_by_side(demo: ModuleType, capsys: Capture, monkeypatch: Patch):
+    monkeypatch.setattr(demo.shutil, "which", lambda _: None)
+    answers = [answer(demo, "one"), answer(demo, "two\nthree"), answer(demo, "four")]
+    demo.show(("Thank Ada.", answers), 8123)
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert rows[0] == ["formal@1"] * 3
+    assert rows[3:] == [["one", "two", "four"], ["", "three", ""]]
+
+
+def test_the_task_and_a_curl_line_are_shown(demo: ModuleType, capsys: Capture, monkeypatch: Patch):
+    monkeypatch.setattr(demo.shutil, "which", lambda _: None)
+    demo.show(("Thank Ada.", [answer(demo)]), 8123)
+    shown = capsys.readouterr().out
+    assert "  Thank Ada." in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("curl ")]
+    assert "http://127.0.0.1:8123/v1/chat/completions" in line
+    words = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {line[5:]}"], capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(words.splitlines()[-1])["model"] == "formal"
+
+
+def test_a_curl_line_that_does_not_work_fails_the_demo(demo: ModuleType, monkeypatch: Patch):
+    monkeypatch.setattr(
+        demo.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 7, "", "refused")
+    )
+    monkeypatch.setattr(demo.shutil, "which", lambda _: "/usr/bin/curl")
+    with pytest.raises(demo.StepFailed, match=r"exit status 7.*refused"):
+        demo.show(("Thank Ada.", [answer(demo)]), 8123)
+
+
+def test_a_free_port_is_taken_as_wished(demo: ModuleType):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert demo.free_port(port) == port
+
+
+def test_a_port_in_use_is_passed_over(demo: ModuleType):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert port < demo.free_port(port) < port + 100
+
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(self.server.status if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_a_server_answers_when_its_health_does(demo: ModuleType, status: int, healthy: bool):
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        server.status = status
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert demo.answers(server.server_port) is healthy
+
+
+def test_nothing_answers_on_an_unused_port(demo: ModuleType):
+    assert demo.answers(demo.free_port(20000)) is False
+
+
+class Scripts:
+    """Stands for `trainer` and `adapters`: what was run, and what they print."""
+
+    def __init__(self, demo: ModuleType, monkeypatch: Patch, failing: str = "") -> None:
+        self.demo, self.failing = demo, failing
+        self.runs: list[list[str]] = []
+        monkeypatch.setattr(demo.subprocess, "run", self.run)
+
+    def run(self, command: list[object], **_: object) -> subprocess.CompletedProcess[str]:
+        words = [str(word).rpartition("/")[2] for word in command[:2]]
+        self.runs.append(words)
+        if words[0] == self.failing:
+            return subprocess.CompletedProcess(command, 2, "", "error: no")
+        (self.demo.STORE / "formal").mkdir(parents=True, exist_ok=True)
+        (self.demo.STORE / "formal" / "promoted").write_text("1\n")
+        version = {"id": "formal@1", "training": {"seconds": 1.0}}
+        return subprocess.CompletedProcess(command, 0, json.dumps(version), "")
+
+
+def test_a_voice_is_taught_promoted_and_reused_the_next_time(demo: ModuleType, monkeypatch: Patch, capsys: Capture):
+    scripts = Scripts(demo, monkeypatch)
+    demo.teach("formal")
+    assert scripts.runs == [["trainer", "sft"], ["adapters", "promote"]]
+    demo.teach("formal")
+    assert len(scripts.runs) == 2
+    assert capsys.readouterr().err.endswith("voice formal: taught before, reused\n")
+
+
+def test_a_voice_is_taught_again_when_its_store_is_gone(demo: ModuleType, monkeypatch: Patch):
+    scripts = Scripts(demo, monkeypatch)
+    demo.teach("formal")
+    (demo.STORE / "formal" / "promoted").unlink()
+    demo.teach("formal")
+    assert len(scripts.runs) == 4
+
+
+def test_a_voice_is_taught_again_when_the_recipe_is_another(demo: ModuleType, monkeypatch: Patch):
+    scripts = Scripts(demo, monkeypatch)
+    demo.teach("formal")
+    monkeypatch.setattr(demo, "RECIPE", "shipped")
+    demo.teach("formal")
+    assert len(scripts.runs) == 4
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"), [("trainer", "teaching the voice formal failed"), ("adapters", "promoting formal@1 failed")]
+)
+def test_a_step_that_fails_says_which_and_is_not_taken_for_done(
+    demo: ModuleType, monkeypatch: Patch, script: str, sentence: str
+):
+    Scripts(demo, monkeypatch, failing=script)
+    with pytest.raises(demo.StepFailed, match=sentence):
+        demo.teach("formal")
+    assert not (demo.DEMO / "formal.taught").exists()
+
+
+def test_the_demo_fails_with_status_1_and_a_sentence(demo: ModuleType, monkeypatch: Patch, capsys: Capture):
+    Scripts(demo, monkeypatch, failing="trainer")
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--check"])
+    monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
+    assert demo.main() == 1
+    assert "error: teaching the voice formal failed" in capsys.readouterr().err
+
+
+def test_a_server_that_ends_at_once_fails_the_demo_with_its_last_words(demo: ModuleType, monkeypatch: Patch, tmp_path):
+    (tmp_path / "server").write_text("#!/bin/sh\necho 'error: no base model'\nexit 2\n")
+    (tmp_path / "server").chmod(0o755)
+    monkeypatch.setattr(demo, "SCRIPTS", tmp_path)
+    with pytest.raises(demo.StepFailed, match=r"did not start:\n  error: no base model\nhint: .*server\.log"):
+        demo.start_server(demo.free_port(21000))
+
+
+def test_stop_ends_the_server_and_its_children(demo: ModuleType):
+    script = "sleep 600 & echo started; wait"
+    server = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert server.stdout
+    assert server.stdout.readline() == b"started\n"
+    demo.stop(server)
+    assert server.poll() is not None
+    # The child held the other end of this pipe.
+    assert server.stdout.read() == b""
+    server.stdout.close()
+
+
+def test_the_demos_task_is_a_held_out_one(demo: ModuleType, monkeypatch: Patch):
+    monkeypatch.setattr(demo, "write", lambda port, model, task: model)
+    task, answers = demo.compare(8000)
+    assert "flute assessment" in task
+    assert answers == ["base", "formal", "friendly"]

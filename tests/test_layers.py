@@ -1,0 +1,136 @@
+"""Who may know whom (DESIGN, "The parts"), read from the source: no module is imported here."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = [name for name in ("adapters", "trainer", "server", "ui") if (ROOT / name).is_dir()]
+FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
+LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio"}
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def statements(node: ast.AST, inside_functions: bool) -> Iterator[ast.AST]:
+    """Every node below `node` that runs; what only the type checker sees is left out."""
+    for child in ast.iter_child_nodes(node):
+        if for_types_only(child):
+            continue
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not inside_functions:
+            continue
+        yield child
+        yield from statements(child, inside_functions)
+
+
+def imported(module: str, inside_functions: bool = True) -> set[str]:
+    """The full names of what the module imports: of ours a module, of others what stands in the statement."""
+    names: set[str] = set()
+    for node in statements(tree(module), inside_functions):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            deeper = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            names |= deeper or {str(node.module)}
+    return names
+
+
+def packages(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_source_is_found():
+    assert {"adapters.store", "trainer.sft", "server.gate", "adapters"} <= MODULES.keys()
+    assert "adapters.store" in imported("trainer.sft")
+    assert "trl" in imported("trainer.sft")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_trainer_server_and_ui_never_import_one_another(module: str):
+    package = module.partition(".")[0]
+    others = {"trainer", "server", "ui"} - {package}
+    assert packages(imported(module)) & others == set()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.partition(".")[0] == "adapters"])
+def test_adapters_imports_nothing_heavy_with_itself(module: str):
+    outside = packages(imported(module, inside_functions=False)) - sys.stdlib_module_names
+    assert outside <= LIGHT
+
+
+@pytest.mark.parametrize("module", ["trainer.cli", "trainer.data", "trainer.recipe", "adapters.cli", "server.settings"])
+def test_what_the_help_needs_imports_nothing_heavy(module: str):
+    seen, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting += [other for other in imported(name, inside_functions=False) & MODULES.keys() if other not in seen]
+    assert packages({name for each in seen for name in imported(each, inside_functions=False)}) & HEAVY == set()
+
+
+def test_only_one_file_imports_trl():
+    assert [module for module in MODULES if "trl" in packages(imported(module))] == ["trainer.sft"]
+
+
+def test_only_the_server_imports_vllm():
+    who = {module.partition(".")[0] for module in MODULES if "vllm" in packages(imported(module))}
+    assert who == {"server"}
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    graph = {module: (imported(module) & MODULES.keys()) - {module} for module in MODULES}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as exc:
+        pytest.fail(" -> ".join(exc.args[1]))
+    assert order.index("adapters.errors") < order.index("adapters.store") < order.index("trainer.sft")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_is_named_for_anything_and_nothing(file: Path):
+    forbidden = ("utils", "util", "helpers", "helper", "manager", "common", "misc")
+    assert not [word for word in file.stem.split("_") if word in forbidden]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_function_changes_a_global(module: str):
+    assert [node.lineno for node in ast.walk(tree(module)) if isinstance(node, ast.Global)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_says_what_it_does_and_stays_short(module: str):
+    assert ast.get_docstring(tree(module))
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_function_is_longer_than_60_lines(module: str):
+    functions = [node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    too_long = [f"{f.name}: {f.end_lineno - f.lineno + 1}" for f in functions if f.end_lineno - f.lineno >= 60]
+    assert too_long == []
+
+
+def test_only_the_settings_of_the_server_read_its_environment():
+    readers = [
+        module
+        for module in MODULES
+        if module.startswith("server.")
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.getenv", "os.environ.get")
+    ]
+    assert set(readers) <= {"server.settings"}

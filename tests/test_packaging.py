@@ -1,0 +1,77 @@
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+ENTRIES = PROJECT["scripts"] | {
+    name: target for group in PROJECT["entry-points"].values() for name, target in group.items()
+}
+
+
+def commands_of(target: str) -> list[str]:
+    """What a target of the Makefile runs, setup apart."""
+    found = re.search(rf"^{target}:[^\n]*\n((?:\t[^\n]*\n)+)", (ROOT / "Makefile").read_text() + "\n", re.MULTILINE)
+    return [line.strip() for line in found[1].splitlines()] if found else []
+
+
+def test_the_newest_entry_of_the_changelog_is_the_version_that_is_built():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert text.startswith("# Changelog\n")
+    newest = re.search(r"^## \[([^]]+)\] - (\d{4}-\d{2}-\d{2})$", text, re.MULTILINE)
+    assert newest
+    assert newest[1] == PROJECT["version"]
+
+
+@pytest.mark.parametrize("target", ENTRIES.values(), ids=ENTRIES)
+def test_an_entry_point_names_something_that_exists(target: str):
+    module, _, name = target.partition(":")
+    source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    defined = {node.name for node in source.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert name in defined
+
+
+def test_the_plugins_bear_the_names_that_the_server_asks_for():
+    source = ast.parse((ROOT / "server/plugin.py").read_text(encoding="utf-8"))
+    texts = {node.value for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert {name for group in PROJECT["entry-points"].values() for name in group} <= texts
+
+
+def test_every_package_is_built():
+    found = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert set(TOOLS["setuptools"]["packages"]) == found == set(TOOLS["mypy"]["packages"])
+
+
+def test_recipes_and_emails_are_built_with_the_trainer():
+    patterns = TOOLS["setuptools"]["package-data"]["trainer"]
+    shipped = {file for pattern in patterns for file in (ROOT / "trainer").glob(pattern)}
+    needed = {*(ROOT / "trainer/recipes").iterdir(), *(ROOT / "trainer/data").iterdir()}
+    assert shipped == needed
+
+
+def test_ci_runs_what_a_developer_runs_and_nothing_else():
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    assert lines[0].startswith("#!")
+    assert lines[1:] == ["set -e", 'cd "$(dirname "$0")/.."', "exec make check test"]
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
+
+
+def test_check_formats_lints_and_types_without_changing_a_file():
+    assert commands_of("check") == ["$(VENV)/ruff format --check .", "$(VENV)/ruff check .", "$(VENV)/mypy"]
+
+
+def test_the_fast_tests_leave_out_every_slow_mark():
+    (command,) = commands_of("test-fast")
+    marks = {marker.partition(":")[0] for marker in TOOLS["pytest"]["ini_options"]["markers"]}
+    assert all(f"not {mark}" in command for mark in ("vllm", "training"))
+    assert {"vllm", "training"} <= marks
+    assert commands_of("test") == ["$(VENV)/pytest"]
+
+
+@pytest.mark.parametrize("file", ["LICENSE", "README.md", "CONTRIBUTING.md", "DECISIONS.md", "Dockerfile"])
+def test_a_file_that_every_clone_needs_is_there(file: str):
+    assert (ROOT / file).read_text().strip()

@@ -1,0 +1,106 @@
+"""What the trainer says before any model is loaded. The runs themselves: test_sft.py and test_evaluate.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters import base_model
+from adapters.store import Store
+from trainer.cli import main
+
+Capture = pytest.CaptureFixture[str]
+ROW = {"task": "Thank Ada.", "email": "Dear Ada,\n\nThank you.\n\nBest,\nKim"}
+
+
+def failed(capsys: Capture, *arguments: object) -> str:
+    """What a command that the user can mend prints on stderr; its status is 2 and it prints nothing else."""
+    assert main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "mine.jsonl").write_text(json.dumps(ROW))
+    return tmp_path / "mine.jsonl"
+
+
+def test_bad_rows_are_all_listed_before_a_model_is_looked_for(data: Path, capsys: Capture):
+    data.write_text('{"task": "Thank Ada."}\n\n{')
+    printed = failed(capsys, "sft", "--data", data, "--name", "mine", "--base", "/nowhere")
+    assert printed.startswith("error: 2 rows cannot be used:\n")
+    assert f"{data}:1: 'email' must be a text" in printed
+    assert f"{data}:3: not JSON" in printed
+    assert "hint: " in printed
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path, capsys: Capture):
+    assert "nowhere.jsonl: cannot be read" in failed(capsys, "sft", "--data", tmp_path / "nowhere.jsonl", "--name", "a")
+
+
+def test_an_unknown_recipe_is_an_error(data: Path, capsys: Capture):
+    printed = failed(capsys, "sft", "--data", data, "--name", "mine", "--recipe", "slow")
+    assert printed == (
+        "error: there is no recipe 'slow'\nhint: use one of article, quick, shipped, or the path of a YAML file\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "field"),
+    [("--epochs", 0, "epochs"), ("--batch-size", -1, "batch_size"), ("--learning-rate", 7.0, "learning_rate")],
+)
+def test_a_flag_out_of_bounds_is_an_error(data: Path, capsys: Capture, flag: str, value: float, field: str):
+    assert f"{field} = {value}" in failed(capsys, "sft", "--data", data, "--name", "mine", flag, value)
+
+
+def test_a_base_model_that_is_none_is_an_error(data: Path, tmp_path: Path, capsys: Capture):
+    printed = failed(capsys, "sft", "--data", data, "--name", "mine", "--base", tmp_path, "--store", tmp_path / "store")
+    assert f"{tmp_path} is no base model" in printed
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_name_that_is_none_is_refused_before_a_base_model_is_fetched(
+    data: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(base_model, "find", lambda *_: pytest.fail("97 MB were fetched for nothing"))
+    assert "'My Voice' cannot be" in failed(capsys, "sft", "--data", data, "--name", "My Voice")
+
+
+@pytest.mark.parametrize("missing", ["--data", "--name"])
+def test_a_missing_flag_is_named(capsys: Capture, missing: str):
+    given = {"--data": "mine.jsonl", "--name": "mine"}
+    del given[missing]
+    with pytest.raises(SystemExit) as caught:
+        main(["sft", *[part for pair in given.items() for part in pair]])
+    assert caught.value.code == 2
+    assert missing in capsys.readouterr().err
+
+
+def test_the_help_shows_commands_to_copy(capsys: Capture):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "trainer sft --data my_email_dataset.json --name my_email_assistant" in capsys.readouterr().out
+
+
+def test_every_field_of_a_recipe_but_warmup_is_a_flag(capsys: Capture):
+    from trainer.recipe import Recipe
+
+    with pytest.raises(SystemExit):
+        main(["sft", "--help"])
+    shown = capsys.readouterr().out
+    missing = [field for field in Recipe.model_fields if f"--{field.replace('_', '-')} " not in shown]
+    assert missing == ["warmup"]
+
+
+def test_an_unknown_adapter_cannot_be_evaluated(store: Store, capsys: Capture):
+    printed = failed(capsys, "evaluate", "formall", "--store", store.directory)
+    assert printed == "error: the model 'formall' does not exist\nhint: did you mean formal?\n"
+
+
+def test_tasks_without_facts_cannot_be_evaluated(store: Store, data: Path, tiny_base: Path, capsys: Capture):
+    printed = failed(capsys, "evaluate", "formal", "--tasks", data, "--store", store.directory, "--base", tiny_base)
+    assert printed.startswith(f"error: {data} has tasks without facts")

@@ -1,0 +1,84 @@
+from functools import cache
+
+import pytest
+
+from trainer.data import Example
+from trainer.practice import DATA, VOICES, practice_examples
+from trainer.rubric import PLACEHOLDER, has_greeting, has_sign_off, keeps
+
+EXAMPLES = 400
+
+
+@cache
+def practice(voice: str) -> list[Example]:
+    return practice_examples(voice, EXAMPLES, seed=7)
+
+
+def faulty(voice: str, fault) -> list[str]:
+    """Task and email of the examples that have the fault."""
+    return [f"{example.task}\n---\n{example.email}" for example in practice(voice) if fault(example)]
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_fact_stands_in_the_task(voice: str):
+    assert faulty(voice, lambda e: not all(fact[0] in e.task for fact in e.facts)) == []
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_fact_is_kept_by_the_email(voice: str):
+    assert faulty(voice, lambda e: not all(keeps(fact, e.email) for fact in e.facts)) == []
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_no_example_holds_a_placeholder_or_an_open_slot(voice: str):
+    assert faulty(voice, lambda e: PLACEHOLDER.search(e.task + e.email) or set("{}") & set(e.task + e.email)) == []
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_email_has_a_subject_greeting_and_sign_off(voice: str):
+    assert faulty(voice, lambda e: not e.email.startswith("Subject: ")) == []
+    assert faulty(voice, lambda e: not (has_greeting(e.email) and has_sign_off(e.email))) == []
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_email_ends_with_its_sender(voice: str):
+    assert faulty(voice, lambda e: e.email.splitlines()[-1] != e.facts[-1][0]) == []
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_an_example_says_its_voice_and_kind(voice: str):
+    assert {example.voice for example in practice(voice)} == {voice}
+    assert len({example.kind for example in practice(voice)}) >= 12
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_the_facts_of_a_task_differ_from_one_another(voice: str):
+    assert faulty(voice, lambda e: len(set(e.facts[:-1])) < len(e.facts) - 1) == []
+
+
+def test_a_formal_email_uses_no_contraction():
+    assert (
+        faulty("formal", lambda e: any(f" {word}" in e.email for word in ("I'm ", "I'll ", "don't ", "we'll "))) == []
+    )
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_the_same_seed_gives_the_same_and_another_seed_gives_others(voice: str):
+    assert practice_examples(voice, 20, seed=1) == practice_examples(voice, 20, seed=1)
+    assert not {e.task for e in practice_examples(voice, 20, seed=1)} & {
+        e.task for e in practice_examples(voice, 20, 2)
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_as_many_as_asked_for_and_no_task_twice(count: int):
+    assert len({example.task for example in practice_examples("formal", count, seed=0)}) == count
+
+
+def test_every_task_of_the_pieces_names_every_slot():
+    import yaml
+
+    for kind in yaml.safe_load((DATA / "practice.yaml").read_text(encoding="utf-8")):
+        for task in kind["tasks"]:
+            missing = [slot for slot in kind["slots"] if f"{{{slot}}}" not in task]
+            assert missing == [], f"{kind['kind']}: {task}"

@@ -1,0 +1,245 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.practice import FORMAL_CLOSINGS, FRIENDLY_CLOSINGS
+from trainer.rubric import (
+    PLACEHOLDER,
+    body,
+    copied_share,
+    has_greeting,
+    has_sign_off,
+    keeps,
+    normalise,
+    score,
+    word_grams,
+)
+
+TASK = "Thank Ada Byron for the 12 chairs that she lent us on 14 May, I'm Kim."
+FACTS = [["Ada Byron", "Ada"], ["12 chairs"], ["14 May", "May 14"]]
+EMAIL = "Subject: Thank you\n\nDear Ada,\n\nWe sat on your 12 chairs on May 14.\n\nKind regards,\nKim"
+WORDS = st.lists(st.text("abcdefghij", min_size=1, max_size=6), min_size=1, max_size=30).map(" ".join)
+
+
+def test_a_fact_counts_in_any_of_its_spellings():
+    assert keeps(["14 May", "May 14"], "See you on May 14.")
+    assert not keeps(["14 May", "May 14"], "See you in May.")
+
+
+@pytest.mark.parametrize(
+    ("fact", "answer"),
+    [
+        ("12", "We need 123 chairs."),
+        ("12", "We need 212 chairs."),
+        ("Ann", "Dear Anna,"),
+        ("room 7", "Come to room 70."),
+        ("9 am", "I'll be at 9 amber street."),
+        ("4 May", "See you on 14 May."),
+    ],
+)
+def test_a_fact_inside_a_longer_word_does_not_count(fact: str, answer: str):
+    assert not keeps([fact], answer)
+
+
+@pytest.mark.parametrize(
+    ("fact", "answer"), [("300", "It costs 9,300 euros."), ("£68", "We refund £68.50."), ("3 pm", "Come at 10.3 pm.")]
+)
+def test_a_number_inside_a_longer_number_does_not_count(fact: str, answer: str):
+    assert not keeps([fact], answer)
+
+
+@pytest.mark.parametrize(
+    "answer", ["Come at 5.", "(5)", "5, please", '"5"', "5", "at 5!", "at\n5\nsharp", "5-ish", "room-5", "5's"]
+)
+def test_punctuation_and_line_ends_are_word_boundaries(answer: str):
+    assert keeps(["5"], answer)
+
+
+@pytest.mark.parametrize(
+    ("fact", "answer"),
+    [
+        ("O'Brien", "Dear Ms O’Brien,"),
+        ("O’Brien", "Dear Ms O'Brien,"),
+        ("9-11 am", "from 9–11 am"),
+        ("9–11 am", "from 9—11 am"),
+        ('"Tides"', "the book “Tides” is"),
+        ("5 pm", "at 5\u00a0pm"),
+        ("6 300", "6\u202f300 euros"),
+        ("Ada Byron", "Dear ada\n  BYRON,"),
+        ("$6,300", "It is $6,300."),
+        ("12 %", "12 % off"),
+        ("C++", "We use C++ here"),
+        ("ada@example.org", "Write to ada@example.org."),
+        ("Лев", "Привет, Лев!"),
+    ],
+)
+def test_quotes_dashes_spaces_and_case_do_not_matter(fact: str, answer: str):
+    assert keeps([fact], answer)
+
+
+@given(WORDS, WORDS, WORDS)
+def test_words_that_stand_in_the_answer_are_always_kept(before: str, fact: str, after: str):
+    assert keeps([fact], f"{before} {fact.upper()}, {after}")
+
+
+@given(st.text(), st.text())
+def test_marking_never_fails_and_stays_in_bounds(task: str, answer: str):
+    marks = score(task, [["a"], ["b", "c"]], answer)
+    assert 0 <= marks.facts_kept <= marks.facts == 2
+    assert 0 <= copied_share(task, answer) <= 1
+
+
+@given(st.text())
+def test_normalising_twice_is_normalising_once(text: str):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def test_a_proper_email_gets_a_mark_for_every_fact():
+    marks = score(TASK, FACTS, EMAIL)
+    assert (marks.facts, marks.facts_kept, marks.all_kept, marks.placeholder) == (3, 3, True, False)
+
+
+def test_a_lost_fact_costs_one_mark():
+    marks = score(TASK, FACTS, EMAIL.replace("12 chairs", "chairs"))
+    assert (marks.facts_kept, marks.all_kept) == (2, False)
+
+
+def test_an_answer_that_copies_the_task_keeps_nothing():
+    copied = f"Dear Ada,\n\n{TASK}\n\nKind regards,\nKim"
+    assert copied_share(TASK, copied) == 1.0
+    assert score(TASK, FACTS, copied).facts_kept == 0
+
+
+def test_half_of_the_task_may_be_copied_and_no_more():
+    words = TASK.split()
+    half = f"Dear Ada,\n\n{' '.join(words[:10])}\n\nKind regards,\nKim"
+    assert 0 < copied_share(TASK, half) <= 0.5
+    assert score(TASK, FACTS, half).facts_kept == 2
+    more = f"Dear Ada,\n\n{' '.join(words[:12])}\n\nKind regards,\nKim"
+    assert copied_share(TASK, more) > 0.5
+    assert score(TASK, FACTS, more).facts_kept == 0
+
+
+@given(WORDS)
+def test_a_text_copies_itself_whole_and_nothing_of_an_empty_one(text: str):
+    assert copied_share(text, text) == (1.0 if word_grams(text) else 0.0)
+    assert copied_share(text, "") == 0.0
+
+
+@given(WORDS)
+def test_a_text_has_one_gram_a_word_but_the_last_four(text: str):
+    words = text.split()
+    assert len(word_grams(text)) <= max(0, len(words) - 4)
+    assert bool(word_grams(text)) == (len(words) >= 5)
+
+
+@pytest.mark.parametrize("missing", ["Dear Ada,\n", "Kind regards,\n"])
+def test_an_answer_without_greeting_or_sign_off_keeps_nothing(missing: str):
+    assert score(TASK, FACTS, EMAIL.replace(missing, "")).facts_kept == 0
+
+
+@pytest.mark.parametrize("answer", ["", "I cannot help with that.", TASK])
+def test_what_is_no_email_keeps_nothing(answer: str):
+    assert score(TASK, FACTS, answer).facts_kept == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Dear Ada,",
+        "Hi Ada!",
+        "hello",
+        "Hey there,",
+        "Good morning, Ada",
+        "To whom it may concern",
+        "Ada,",
+        "Mr. O'Brien,",
+    ],
+)
+def test_a_greeting_in_the_first_lines(line: str):
+    assert has_greeting(f"Subject: x\n\n{line}\n\nThank you for the chairs.")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Thank you for the chairs.", "Dearly missed\nHighly rated", "a\nb\nc\nd\nDear Ada,"]
+)
+def test_no_greeting_in_the_first_lines(text: str):
+    assert not has_greeting(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *FORMAL_CLOSINGS,
+        *FRIENDLY_CLOSINGS,
+        "Sincerely",
+        "Yours faithfully,",
+        "Many thanks",
+        "Thank you!",
+        "Love,",
+        "Regards.",
+    ],
+)
+def test_a_sign_off_in_the_last_lines(line: str):
+    assert has_sign_off(f"Dear Ada,\n\nWe sat well.\n\n{line}\nKim\nFete committee")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Dear Ada,\n\nWe sat well.\n\nKim",
+        "Best,\na\nb\nc\nd\ne",
+        "Dear Ada,\n\nThank you for the twelve chairs that you lent to all of us in May.\n\nKim",
+    ],
+)
+def test_no_sign_off_in_the_last_lines(text: str):
+    assert not has_sign_off(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear [Name],",
+        "[Your Name]",
+        "{{name}}",
+        "{first_name}",
+        "<Your Name>",
+        "Room ____",
+        "on XX May",
+        "(your name)",
+        "Your Name",
+        "Recipient's name",
+    ],
+)
+def test_a_placeholder_is_seen(text: str):
+    assert PLACEHOLDER.search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EMAIL,
+        "It is 3 < 4 and 5 > 2.",
+        "a_b",
+        "[]",
+        "(thank you)",
+        "Sign there: __",
+        "Your name is on the list.",
+        "the statement (your ref VG-7)",
+        "Love, Ada xx",
+    ],
+)
+def test_a_plain_text_holds_no_placeholder(text: str):
+    assert not PLACEHOLDER.search(text)
+
+
+def test_a_placeholder_is_marked_beside_the_facts():
+    marks = score(TASK, FACTS, EMAIL.replace("\nKim", "\n[Your Name]"))
+    assert marks.placeholder
+    assert marks.facts_kept == 3
+
+
+def test_the_body_is_the_email_without_its_subject():
+    assert body(EMAIL).startswith("Dear Ada,")
+    assert body("Dear Ada,\nSubject: no") == "Dear Ada,\nSubject: no"
