@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 MAX_NEW_TOKENS = 384
-BATCH = 16
+BATCH = 24
 
 
 @dataclass(frozen=True)
