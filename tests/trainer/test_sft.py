@@ -368,6 +368,8 @@ def test_ctrl_c_leaves_no_half_version(tiny_base: Path, tmp_path: Path):
         command("sft", *arguments, "--epochs", 1000, "--sample-tokens", 5),
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # A test run in the background of a shell has Ctrl-C ignored, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             printed = read_until(process, b"Epoch 2 complete!")
