@@ -1,0 +1,1 @@
+"""The comparison page: a Gradio app of its own process that talks to the server over HTTP."""
