@@ -2,7 +2,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup demo test test-fast check
+.PHONY: all setup demo screenshots test-tools test test-fast test-gpu check
 all: check test
 
 setup: $(SETUP_DONE)
@@ -13,11 +13,22 @@ $(SETUP_DONE): deploy/setup.py deploy/requirements-cpu.txt deploy/requirements-c
 demo: setup
 	$(VENV)/python deploy/demo.py $(if $(CHECK),--check)
 
-test: setup
+# The README's pictures, with the default base model and the voices of STORE (default: the demo's).
+screenshots: test-tools
+	$(VENV)/python deploy/screenshots.py $(if $(STORE),--store $(STORE))
+
+test-tools: setup
+	@python3 deploy/setup.py --test-tools
+
+test: test-tools
 	$(VENV)/pytest
 
 test-fast: setup
-	$(VENV)/pytest -m "not vllm and not training"
+	$(VENV)/pytest -m "not vllm and not training and not browser"
+
+# On a machine with an NVIDIA GPU: the demo, a mixed batch and a swap.
+test-gpu: setup
+	$(VENV)/pytest tests/gpu
 
 check: setup
 	$(VENV)/ruff format --check .

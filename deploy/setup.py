@@ -1,5 +1,8 @@
 """Prepare .venv: `python3 deploy/setup.py`, which `make setup` calls. Needs nothing but Python 3.11.
 
+    python3 deploy/setup.py               .venv with the pins
+    python3 deploy/setup.py --test-tools  also the browser and the Prometheus that the tests drive (`make test`)
+
 Installs the pins of deploy/requirements-cuda.txt where `nvidia-smi` answers, else of deploy/requirements-cpu.txt,
 then the tests' tools and Mailwright itself. What it installs is complete, so that pip resolves nothing. Safe to stop
 and run again.
@@ -23,12 +26,17 @@ LOG = ROOT / ".venv" / "setup.log"
 # PyPI has no CPU build of torch; where pip is not set up to find one, it is fetched from PyTorch's own index.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SYSTEM_PACKAGES = ["python3.11", "python3.11-venv", "libnuma1", "curl"]
+BROWSER_PACKAGES = ["chromium", "fonts-dejavu-core"]
 
 
 def main() -> int:
+    return set_up_test_tools() if sys.argv[1:] == ["--test-tools"] else set_up()
+
+
+def set_up() -> int:
     python = find_python()
     if not has_libnuma():
-        install_system_packages()
+        install_system_packages(SYSTEM_PACKAGES)
         if not has_libnuma():
             return fail(
                 "vLLM needs libnuma.so.1, which is missing",
@@ -123,7 +131,7 @@ def find_python() -> str:
         path = shutil.which(candidate)
         if path and can_make_venv(path):
             return path
-    install_system_packages()
+    install_system_packages(SYSTEM_PACKAGES)
     path = shutil.which("python3.11")
     if path and can_make_venv(path):
         return path
@@ -145,12 +153,43 @@ def has_libnuma() -> bool:
     return True
 
 
-def install_system_packages() -> None:
+def install_system_packages(packages: list[str]) -> None:
     """Debian's packages, where we may install them; the caller says what is missing where we may not."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"installing {' '.join(SYSTEM_PACKAGES)}")
+        say(f"installing {' '.join(packages)}")
         subprocess.run(["apt-get", "update", "-qq"], check=False)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *SYSTEM_PACKAGES], check=False)
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+        subprocess.run(install, check=False, stdout=subprocess.DEVNULL)
+
+
+def set_up_test_tools() -> int:
+    """Chromium as a system package; Prometheus only unpacked into .venv, since Debian's package starts a service."""
+    if not shutil.which("chromium"):
+        install_system_packages(BROWSER_PACKAGES)
+        if not shutil.which("chromium"):
+            return fail("the tests need chromium", f"install it: sudo apt-get install {' '.join(BROWSER_PACKAGES)}")
+    if not (shutil.which("prometheus") and shutil.which("promtool")) and not unpack_prometheus():
+        return fail("the tests need prometheus and promtool", "install Debian's package prometheus")
+    return 0
+
+
+def unpack_prometheus() -> bool:
+    """Put Debian's prometheus and promtool into .venv/bin; False where that did not work."""
+    binaries = [VENV / "bin" / name for name in ("prometheus", "promtool")]
+    if not all(binary.is_file() for binary in binaries) and shutil.which("apt-get"):
+        say("fetching Debian's prometheus into .venv")
+        folder = VENV / "debian"
+        folder.mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            subprocess.run(["apt-get", "update", "-qq"], check=False)
+        subprocess.run(["apt-get", "download", "-qq", "prometheus"], cwd=folder, check=False, stderr=subprocess.DEVNULL)
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", package, folder], check=False)
+        for binary in binaries:
+            if (folder / "usr/bin" / binary.name).is_file():
+                shutil.move(folder / "usr/bin" / binary.name, binary)
+        shutil.rmtree(folder)
+    return all(binary.is_file() for binary in binaries)
 
 
 def gpu_answers() -> bool:

@@ -87,7 +87,7 @@ def ready_machine(setup: ModuleType, monkeypatch: Patch) -> None:
 def test_setup_marks_the_environment_as_ready(setup: ModuleType, monkeypatch: Patch, capsys: Capture):
     ready_machine(setup, monkeypatch)
     fake_pip(setup, "exit 0")
-    assert setup.main() == 0
+    assert setup.set_up() == 0
     assert setup.READY.exists()
     assert capsys.readouterr().err.endswith("ready: .venv with the CPU pins\n")
 
@@ -96,7 +96,7 @@ def test_a_machine_with_a_gpu_gets_the_cuda_pins(setup: ModuleType, monkeypatch:
     ready_machine(setup, monkeypatch)
     monkeypatch.setattr(setup, "gpu_answers", lambda: True)
     fake_pip(setup, "exit 0")
-    assert setup.main() == 0
+    assert setup.set_up() == 0
     assert "installing torch===2.13.0" in capsys.readouterr().err
 
 
@@ -105,7 +105,7 @@ def test_a_pip_that_fails_is_an_error_with_its_last_lines_and_a_hint(
 ):
     ready_machine(setup, monkeypatch)
     fake_pip(setup, 'case "$1" in install) echo "ERROR: no space left"; exit 1;; esac')
-    assert setup.main() == 2
+    assert setup.set_up() == 2
     printed = capsys.readouterr().err
     assert "error: installing torch==2.13.0+cpu failed (pip's exit status 1):\n  ERROR: no space left\n" in printed
     assert f"hint: the whole log is {setup.LOG}" in printed
@@ -115,8 +115,8 @@ def test_a_pip_that_fails_is_an_error_with_its_last_lines_and_a_hint(
 def test_a_missing_libnuma_is_an_error_that_names_the_packages(setup: ModuleType, monkeypatch: Patch, capsys: Capture):
     ready_machine(setup, monkeypatch)
     monkeypatch.setattr(setup, "has_libnuma", lambda: False)
-    monkeypatch.setattr(setup, "install_system_packages", lambda: None)
-    assert setup.main() == 2
+    monkeypatch.setattr(setup, "install_system_packages", lambda _: None)
+    assert setup.set_up() == 2
     assert capsys.readouterr().err == (
         "error: vLLM needs libnuma.so.1, which is missing\n"
         "hint: install it: sudo apt-get install python3.11 python3.11-venv libnuma1 curl\n"
@@ -126,12 +126,12 @@ def test_a_missing_libnuma_is_an_error_that_names_the_packages(setup: ModuleType
 def test_system_packages_are_left_alone_where_we_may_not_install(setup: ModuleType, monkeypatch: Patch):
     monkeypatch.setattr(setup.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(setup.subprocess, "run", lambda *_, **__: pytest.fail("it tried to install"))
-    setup.install_system_packages()
+    setup.install_system_packages(["libnuma1"])
 
 
 def test_a_missing_python_is_an_error_with_status_2(setup: ModuleType, monkeypatch: Patch, capsys: Capture):
     monkeypatch.setattr(setup, "can_make_venv", lambda _: False)
-    monkeypatch.setattr(setup, "install_system_packages", lambda: None)
+    monkeypatch.setattr(setup, "install_system_packages", lambda _: None)
     with pytest.raises(SystemExit) as caught:
         setup.find_python()
     assert caught.value.code == 2
@@ -156,3 +156,27 @@ def test_a_gpu_counts_only_where_nvidia_smi_answers(setup: ModuleType, monkeypat
 def test_without_nvidia_smi_there_is_no_gpu(setup: ModuleType, monkeypatch: Patch):
     monkeypatch.setattr(setup.shutil, "which", lambda _: None)
     assert setup.gpu_answers() is False
+
+
+def test_a_missing_browser_is_an_error_that_names_the_packages(setup: ModuleType, monkeypatch: Patch, capsys: Capture):
+    monkeypatch.setattr(setup.shutil, "which", lambda _: None)
+    monkeypatch.setattr(setup, "install_system_packages", lambda _: None)
+    assert setup.set_up_test_tools() == 2
+    assert "hint: install it: sudo apt-get install chromium" in capsys.readouterr().err
+
+
+def test_prometheus_is_unpacked_into_the_environment_and_not_installed(setup: ModuleType, tmp_path: Path):
+    (setup.VENV / "bin").mkdir()
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    for name, script in {
+        "apt-get": '[ "$1" = update ] || { [ "$1" = download ] && touch prometheus_2.42.0_amd64.deb; }',
+        "dpkg-deb": 'mkdir -p "$3/usr/bin" && touch "$3/usr/bin/prometheus" "$3/usr/bin/promtool"',
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\n{script}\n")
+        (commands / name).chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+        assert setup.unpack_prometheus()
+    assert sorted(file.name for file in (setup.VENV / "bin").iterdir()) == ["prometheus", "promtool"]
+    assert not (setup.VENV / "debian").exists()
