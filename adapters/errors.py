@@ -7,6 +7,8 @@ MailwrightError                      500 internal_error
 │   └── RequestTooLarge              413 request_too_large
 ├── BaseModelError(OSError)          500 internal_error       the base model cannot be found, fetched or trusted
 ├── StoreDamaged(OSError)            500 internal_error       a file of the store that is not what it should be
+├── KeptDamaged(OSError)             500 internal_error       kept examples that cannot be read or written
+├── ServerProblem(ConnectionError)   502 bad_gateway          the server cannot be reached, refuses, or answers nonsense
 ├── AdapterNotFound(LookupError)     404 model_not_found
 ├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
 ├── PathNotFound(LookupError)        404 not_found            a path that this server does not have
@@ -76,6 +78,16 @@ class BaseModelError(MailwrightError, OSError):
 
 class StoreDamaged(MailwrightError, OSError):
     pass
+
+
+class KeptDamaged(MailwrightError, OSError):
+    pass
+
+
+class ServerProblem(MailwrightError, ConnectionError):
+    """What a client of the server is told; the message is one sentence or two with what to do."""
+
+    status, code = 502, "bad_gateway"
 
 
 class AdapterNotFound(MailwrightError, LookupError):

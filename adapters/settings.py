@@ -1,28 +1,48 @@
-"""Where the store and the cache are: the settings that trainer, server and ui share.
+"""Where the store, the kept emails and the cache are: the settings that trainer, server and ui share.
 
-A flag wins over the environment, the environment over the default. This file does not know what lies in either place.
+A flag wins over the environment, the environment over the default. This file does not know what lies in any of them.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 
 
 def store_directory(flag: str | None = None) -> Path:
-    """`--store`, else `MAILWRIGHT_STORE`, else `$XDG_DATA_HOME/mailwright/store`; absolute, may not exist yet."""
+    """`--store`, else `MAILWRIGHT_STORE`, else the default; absolute, may not exist yet."""
     chosen = flag or os.environ.get("MAILWRIGHT_STORE")
-    if not chosen:
-        chosen = f"{os.environ.get('XDG_DATA_HOME') or '~/.local/share'}/mailwright/store"
-    return Path(chosen).expanduser().absolute()
+    return Path(chosen).expanduser().absolute() if chosen else default_store_directory()
+
+
+def default_store_directory() -> Path:
+    """`$XDG_DATA_HOME/mailwright/store`."""
+    return _in_home("XDG_DATA_HOME", "~/.local/share", "store")
+
+
+def kept_directory(flag: str | None = None) -> Path:
+    """`--kept`, else `MAILWRIGHT_KEPT`, else `$XDG_DATA_HOME/mailwright/kept`: emails kept on the comparison page."""
+    chosen = flag or os.environ.get("MAILWRIGHT_KEPT")
+    return Path(chosen).expanduser().absolute() if chosen else _in_home("XDG_DATA_HOME", "~/.local/share", "kept")
 
 
 def cache_directory() -> Path:
     """`MAILWRIGHT_CACHE`, else `$XDG_CACHE_HOME/mailwright`: base models, all of which can be made again."""
     chosen = os.environ.get("MAILWRIGHT_CACHE")
-    if not chosen:
-        chosen = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/mailwright"
-    return Path(chosen).expanduser().absolute()
+    return Path(chosen).expanduser().absolute() if chosen else _in_home("XDG_CACHE_HOME", "~/.cache", "")
+
+
+def _in_home(variable: str, default: str, name: str) -> Path:
+    return Path(os.environ.get(variable) or default, "mailwright", name).expanduser().absolute()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what binds `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def silence_telemetry() -> None:

@@ -10,12 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adapters.tasks import keeps, normalise
+
 GRAM = 5
 MOST_COPIED = 0.5
 
-QUOTES_AND_DASHES = str.maketrans(
-    {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " ", "\u202f": " "}
-)
 WORD = re.compile(r"[\w'@.-]*\w")
 PLACEHOLDER = re.compile(
     r"\[[^\]\n]{1,60}\]|\{\{?[^}\n]{1,60}\}|<[A-Za-z][^>\n]{0,40}>|_{3,}|(?-i:\bX{2,}\b)|"
@@ -23,8 +22,6 @@ PLACEHOLDER = re.compile(
     r"^(?:your|recipient'?s?|sender'?s?) name\W*$",
     re.IGNORECASE | re.MULTILINE,
 )
-# A fact stands alone: neither in a longer word nor in a longer number (300 is not in 9,300).
-BEFORE, AFTER = r"(?<!\w)(?<!\d[.,])", r"(?!\w)(?![.,]\d)"
 GREETING = re.compile(
     r"(?:dear|hi|hello|hey|greetings|good (?:morning|afternoon|evening)|to whom)\b|[\w .'-]{1,40},$", re.IGNORECASE
 )
@@ -54,17 +51,6 @@ def score(task: str, facts: Sequence[Sequence[str]], answer: str) -> Score:
     proper = has_greeting(answer) and has_sign_off(answer) and copied_share(task, answer) <= MOST_COPIED
     kept = sum(keeps(fact, answer) for fact in facts) if proper else 0
     return Score(len(facts), kept, bool(PLACEHOLDER.search(answer)), len(WORD.findall(answer)))
-
-
-def normalise(text: str) -> str:
-    """Lower case, plain quotes and dashes, single spaces."""
-    return " ".join(text.translate(QUOTES_AND_DASHES).lower().split())
-
-
-def keeps(spellings: Sequence[str], answer: str) -> bool:
-    """Whether one of the spellings stands in the answer, at word boundaries."""
-    text = normalise(answer)
-    return any(re.search(rf"{BEFORE}{re.escape(normalise(spelling))}{AFTER}", text) for spelling in spellings)
 
 
 def word_grams(text: str, size: int = GRAM) -> set[tuple[str, ...]]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.settings import cache_directory, silence_telemetry, store_directory
+from adapters.settings import cache_directory, is_loopback, kept_directory, silence_telemetry, store_directory
 
 Patch = pytest.MonkeyPatch
 
@@ -59,6 +59,26 @@ def test_the_cache_is_in_the_users_cache_home_by_default(monkeypatch: Patch):
     monkeypatch.delenv("MAILWRIGHT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/from/xdg")
     assert cache_directory() == Path("/from/xdg/mailwright")
+
+
+def test_kept_emails_are_where_flag_environment_or_data_home_say(monkeypatch: Patch, tmp_path: Path):
+    monkeypatch.delenv("MAILWRIGHT_KEPT", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/from/xdg")
+    assert kept_directory() == Path("/from/xdg/mailwright/kept")
+    monkeypatch.setenv("MAILWRIGHT_KEPT", "/from/environment")
+    assert kept_directory() == Path("/from/environment")
+    assert kept_directory(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("hosts", "loopback"),
+    [
+        (["127.0.0.1", "127.3.2.1", "::1", "localhost"], True),
+        (["0.0.0.0", "::", "", "example.org", "10.0.0.1"], False),
+    ],
+)
+def test_loopback_is_what_only_this_machine_reaches(hosts: list[str], loopback: bool):
+    assert [is_loopback(host) for host in hosts] == [loopback] * len(hosts)
 
 
 def test_telemetry_is_off_unless_somebody_switched_it_on(monkeypatch: Patch):

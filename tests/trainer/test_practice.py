@@ -2,9 +2,10 @@ from functools import cache
 
 import pytest
 
+from adapters.tasks import keeps
 from trainer.data import Example
 from trainer.practice import DATA, VOICES, practice_examples
-from trainer.rubric import PLACEHOLDER, has_greeting, has_sign_off, keeps
+from trainer.rubric import PLACEHOLDER, has_greeting, has_sign_off
 
 EXAMPLES = 400
 

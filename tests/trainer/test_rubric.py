@@ -9,8 +9,6 @@ from trainer.rubric import (
     copied_share,
     has_greeting,
     has_sign_off,
-    keeps,
-    normalise,
     score,
     word_grams,
 )
@@ -21,77 +19,11 @@ EMAIL = "Subject: Thank you\n\nDear Ada,\n\nWe sat on your 12 chairs on May 14.\
 WORDS = st.lists(st.text("abcdefghij", min_size=1, max_size=6), min_size=1, max_size=30).map(" ".join)
 
 
-def test_a_fact_counts_in_any_of_its_spellings():
-    assert keeps(["14 May", "May 14"], "See you on May 14.")
-    assert not keeps(["14 May", "May 14"], "See you in May.")
-
-
-@pytest.mark.parametrize(
-    ("fact", "answer"),
-    [
-        ("12", "We need 123 chairs."),
-        ("12", "We need 212 chairs."),
-        ("Ann", "Dear Anna,"),
-        ("room 7", "Come to room 70."),
-        ("9 am", "I'll be at 9 amber street."),
-        ("4 May", "See you on 14 May."),
-    ],
-)
-def test_a_fact_inside_a_longer_word_does_not_count(fact: str, answer: str):
-    assert not keeps([fact], answer)
-
-
-@pytest.mark.parametrize(
-    ("fact", "answer"), [("300", "It costs 9,300 euros."), ("£68", "We refund £68.50."), ("3 pm", "Come at 10.3 pm.")]
-)
-def test_a_number_inside_a_longer_number_does_not_count(fact: str, answer: str):
-    assert not keeps([fact], answer)
-
-
-@pytest.mark.parametrize(
-    "answer", ["Come at 5.", "(5)", "5, please", '"5"', "5", "at 5!", "at\n5\nsharp", "5-ish", "room-5", "5's"]
-)
-def test_punctuation_and_line_ends_are_word_boundaries(answer: str):
-    assert keeps(["5"], answer)
-
-
-@pytest.mark.parametrize(
-    ("fact", "answer"),
-    [
-        ("O'Brien", "Dear Ms O’Brien,"),
-        ("O’Brien", "Dear Ms O'Brien,"),
-        ("9-11 am", "from 9–11 am"),
-        ("9–11 am", "from 9—11 am"),
-        ('"Tides"', "the book “Tides” is"),
-        ("5 pm", "at 5\u00a0pm"),
-        ("6 300", "6\u202f300 euros"),
-        ("Ada Byron", "Dear ada\n  BYRON,"),
-        ("$6,300", "It is $6,300."),
-        ("12 %", "12 % off"),
-        ("C++", "We use C++ here"),
-        ("ada@example.org", "Write to ada@example.org."),
-        ("Лев", "Привет, Лев!"),
-    ],
-)
-def test_quotes_dashes_spaces_and_case_do_not_matter(fact: str, answer: str):
-    assert keeps([fact], answer)
-
-
-@given(WORDS, WORDS, WORDS)
-def test_words_that_stand_in_the_answer_are_always_kept(before: str, fact: str, after: str):
-    assert keeps([fact], f"{before} {fact.upper()}, {after}")
-
-
 @given(st.text(), st.text())
 def test_marking_never_fails_and_stays_in_bounds(task: str, answer: str):
     marks = score(task, [["a"], ["b", "c"]], answer)
     assert 0 <= marks.facts_kept <= marks.facts == 2
     assert 0 <= copied_share(task, answer) <= 1
-
-
-@given(st.text())
-def test_normalising_twice_is_normalising_once(text: str):
-    assert normalise(normalise(text)) == normalise(text)
 
 
 def test_a_proper_email_gets_a_mark_for_every_fact():

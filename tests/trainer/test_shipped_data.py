@@ -4,12 +4,14 @@ import json
 import re
 from functools import cache
 from itertools import chain, combinations, product
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.tasks import HELDOUT, keeps, normalise
 from trainer.data import DATA, read_examples
-from trainer.rubric import PLACEHOLDER, body, has_greeting, has_sign_off, keeps, normalise, score, word_grams
+from trainer.rubric import PLACEHOLDER, body, has_greeting, has_sign_off, score, word_grams
 
 VOICES = ("formal", "friendly")
 FILES = (*VOICES, "heldout")
@@ -36,9 +38,13 @@ NUMBER_WORDS = (
 Row = dict[str, Any]
 
 
+def path(file: str) -> Path:
+    return HELDOUT if file == "heldout" else DATA / f"{file}.jsonl"
+
+
 @cache
 def rows(file: str) -> tuple[Row, ...]:
-    return tuple(json.loads(line) for line in (DATA / f"{file}.jsonl").read_text(encoding="utf-8").splitlines())
+    return tuple(json.loads(line) for line in path(file).read_text(encoding="utf-8").splitlines())
 
 
 @cache
@@ -83,9 +89,7 @@ def test_held_out_kinds_are_kinds_of_the_training():
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_row_reads_as_one_example(file: str):
-    assert [example.email for example in read_examples([DATA / f"{file}.jsonl"])] == [
-        row["email"] for row in rows(file)
-    ]
+    assert [example.email for example in read_examples([path(file)])] == [row["email"] for row in rows(file)]
 
 
 def test_ids_are_unique():
