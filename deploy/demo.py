@@ -1,7 +1,9 @@
-"""The demo: teach two voices, serve them, and show one held-out task before and after. `make demo` calls it.
+"""The demo: teach two voices, serve them, show one held-out task before and after, open the comparison page.
+
+`make demo` calls it:
 
     .venv/bin/python deploy/demo.py            stays until Ctrl-C
-    .venv/bin/python deploy/demo.py --check    ends after the comparison, with status 0 if every step worked
+    .venv/bin/python deploy/demo.py --check    ends when the page answers, with status 0 if every step worked
 
 Its store is .demo/store in the clone; a second run reuses the voices and the base model that are there.
 """
@@ -28,13 +30,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / ".demo"
 STORE = DEMO / "store"
-SERVER_LOG = DEMO / "server.log"
 SCRIPTS = Path(sys.executable).parent
 VOICES = ("formal", "friendly")
 RECIPE = "quick"
 TASK = "heldout-02"
 MAX_TOKENS = 256
 START_DEADLINE_SECONDS = 300
+EXPECTED_SECONDS = {"server": 45.0, "ui": 8.0}
+"""How long a first start takes; after that the last one's time is the estimate."""
 
 
 class StepFailed(Exception):
@@ -55,15 +58,19 @@ def main() -> int:
     arguments.add_argument("--check", action="store_true", help="end after the comparison")
     check = arguments.parse_args().check
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server: subprocess.Popen[bytes] | None = None
+    started: list[subprocess.Popen[bytes]] = []
     try:
         DEMO.mkdir(exist_ok=True)
         for voice in VOICES:
             teach(voice)
-        port = free_port(8000)
-        server = start_server(port)
+        port, page = free_port(8000), free_port(7860)
+        started.append(start("server", ["--store", STORE, "--port", str(port)], f"http://127.0.0.1:{port}/health"))
         show(compare(port), port)
-        return wait(server, check)
+        address = f"http://127.0.0.1:{page}/"
+        ui_flags = ["--server", f"http://127.0.0.1:{port}/v1", "--store", STORE, "--kept", DEMO / "kept"]
+        started.append(start("ui", [*ui_flags, "--port", str(page)], address))
+        print(f"\nCompare the voices in your browser: {address}\n", flush=True)
+        return wait(started, check)
     except StepFailed as exc:
         print(f"\nerror: {exc}", file=sys.stderr)
         return 1
@@ -71,8 +78,8 @@ def main() -> int:
         print("\nstopping", file=sys.stderr)
         return 130 if check else 0
     finally:
-        if server:
-            stop(server)
+        for process in reversed(started):
+            stop(process)
 
 
 def teach(voice: str) -> None:
@@ -111,40 +118,40 @@ def teach(voice: str) -> None:
     stamp.write_text(made_from.hexdigest())
 
 
-def start_server(port: int) -> subprocess.Popen[bytes]:
-    """Start `server` and wait until it answers, with a bar over the time that the last start took."""
+def start(name: str, flags: list[str | Path], address: str) -> subprocess.Popen[bytes]:
+    """Start our console script `name` and wait until `address` answers, with a bar over the time of the last start."""
     from tqdm import tqdm
 
-    last = DEMO / "start-seconds"
-    expected = float(last.read_text()) if last.is_file() else 45.0
-    with SERVER_LOG.open("wb") as log:
-        server = subprocess.Popen(
-            [SCRIPTS / "server", "--store", STORE, "--port", str(port)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            start_new_session=True,
+    last, log = DEMO / f"{name}-start-seconds", log_of(name)
+    expected = float(last.read_text()) if last.is_file() else EXPECTED_SECONDS[name]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [SCRIPTS / name, *flags], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
         )
     started = time.monotonic()
     layout = "{desc}: |{bar}| {n:.0f} s, {remaining} left"
-    with tqdm(
-        total=expected, desc="starting the server", file=sys.stderr, bar_format=layout, dynamic_ncols=True
-    ) as bar:
-        while not answers(port):
+    with tqdm(total=expected, desc=f"starting {name}", file=sys.stderr, bar_format=layout, dynamic_ncols=True) as bar:
+        while not answers(address):
             seconds = time.monotonic() - started
-            if server.poll() is not None or seconds > START_DEADLINE_SECONDS:
-                stop(server)
-                tail = "\n  ".join(SERVER_LOG.read_text(errors="replace").strip().splitlines()[-8:])
-                raise StepFailed(f"the server did not start:\n  {tail}\nhint: its whole log is {SERVER_LOG}")
+            if process.poll() is not None or seconds > START_DEADLINE_SECONDS:
+                stop(process)
+                tail = "\n  ".join(log.read_text(errors="replace").strip().splitlines()[-8:])
+                raise StepFailed(f"{name} did not start:\n  {tail}\nhint: its whole log is {log}")
             bar.n = min(seconds, expected)
             bar.refresh()
             time.sleep(0.5)
     last.write_text(f"{time.monotonic() - started:.1f}")
-    return server
+    return process
+
+
+def log_of(name: str) -> Path:
+    return DEMO / f"{name}.log"
 
 
 def compare(port: int) -> tuple[str, list[Answer]]:
-    rows = [json.loads(line) for line in (ROOT / "trainer/data/heldout.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line) for line in (ROOT / "adapters/data/heldout.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     task = next(row for row in rows if row["id"] == TASK)["task"]
     say("\nwriting the same email with the base model and both voices")
     return task, [write(port, model, task) for model in ("base", *VOICES)]
@@ -175,9 +182,9 @@ def write(port: int, model: str, task: str) -> Answer:
                 first = first or time.monotonic()
                 text += chunk.choices[0].delta.content
     except openai.OpenAIError as exc:
-        raise StepFailed(f"{model} did not answer: {exc}\nhint: the server's log is {SERVER_LOG}") from exc
+        raise StepFailed(f"{model} did not answer: {exc}\nhint: the server's log is {log_of('server')}") from exc
     if first is None:
-        raise StepFailed(f"{model} answered with an empty text\nhint: the server's log is {SERVER_LOG}")
+        raise StepFailed(f"{model} answered with an empty text\nhint: the server's log is {log_of('server')}")
     writing = time.monotonic() - first
     return Answer(answered_by, text.strip(), tokens, first - started, (tokens - 1) / writing if writing else 0.0)
 
@@ -214,29 +221,32 @@ def column(answer: Answer, width: int) -> list[str]:
     return lines if answer.tokens < MAX_TOKENS else [*lines, f"... (cut at {MAX_TOKENS} tokens)"]
 
 
-def wait(server: subprocess.Popen[bytes], check: bool) -> int:
+def wait(started: list[subprocess.Popen[bytes]], check: bool) -> int:
     if check:
         say("every step worked")
         return 0
     say("Ctrl-C stops everything")
-    status = server.wait()
-    raise StepFailed(f"the server ended by itself (exit status {status})\nhint: its log is {SERVER_LOG}")
+    while all(process.poll() is None for process in started):
+        time.sleep(0.5)
+    ended = next(process for process in started if process.poll() is not None)
+    name = Path(str(ended.args[0])).name
+    raise StepFailed(f"{name} ended by itself (exit status {ended.returncode})\nhint: its log is {log_of(name)}")
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, then SIGKILL for whatever of its process group is left after 20 s."""
-    if server.poll() is None:
-        server.terminate()
+    if process.poll() is None:
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(20)
+            process.wait(20)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def answers(port: int) -> bool:
+def answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+        with urllib.request.urlopen(address, timeout=2) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

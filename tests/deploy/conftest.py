@@ -39,7 +39,6 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
     module = script("demo")
     monkeypatch.setattr(module, "DEMO", tmp_path / ".demo")
     monkeypatch.setattr(module, "STORE", tmp_path / ".demo" / "store")
-    monkeypatch.setattr(module, "SERVER_LOG", tmp_path / ".demo" / "server.log")
     (tmp_path / ".demo").mkdir()
     yield module
     del sys.modules[module.__name__]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -93,11 +94,11 @@ def test_a_server_answers_when_its_health_does(demo: ModuleType, status: int, he
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         server.status = status
         threading.Thread(target=server.handle_request, daemon=True).start()
-        assert demo.answers(server.server_port) is healthy
+        assert demo.answers(f"http://127.0.0.1:{server.server_port}/health") is healthy
 
 
 def test_nothing_answers_on_an_unused_port(demo: ModuleType):
-    assert demo.answers(demo.free_port(20000)) is False
+    assert demo.answers(f"http://127.0.0.1:{demo.free_port(20000)}/") is False
 
 
 class Scripts:
@@ -169,7 +170,7 @@ def test_a_server_that_ends_at_once_fails_the_demo_with_its_last_words(demo: Mod
     (tmp_path / "server").chmod(0o755)
     monkeypatch.setattr(demo, "SCRIPTS", tmp_path)
     with pytest.raises(demo.StepFailed, match=r"did not start:\n  error: no base model\nhint: .*server\.log"):
-        demo.start_server(demo.free_port(21000))
+        demo.start("server", [], f"http://127.0.0.1:{demo.free_port(21000)}/health")
 
 
 def test_stop_ends_the_server_and_its_children(demo: ModuleType):
@@ -182,6 +183,19 @@ def test_stop_ends_the_server_and_its_children(demo: ModuleType):
     # The child held the other end of this pipe.
     assert server.stdout.read() == b""
     server.stdout.close()
+
+
+@pytest.mark.parametrize("ending", ["server", "ui"])
+def test_a_part_that_ends_by_itself_is_named_with_its_log(demo: ModuleType, tmp_path: Path, ending: str):
+    started = []
+    for name in ("server", "ui"):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{'exit 3' if name == ending else 'exec sleep 600'}\n")
+        (tmp_path / name).chmod(0o755)
+        started.append(subprocess.Popen([tmp_path / name], start_new_session=True))
+    with pytest.raises(demo.StepFailed, match=rf"{ending} ended by itself \(exit status 3\)\nhint: .*{ending}\.log"):
+        demo.wait(started, check=False)
+    for process in started:
+        demo.stop(process)
 
 
 def test_the_demos_task_is_a_held_out_one(demo: ModuleType, monkeypatch: Patch):
