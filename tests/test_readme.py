@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.settings import read
+from ui.settings import read as read_for_page
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +38,11 @@ def test_every_make_target_exists(command: str) -> None:
 @pytest.mark.parametrize("command", commands("server"))
 def test_every_server_command_is_understood(command: str) -> None:
     assert read(shlex.split(command)[1:], {}).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("command", commands("ui"))
+def test_every_ui_command_is_understood(command: str) -> None:
+    assert read_for_page(shlex.split(command)[1:], {}).host == "127.0.0.1"
 
 
 @pytest.mark.training
@@ -67,6 +73,7 @@ def test_the_way_to_a_voice_of_your_own(tiny_base: Path, tmp_path: Path) -> None
 
 
 def test_every_environment_setting_is_in_the_table() -> None:
-    sources = "\n".join(file.read_text() for folder in ("adapters", "server") for file in (ROOT / folder).glob("*.py"))
+    folders = ("adapters", "server", "trainer", "ui")
+    sources = "\n".join(file.read_text() for folder in folders for file in (ROOT / folder).glob("*.py"))
     for setting in set(re.findall(r"MAILWRIGHT_[A-Z_]+", sources)):
         assert f"`{setting}`" in README
