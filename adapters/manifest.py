@@ -68,6 +68,8 @@ class Manifest(Frozen):
     version: PositiveInt
     created: datetime
     base_name: str
+    base_source: str = ""
+    """What `--base` finds that model by: a packaged name, a directory or a hub id; empty in the first manifests."""
     base_fingerprint: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     adapter_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     lora: Lora
@@ -75,3 +77,8 @@ class Manifest(Frozen):
     data_licence: str
     recipe: dict[str, Any]
     training: Training
+
+    @property
+    def base(self) -> str:
+        """What to give `--base`, to train further on that model, evaluate or serve."""
+        return self.base_source or self.base_name

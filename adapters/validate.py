@@ -30,8 +30,11 @@ REFUSED_FEATURES = {
 }
 
 
-def reasons_against(directory: Path, base: Path, max_rank: int = MAX_RANK) -> list[str]:
-    """Why vLLM may not serve the adapter in `directory` on the base model in `base`; empty if it may."""
+def reasons_against(directory: Path, base: Path | None, max_rank: int = MAX_RANK) -> list[str]:
+    """Why vLLM may not serve the adapter in `directory` on the base model in `base`; empty if it may.
+
+    Without `base`: what speaks against it on any base model.
+    """
     try:
         config = json.loads((directory / CONFIG).read_bytes())
         rank = int(config["r"])
@@ -43,7 +46,7 @@ def reasons_against(directory: Path, base: Path, max_rank: int = MAX_RANK) -> li
     if not (directory / WEIGHTS).is_file():
         return [*reasons, f"{WEIGHTS} is missing"]
     try:
-        return reasons + _tensor_reasons(directory / WEIGHTS, rank, shaping_config(base))
+        return reasons + _tensor_reasons(directory / WEIGHTS, rank, shaping_config(base) if base else None)
     except SafetensorError as exc:
         return [*reasons, f"{WEIGHTS} is damaged ({exc})"]
 
@@ -59,14 +62,14 @@ def _config_reasons(config: dict[str, Any], rank: int, max_rank: int) -> list[st
     return reasons
 
 
-def _tensor_reasons(file: Path, rank: int, shape: dict[str, Any]) -> list[str]:
+def _tensor_reasons(file: Path, rank: int, shape: dict[str, Any] | None) -> list[str]:
     reasons = []
     changes_something = False
     with safe_open(file, framework="np") as tensors:
         names = list(tensors.keys())
         for name in names:
-            expected = _expected_shape(name, rank, shape)
             found = tuple(tensors.get_slice(name).get_shape())
+            expected = _expected_shape(name, rank, shape) if shape else found
             if expected is None:
                 reasons.append(f"the base model has no place for tensor {name!r}")
             elif found != expected:

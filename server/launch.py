@@ -14,16 +14,18 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-from adapters.base_model import BaseModel, find
+from adapters.base_model import BaseModel, default, find
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
 from adapters.store import Store
+from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
 
@@ -81,8 +83,13 @@ def run(settings: Settings) -> None:
     os.environ["VLLM_PLUGINS"] = f"{GENERAL},{ROUTES}"
     # The threads of a forked worker would share one core.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    base = find(settings.base, say=lambda sentence: print(sentence, flush=True))
-    service = Service(settings, base)
+    device = _device(settings)
+    print(f"device   {device}", flush=True)
+    if not settings.base:
+        where = "on a GPU" if device.cuda else "without a GPU"
+        print(f"no --base given: {default(device.cuda)}, the default {where}", flush=True)
+    base = find(settings.base or default(device.cuda), say=lambda sentence: print(sentence, flush=True))
+    service = Service(replace(settings, kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes), base)
     refuse_shadowed_names(service)
     print(f"base     {base.name}  {base.path}")
     print(f"store    {settings.store}")
@@ -90,22 +97,30 @@ def run(settings: Settings) -> None:
     _serve(service)
 
 
+def _device(settings: Settings) -> Device:
+    from vllm.platforms import current_platform
+
+    return choose(current_platform, settings.dtype)
+
+
 def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) -> list[str]:
     """vLLM's command line, without what the user gave after `--`."""
-    flags = {
+    flags: dict[str, object] = {
         "model": base.path,
         "host": settings.host,
         "port": settings.port,
         "dtype": settings.dtype,
         "max-model-len": settings.max_model_len,
-        # Always: vLLM's default on a CPU takes 92 % of the memory, and refuses to start where that is not free.
-        "kv-cache-memory-bytes": settings.kv_cache_bytes,
         "max-loras": settings.max_loras,
         "max-cpu-loras": max(MAX_CPU_LORAS, settings.max_loras),
         "max-lora-rank": next(rank for rank in VLLM_RANKS if rank >= settings.max_rank),
         "worker-extension-cls": "server.cpu_lora.WorkerProbe",
         "shutdown-timeout": SHUTDOWN_SECONDS,
     }
+    if settings.kv_cache_bytes:
+        flags["kv-cache-memory-bytes"] = settings.kv_cache_bytes
+        # With a size, vLLM would only use its 0.92 to refuse to start where so much of a GPU is not free.
+        flags["gpu-memory-utilization"] = 0.01
     switches = ["enable-lora", "enable-force-include-usage", "disable-fastapi-docs", "disable-uvicorn-access-log"]
     lists = {"served-model-name": names, "lora-target-modules": LORA_MODULES}
     arguments = [f"--{name}={value}" for name, value in flags.items()] + [f"--{name}" for name in switches]

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+from adapters import base_model
 from adapters.errors import ConfigError
 from adapters.settings import store_directory
 
@@ -22,9 +23,10 @@ TESTED_VLLM = (0, 32)
 
 EXAMPLES = """
 examples:
-  server                                        the packaged base model and the default store
+  server                                        the default base model and the default store
   server --base ~/models/SmolLM2-360M-Instruct --store ./store --port 8080
   server --max-loras 8 --kv-cache 4             eight adapters in one batch, 4 GiB for the attention cache
+  server --kv-cache 8                           on a GPU: the rest of its memory stays free, to train beside it
   MAILWRIGHT_API_KEY=... server --host 0.0.0.0  reachable from other machines, with a key
   server -- --seed 7                            everything after -- goes to vLLM unchanged
 """
@@ -33,7 +35,7 @@ examples:
 @dataclass(frozen=True)
 class Settings:
     base: str | None
-    """A directory, a hub id, or None for the packaged default."""
+    """A directory, a hub id, a packaged name, or None for the default of the device."""
     store: Path
     host: str
     port: int
@@ -42,7 +44,8 @@ class Settings:
     max_rank: int
     max_model_len: int
     """Prompt and answer together, in tokens."""
-    kv_cache_bytes: int
+    kv_cache_bytes: int | None
+    """None: the default of the device."""
     dtype: str
     api_key: str | None
     """None: everybody who reaches the port may call."""
@@ -67,7 +70,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         max_loras=flags.max_loras,
         max_rank=flags.max_rank,
         max_model_len=flags.max_model_len,
-        kv_cache_bytes=int(flags.kv_cache * 2**30),
+        kv_cache_bytes=flags.kv_cache and int(flags.kv_cache * 2**30),
         dtype=flags.dtype,
         api_key=environment.get("MAILWRIGHT_API_KEY") or None,
         debug=flags.debug,
@@ -149,7 +152,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--base", metavar="MODEL", help="a directory or a hub id (default: the packaged SmolLM2-135M-Instruct)")
+    add(
+        "--base",
+        metavar="MODEL",
+        help=f"a directory or a hub id (default: {base_model.DEFAULT_NAME}, on a GPU {base_model.GPU_DEFAULT})",
+    )
     add(
         "--store", metavar="DIR", help="where the adapters are (default: MAILWRIGHT_STORE, else the user's data folder)"
     )
@@ -158,7 +165,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-loras", type=_positive, default=4, metavar="N", help="adapters that one batch may mix (%(default)s)")
     add("--max-rank", type=_rank, default=16, metavar="N", help="largest LoRA rank to serve (%(default)s)")
     add("--max-model-len", type=_positive, default=2048, metavar="TOKENS", help="prompt and answer (%(default)s)")
-    add("--kv-cache", type=_gibibytes, default=1.0, metavar="GIB", help="memory for the attention cache (%(default)s)")
+    add(
+        "--kv-cache",
+        type=_gibibytes,
+        metavar="GIB",
+        help="memory for the attention cache (default: 1, on a GPU what is left of 92 %% of its memory)",
+    )
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
     add("--debug", action="store_true", help="show tracebacks")
     return parser

@@ -1,4 +1,4 @@
-"""A random Llama and random adapters, small enough to make in a second: for tests where the weights do not matter.
+"""A random Llama or Qwen3 and random adapters, made in a second: for tests where the weights do not matter.
 
 Nothing heavier than numpy is imported. One character is one token, so that a test can count tokens by looking.
 """
@@ -38,10 +38,14 @@ LINEARS = {
     "mlp.down_proj": (HIDDEN, INNER),
 }
 """(outputs, inputs) of the seven linear modules of a layer."""
+QWEN = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "tie_word_embeddings": True}
 
 
-def make_base(directory: Path, seed: int = 0) -> Path:
-    """Write a random Llama with tokenizer and chat template; the spread makes greedy texts differ between prompts."""
+def make_base(directory: Path, seed: int = 0, qwen: bool = False) -> Path:
+    """Write a random Llama with tokenizer and chat template; the spread makes greedy texts differ between prompts.
+
+    `qwen`: a Qwen3 instead, which normalises queries and keys, and whose logits share the embedding's weights.
+    """
     directory.mkdir(parents=True)
     vocabulary = _write_tokenizer(directory)
     random = np.random.default_rng(seed)
@@ -49,15 +53,20 @@ def make_base(directory: Path, seed: int = 0) -> Path:
     def spread(*shape: int) -> np.ndarray:
         return random.normal(0, 0.2, shape).astype(np.float32)
 
-    tensors = {"model.embed_tokens.weight": spread(vocabulary, HIDDEN), "lm_head.weight": spread(vocabulary, HIDDEN)}
+    tensors = {"model.embed_tokens.weight": spread(vocabulary, HIDDEN)}
+    if not qwen:
+        tensors["lm_head.weight"] = spread(vocabulary, HIDDEN)
+    norms = {"input_layernorm": HIDDEN, "post_attention_layernorm": HIDDEN}
+    if qwen:
+        norms |= {"self_attn.q_norm": HEAD, "self_attn.k_norm": HEAD}
     for layer in range(LAYERS):
         for module, shape in LINEARS.items():
             tensors[f"model.layers.{layer}.{module}.weight"] = spread(*shape)
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"model.layers.{layer}.{norm}.weight"] = np.ones(HIDDEN, np.float32)
+        for norm, width in norms.items():
+            tensors[f"model.layers.{layer}.{norm}.weight"] = np.ones(width, np.float32)
     tensors["model.norm.weight"] = np.ones(HIDDEN, np.float32)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    _write_json(directory / "config.json", _config(vocabulary))
+    _write_json(directory / "config.json", _config(vocabulary) | (QWEN if qwen else {}))
     _write_json(directory / "generation_config.json", {"eos_token_id": 2, "pad_token_id": 0})
     return directory
 
@@ -94,17 +103,18 @@ def publish(store: Store, base: BaseModel, name: str, seed: int) -> Version:
     """Make a random adapter of `base` the next version of `name`."""
     with tempfile.TemporaryDirectory() as scratch:
         files = make_adapter(base.path, Path(scratch) / "adapter", seed)
-        return store.publish(name, files, facts(base.name, base.fingerprint))
+        return store.publish(name, files, facts(base.name, base.fingerprint, base_source=base.source))
 
 
 def target_modules() -> list[str]:
     return [module.partition(".")[2] for module in LINEARS]
 
 
-def facts(base_name: str, base_fingerprint: str, rank: int = RANK) -> dict[str, Any]:
+def facts(base_name: str, base_fingerprint: str, rank: int = RANK, base_source: str = "") -> dict[str, Any]:
     """What Store.publish wants to know about an adapter that nobody trained."""
     return {
         "base_name": base_name,
+        "base_source": base_source,
         "base_fingerprint": base_fingerprint,
         "lora": {"rank": rank, "alpha": 2 * rank, "target_modules": target_modules()},
         "data_sha256": "0" * 64,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from adapters.errors import ConfigError
 from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store
+from adapters.tasks import HELDOUT
 
 EXAMPLES = """examples:
   trainer sft --data my_email_dataset.json --name my_email_assistant
@@ -29,7 +31,8 @@ EXAMPLES = """examples:
 SFT_HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
 
 FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
-{"messages"}. Recipes: quick (about four minutes on 2 cores), shipped (at most 20), article (the lesson's numbers)."""
+{"messages"}. Recipes: quick (about four minutes on 2 cores), shipped (at most 20), article (the lesson's numbers), gpu
+(for the default base model on a GPU)."""
 EVALUATE_HELP = """Write every held-out task with the base model, with the base model shown one example, and with the
 adapter, greedy, and count the facts kept."""
 
@@ -44,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--base", metavar="MODEL", help=f"directory or hub id of the base model (default: {base_model.DEFAULT_NAME})"
+        "--base",
+        metavar="MODEL",
+        help=f"directory or hub id of the base model (default: {base_model.DEFAULT_NAME}, "
+        f"on a GPU {base_model.GPU_DEFAULT}; evaluate: the adapter's own)",
     )
     shared.add_argument(
         "--store", metavar="DIR", help="the store (default: MAILWRIGHT_STORE, else ~/.local/share/mailwright/store)"
@@ -70,7 +76,9 @@ def _add_sft(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     sft.add_argument("--name", required=True, help="the adapter's name")
     sft.add_argument(
-        "--recipe", default="quick", metavar="NAME|FILE", help="quick, shipped, article or a YAML file (default: quick)"
+        "--recipe",
+        metavar="NAME|FILE",
+        help="quick, shipped, article, gpu or a YAML file (default: gpu for its base model, else quick)",
     )
     sft.add_argument(
         "--licence", default="unstated", help="licence of the emails, kept in the manifest (default: unstated)"
@@ -122,11 +130,19 @@ def _sft(args: argparse.Namespace) -> None:
 
     check_name(args.name)
     overrides = {field: value for field, value in vars(args).items() if field in recipe.Recipe.model_fields}
-    chosen = recipe.load(args.recipe, overrides)
     examples = read_examples(args.data)
     store = Store(store_directory(args.store))
+    from trainer.device import choose
+
+    device = choose()
+    wanted = args.base or base_model.default(device.kind == "cuda")
+    chosen = recipe.load(args.recipe or recipe.default(wanted), overrides)
+    where = "on a GPU" if device.kind == "cuda" else "without a GPU"
+    _say(f"device {device}")
     _say(f"store {store.directory}")
-    base = base_model.find(args.base, _say)
+    _say(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
+    _say(f"recipe {chosen.recipe}" + ("" if args.recipe else ", the default for that base model"))
+    base = base_model.find(wanted, _say)
     from trainer import sft
 
     version = sft.train(examples, args.name, base, chosen, store, args.licence, _say)
@@ -146,23 +162,26 @@ def _evaluate(args: argparse.Namespace) -> None:
     from trainer.data import DATA, read_examples
 
     version = Store(store_directory(args.store)).resolve(args.reference)
-    tasks = read_examples([args.tasks or DATA / "heldout.jsonl"])
+    tasks = read_examples([args.tasks or HELDOUT])
     if not all(task.facts for task in tasks):
         raise ConfigError(
             f"{args.tasks} has tasks without facts", 'give every row "facts": [["14 May", "May 14"], ...]'
         )
     shipped = DATA / f"{version.name}.jsonl"
     examples = read_examples([args.examples or (shipped if shipped.is_file() else DATA / "formal.jsonl")])
-    base = base_model.find(args.base, _say)
     manifest = version.manifest()
+    base = base_model.find(args.base or manifest.base, _say)
     if manifest.base_fingerprint != base.fingerprint:
         raise ConfigError(
-            f"{version.id} was trained on another base model ({manifest.base_name})", "give that one with --base"
+            f"{version.id} was trained on another base model ({manifest.base_name})",
+            f"leave --base out, or give --base {shlex.quote(manifest.base)}",
         )
     from tqdm import tqdm
 
+    from trainer.device import choose
     from trainer.evaluate import evaluate
 
+    _say(f"device {choose()}")
     with tqdm(total=3 * len(tasks), desc="writing", unit="email", file=sys.stderr, dynamic_ncols=True) as bar:
         summaries, answers = evaluate(version.path, version.id, base.path, tasks, examples, bar.update)
     if args.answers:

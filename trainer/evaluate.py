@@ -18,7 +18,7 @@ from typing import Any
 from adapters.prompts import Message, one_shot_messages
 from adapters.settings import silence_telemetry
 from trainer.data import Example
-from trainer.device import has_bf16, on_gpu
+from trainer.device import choose
 from trainer.rubric import Score, score
 
 silence_telemetry()
@@ -83,8 +83,8 @@ class Writer:
     def __init__(self, base: Path, adapter: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
         logging.disable_progress_bar()
-        dtype = torch.bfloat16 if has_bf16() else torch.float32
-        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to("cuda" if on_gpu() else "cpu")
+        device = choose()
+        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=device.dtype).to(device.kind)
         self.model = PeftModel.from_pretrained(loaded, str(adapter)).eval()
 
     def write(

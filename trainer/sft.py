@@ -26,7 +26,7 @@ from adapters.settings import silence_telemetry
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from trainer.data import Example, digest, split
-from trainer.device import has_bf16, on_gpu
+from trainer.device import Device, choose
 from trainer.practice import VOICES, practice_examples
 from trainer.recipe import Recipe, learning_rate_prior
 from trainer.vary import vary
@@ -71,11 +71,12 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     refuse_long_emails(examples, tokenizer, recipe.max_length)
     rows = choose_rows(examples, recipe, say)
+    device = choose()
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
     say(f"base model {base.name}, learning rate {learning_rate:g} ({source})")
     with tempfile.TemporaryDirectory(prefix="mailwright-sft-") as scratch:
-        trainer = _trainer(rows, base, recipe, learning_rate, tokenizer, scratch)
+        trainer = _trainer(rows, base, recipe, learning_rate, tokenizer, device, scratch)
         report = EpochReport(say, lambda: _sample(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens))
         trainer.add_callback(Progress())
         trainer.add_callback(report)
@@ -105,6 +106,7 @@ def train(
         }
         facts = {
             "base_name": base.name,
+            "base_source": base.source,
             "base_fingerprint": base.fingerprint,
             "lora": {"rank": recipe.rank, "alpha": recipe.alpha, "target_modules": _target_modules(trainer)},
             "data_sha256": digest(rows.train),
@@ -180,34 +182,56 @@ class CompletionTrainer(SFTTrainer):
         return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 
-def _trainer(
-    rows: Rows, base: BaseModel, recipe: Recipe, learning_rate: float, tokenizer: PreTrainedTokenizerBase, scratch: str
-) -> CompletionTrainer:
-    gpu, bf16 = on_gpu(), has_bf16()
-    total_steps = recipe.epochs * math.ceil(len(rows.train) / recipe.batch_size)
-    settings = SFTConfig(
-        output_dir=scratch,
-        use_cpu=not gpu,
-        bf16=bf16,
-        model_init_kwargs={"dtype": "bfloat16" if bf16 else "float32"},
-        gradient_checkpointing=gpu,
-        num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=int(recipe.warmup * total_steps),
+def sft_settings(
+    device: Device, recipe: Recipe, learning_rate: float, emails: int, heldout: int, scratch: str
+) -> dict[str, Any]:
+    """The fields of TRL's SFTConfig for a run on `emails` emails, `heldout` of them kept back beside those.
+
+    With flash attention the emails of a batch stand in one row without padding. TRL's packing would save as much, but
+    cuts what does not fit, keeps the same emails together in every epoch, and makes `batch_size` count rows, not
+    emails. Everything else that a GPU needs is TRL's default: gradient checkpointing, fused AdamW, fused loss.
+    """
+    cuda = device.kind == "cuda"
+    model: dict[str, str] = {"dtype": device.dtype}
+    if device.flash_attention:
+        # Also the name under which transformers finds the hub's kernel, where `kernels` is installed.
+        model["attn_implementation"] = "flash_attention_2"
+    return {
+        "output_dir": scratch,
+        "use_cpu": not cuda,
+        "bf16": device.dtype == "bfloat16",
+        "fp16": device.dtype == "float16",
+        "model_init_kwargs": model,
+        "gradient_checkpointing": cuda,
+        "num_train_epochs": recipe.epochs,
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
         # Never cut: refuse_long_emails has seen the emails, and generated ones are shorter.
-        max_length=None,
-        train_sampling_strategy="group_by_length",
-        eval_strategy="epoch" if rows.heldout else "no",
-        save_strategy="no",
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
-        seed=recipe.seed,
-    )
+        "max_length": None,
+        "padding_free": device.flash_attention,
+        "train_sampling_strategy": "random" if device.flash_attention else "group_by_length",
+        "eval_strategy": "epoch" if heldout else "no",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": cuda,
+        "seed": recipe.seed,
+    }
+
+
+def _trainer(
+    rows: Rows,
+    base: BaseModel,
+    recipe: Recipe,
+    learning_rate: float,
+    tokenizer: PreTrainedTokenizerBase,
+    device: Device,
+    scratch: str,
+) -> CompletionTrainer:
     lora = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -219,7 +243,7 @@ def _trainer(
     logging.disable_progress_bar()
     trainer = CompletionTrainer(
         model=str(base.path),
-        args=settings,
+        args=SFTConfig(**sft_settings(device, recipe, learning_rate, len(rows.train), len(rows.heldout), scratch)),
         train_dataset=_dataset(rows.train),
         eval_dataset=_dataset(rows.heldout) if rows.heldout else None,
         processing_class=tokenizer,
@@ -247,7 +271,7 @@ def _sample(trainer: CompletionTrainer, example: Example, max_tokens: int) -> st
     )
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=trainer.args.bf16):
+    with torch.inference_mode(), trainer.accelerator.autocast():
         written = model.generate(**prompt.to(model.device), max_new_tokens=max_tokens, do_sample=False)
     model.train(was_training)
     return str(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)).strip()

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from adapters import base_model
 from adapters.base_model import COMPLETE, DEFAULT_NAME, WHEEL_SHA256, find, fingerprint, shaping_config
 from adapters.errors import BaseModelError
+from tests import tiny
 
 
 @pytest.fixture
@@ -41,6 +42,20 @@ def test_a_directory_is_found_under_its_own_name(copy: Path):
 def test_a_relative_directory_is_made_absolute(copy: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(copy.parent)
     assert find(copy.name).path == copy
+    assert find(copy.name).source == str(copy)
+
+
+def test_a_model_of_the_hub_has_its_short_name_and_is_found_again_by_its_id(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(base_model, "_from_hub", lambda base, say: copy)
+    found = find("Qwen/Qwen3-4B-Instruct-2507")
+    assert (found.name, found.source) == ("qwen3-4b-instruct-2507", "Qwen/Qwen3-4B-Instruct-2507")
+
+
+def test_a_gpu_has_a_larger_default_and_both_are_found_by_what_they_are_called():
+    assert base_model.default(cuda=False) == DEFAULT_NAME
+    assert base_model.default(cuda=True) == "Qwen/Qwen3-4B-Instruct-2507"
 
 
 def test_a_copy_elsewhere_has_the_same_fingerprint(tiny_base: Path, copy: Path):
@@ -78,6 +93,15 @@ def test_one_other_number_in_one_tensor_counts(tiny_base: Path, copy: Path):
     tensors["model.norm.weight"][7] = 1.001
     save_file(tensors, copy / "model.safetensors")
     assert fingerprint(copy) != fingerprint(tiny_base)
+
+
+def test_the_norms_of_a_qwen3_count(tmp_path: Path):
+    qwen = tiny.make_base(tmp_path / "tiny-qwen3", qwen=True)
+    before = fingerprint(qwen)
+    tensors = load_file(qwen / "model.safetensors")
+    tensors["model.layers.1.self_attn.q_norm.weight"][7] = 1.001
+    save_file(tensors, qwen / "model.safetensors")
+    assert fingerprint(qwen) != before
 
 
 def test_the_name_of_a_tensor_counts(tiny_base: Path, copy: Path):
@@ -155,7 +179,8 @@ def test_an_unknown_name_is_no_base_model(name: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(BaseModelError) as caught:
         find(name)
     assert repr(name) in str(caught.value)
-    assert DEFAULT_NAME in caught.value.hint
+    assert "give --base an existing directory" in caught.value.hint
+    assert f"{DEFAULT_NAME}, which needs no hub" in caught.value.hint
 
 
 def test_the_shape_names_the_rotary_base_and_leaves_bookkeeping_out(tiny_base: Path):
@@ -195,7 +220,7 @@ def default(monkeypatch: pytest.MonkeyPatch, tiny_base: Path, cache: Path) -> De
 def test_the_default_is_fetched_converted_and_marked_complete(default: Default, tiny_base: Path):
     said: list[str] = []
     found = find(None, said.append)
-    assert (found.name, found.path) == (DEFAULT_NAME, default.target)
+    assert (found.name, found.path, found.source) == (DEFAULT_NAME, default.target, DEFAULT_NAME)
     assert default.calls == ["download", "convert"]
     assert (default.target / COMPLETE).is_file()
     assert found.fingerprint == fingerprint(tiny_base)

@@ -93,3 +93,8 @@ def test_a_manifest_with_a_wrong_field_is_refused(wrong: dict[str, Any]):
 def test_a_manifest_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         manifest().version = 2
+
+
+def test_the_base_model_is_found_by_its_source_and_in_the_first_manifests_by_its_name():
+    assert manifest().base == fields()["base_name"]
+    assert manifest(base_source="HuggingFaceTB/SmolLM2-360M-Instruct").base == "HuggingFaceTB/SmolLM2-360M-Instruct"

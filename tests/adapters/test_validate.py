@@ -46,6 +46,20 @@ def test_a_float16_adapter_is_good(adapter: Path, tiny_base: Path):
     assert reasons_against(adapter, tiny_base) == []
 
 
+def test_an_adapter_of_a_qwen3_is_good(tmp_path: Path):
+    qwen = tiny.make_base(tmp_path / "tiny-qwen3", qwen=True)
+    assert reasons_against(tiny.make_adapter(qwen, tmp_path / "adapter", seed=1), qwen) == []
+
+
+def test_without_a_base_model_no_shape_is_wrong_but_everything_else_is(adapter: Path):
+    change_tensors(adapter, lambda tensors: tensors.update({f"{Q_PROJ}.lora_A.weight": np.full((8, 7), np.nan)}))
+    change_config(adapter, use_dora=True)
+    assert reasons_against(adapter, None) == [
+        "vLLM cannot serve DoRA (use_dora)",
+        f"tensor '{Q_PROJ}.lora_A.weight' holds NaN or infinity",
+    ]
+
+
 def test_a_missing_directory_is_a_reason(tmp_path: Path, tiny_base: Path):
     assert reasons_against(tmp_path / "nowhere", tiny_base) == ["adapter_config.json is missing"]
 

@@ -122,27 +122,33 @@ class Scripts:
 
 def test_a_voice_is_taught_promoted_and_reused_the_next_time(demo: ModuleType, monkeypatch: Patch, capsys: Capture):
     scripts = Scripts(demo, monkeypatch)
-    demo.teach("formal")
+    demo.teach("formal", "tiny")
     assert scripts.runs == [["trainer", "sft"], ["adapters", "promote"]]
-    demo.teach("formal")
+    demo.teach("formal", "tiny")
     assert len(scripts.runs) == 2
     assert capsys.readouterr().err.endswith("voice formal: taught before, reused\n")
 
 
 def test_a_voice_is_taught_again_when_its_store_is_gone(demo: ModuleType, monkeypatch: Patch):
     scripts = Scripts(demo, monkeypatch)
-    demo.teach("formal")
+    demo.teach("formal", "tiny")
     (demo.STORE / "formal" / "promoted").unlink()
-    demo.teach("formal")
+    demo.teach("formal", "tiny")
     assert len(scripts.runs) == 4
 
 
-def test_a_voice_is_taught_again_when_the_recipe_is_another(demo: ModuleType, monkeypatch: Patch):
+def test_a_voice_is_taught_again_for_another_base_model(demo: ModuleType, monkeypatch: Patch):
     scripts = Scripts(demo, monkeypatch)
-    demo.teach("formal")
-    monkeypatch.setattr(demo, "RECIPE", "shipped")
-    demo.teach("formal")
+    demo.teach("formal", "tiny")
+    demo.teach("formal", "another")
     assert len(scripts.runs) == 4
+
+
+def test_the_demo_takes_the_packaged_base_model_where_there_is_no_gpu(demo: ModuleType, monkeypatch: Patch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert demo.default_base() == "smollm2-135m-instruct"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +159,7 @@ def test_a_step_that_fails_says_which_and_is_not_taken_for_done(
 ):
     Scripts(demo, monkeypatch, failing=script)
     with pytest.raises(demo.StepFailed, match=sentence):
-        demo.teach("formal")
+        demo.teach("formal", "tiny")
     assert not (demo.DEMO / "formal.taught").exists()
 
 

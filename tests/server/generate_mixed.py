@@ -29,6 +29,8 @@ def answers(base: str, adapters: list[str], prompts: list[str], max_loras: int) 
         max_lora_rank=16,
         max_model_len=2048,
         kv_cache_memory_bytes=2**28,
+        # Where a size is given, vLLM only checks at the start that this share of a GPU is free.
+        gpu_memory_utilization=0.01,
         enable_prefix_caching=False,
         disable_log_stats=True,
     )

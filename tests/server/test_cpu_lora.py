@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from adapters.base_model import BaseModel
 from adapters.store import Store
-from tests.server.conftest import ROOT, STOCK, VOICES, RunningServer, running_server
+from tests.serving import ROOT, STOCK, VOICES, RunningServer, running_server
 
 torch = pytest.importorskip("torch")
 
@@ -115,6 +115,26 @@ def test_neighbouring_rows_need_no_copy():
     whole, scattered = group_rows(torch.tensor([-1, 0, 0, 1, -1, 1]))
     assert (whole.slot, whole.rows) == (0, slice(1, 3))
     assert (scattered.slot, scattered.rows.tolist()) == (1, [3, 5])
+
+
+def test_on_a_gpu_vllms_own_kernels_stay_and_are_not_refused(monkeypatch: pytest.MonkeyPatch):
+    from server import cpu_lora
+    from server.plugin import refuse_stock_workers, register
+
+    kernels = "vllm.lora.punica_wrapper.punica_gpu.PunicaWrapperGPU"
+
+    class Cuda:
+        def is_cpu(self) -> bool:
+            return False
+
+        @classmethod
+        def get_punica_wrapper(cls) -> str:
+            return kernels
+
+    monkeypatch.setattr(cpu_lora, "current_platform", Cuda())
+    register()
+    assert cpu_lora.WorkerProbe().lora_wrapper() == kernels
+    refuse_stock_workers([kernels])
 
 
 def test_vllm_still_needs_us():

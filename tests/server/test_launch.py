@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,11 +18,13 @@ from safetensors.numpy import load_file, save_file
 from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
 from adapters.store import Store
+from server import launch
+from server.device import Device
 from server.launch import main, refuse_shadowed_names, vllm_arguments
 from server.plugin import Service
 from server.settings import read
 from tests import tiny
-from tests.server.conftest import ROOT, RunningServer
+from tests.serving import ROOT, RunningServer
 
 SECRET = "Xylophon Quetzalcoatl 4711"
 
@@ -39,7 +43,7 @@ def test_debug_shows_the_traceback():
         main(["--host", "0.0.0.0", "--debug"])
 
 
-def test_a_base_model_that_is_none_is_refused_before_anything_heavy(tmp_path: Path):
+def test_a_base_model_that_is_none_is_refused_before_the_engine_starts(tmp_path: Path):
     command = [sys.executable, "-m", "server.launch", "--base", str(tmp_path), "--store", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
@@ -47,11 +51,60 @@ def test_a_base_model_that_is_none_is_refused_before_anything_heavy(tmp_path: Pa
     assert "Traceback" not in done.stderr
 
 
-def test_the_cache_size_is_always_given_and_the_rank_rounded_up_to_one_of_vllms(base_model: BaseModel):
+def test_the_rank_is_rounded_up_to_one_of_vllms(base_model: BaseModel):
     arguments = vllm_arguments(read(["--max-rank", "9", "--max-loras", "40"], {}), base_model, ("tiny-llama", "base"))
-    assert f"--kv-cache-memory-bytes={2**30}" in arguments
     assert "--max-lora-rank=16" in arguments
     assert "--max-cpu-loras=40" in arguments
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Path) -> Callable[..., list[str]]:
+    """Runs the start on a device up to vLLM, and gives vLLM's arguments; the default base models are the tiny one."""
+
+    def start(device: Device, *flags: str) -> list[str]:
+        handed_over: list[Service] = []
+        monkeypatch.setattr(launch, "_take_signals", lambda: None)
+        monkeypatch.setattr(launch, "_device", lambda _: device)
+        monkeypatch.setattr(launch, "_serve", handed_over.append)
+        monkeypatch.setattr(launch, "find", lambda wanted, say: replace(base_model, name=wanted.lower()))
+        monkeypatch.setenv("VLLM_PLUGINS", "")
+        monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        assert main(["--store", str(tmp_path), *flags]) == 0
+        (service,) = handed_over
+        return vllm_arguments(service.settings, service.base, service.base_names)
+
+    return start
+
+
+GPU = Device(cuda=True, kv_cache_bytes=None, why="CUDA, NVIDIA H100, bf16")
+CPU = Device(cuda=False, kv_cache_bytes=2**30, why="CPU, 2 cores")
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "where"),
+    [(GPU, "Qwen/Qwen3-4B-Instruct-2507", "on a GPU"), (CPU, "smollm2-135m-instruct", "without a GPU")],
+)
+def test_the_start_says_the_device_and_its_default_base_model(
+    started: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], device: Device, name: str, where: str
+):
+    started(device)
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [f"device   {device.why}", f"no --base given: {name}, the default {where}"]
+    assert said[2].startswith(f"base     {name.lower()}  ")
+
+
+def test_a_base_model_that_is_given_is_no_default(
+    started: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+):
+    started(GPU, "--base", "mine")
+    assert "default" not in capsys.readouterr().out
+
+
+def test_a_cpu_always_gets_a_cache_size_and_a_gpu_only_the_one_that_was_given(started: Callable[..., list[str]]):
+    assert f"--kv-cache-memory-bytes={2**30}" in started(CPU)
+    assert f"--kv-cache-memory-bytes={2**29}" in started(CPU, "--kv-cache", "0.5")
+    assert f"--kv-cache-memory-bytes={8 * 2**30}" in started(GPU, "--kv-cache", "8")
+    assert not any("kv-cache" in argument or "utilization" in argument for argument in started(GPU))
 
 
 def test_an_adapter_with_the_base_models_name_is_refused(tmp_path: Path, base_model: BaseModel):
@@ -73,6 +126,7 @@ def chat(
 @pytest.mark.vllm
 def test_it_says_at_start_what_it_serves_and_where(server: RunningServer):
     said = server.log.read_text()
+    assert any(line.startswith("device   CPU, ") for line in said.splitlines())
     for line in (
         f"base     tiny-llama  {server.base.path}",
         f"store    {server.store.directory}",
@@ -165,12 +219,12 @@ def test_a_broken_adapter_is_422_with_every_reason_and_the_others_go_on(server: 
     name = next(iter(tensors))
     tensors[name] = tensors[name] * float("nan")
     save_file(tensors, files / "adapter_model.safetensors")
-    server.store.publish("broken", files, tiny.facts(server.base.name, "sha256:" + "0" * 64, rank=32))
+    server.store.publish("broken", files, tiny.facts(server.base.name, "sha256:" + "0" * 64, 32))
     for _ in range(2):
         with pytest.raises(openai.UnprocessableEntityError) as refused:
             chat(server, "broken")
         assert refused.value.code == "adapter_unusable"
-        for reason in ("rank is 32", "NaN", "trained on"):
+        for reason in ("rank is 32", "NaN", "trained on tiny-llama (sha256:000000000000...)", "`server --base "):
             assert reason in refused.value.message
     shutil.rmtree(server.store.directory / "broken")
     assert chat(server, "formal").model == "formal@1"

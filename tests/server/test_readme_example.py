@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.conftest import ROOT, RunningServer
+from tests.serving import ROOT, RunningServer
 
 EXAMPLE = re.search(r"```python\n(.*?)```", (Path(ROOT) / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 

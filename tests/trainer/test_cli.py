@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from adapters import base_model
+from adapters.errors import ConfigError
 from adapters.store import Store
+from trainer import device
 from trainer.cli import main
+from trainer.device import Device
 
 Capture = pytest.CaptureFixture[str]
 ROW = {"task": "Thank Ada.", "email": "Dear Ada,\n\nThank you.\n\nBest,\nKim"}
@@ -44,7 +48,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path, capsys: Capture):
 def test_an_unknown_recipe_is_an_error(data: Path, capsys: Capture):
     printed = failed(capsys, "sft", "--data", data, "--name", "mine", "--recipe", "slow")
     assert printed == (
-        "error: there is no recipe 'slow'\nhint: use one of article, quick, shipped, or the path of a YAML file\n"
+        "error: there is no recipe 'slow'\nhint: use one of article, gpu, quick, shipped, or the path of a YAML file\n"
     )
 
 
@@ -67,6 +71,48 @@ def test_a_name_that_is_none_is_refused_before_a_base_model_is_fetched(
 ):
     monkeypatch.setattr(base_model, "find", lambda *_: pytest.fail("97 MB were fetched for nothing"))
     assert "'My Voice' cannot be" in failed(capsys, "sft", "--data", data, "--name", "My Voice")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "where", "recipe"),
+    [
+        ("cuda", "Qwen/Qwen3-4B-Instruct-2507", "on a GPU", "gpu"),
+        ("cpu", "smollm2-135m-instruct", "without a GPU", "quick"),
+    ],
+)
+def test_the_device_chooses_base_model_and_recipe_and_says_so(
+    data: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Literal["cpu", "cuda"],
+    base: str,
+    where: str,
+    recipe: str,
+):
+    monkeypatch.setattr(device, "choose", lambda: Device(kind, "bfloat16", False, f"{kind}, a fast one"))
+    printed = refused_at_the_base_model(monkeypatch, capsys, "--data", data)
+    assert printed.splitlines()[0] == f"device {kind}, a fast one"
+    assert f"base model {base}, the default {where}; --base gives another" in printed
+    assert f"recipe {recipe}, the default for that base model" in printed
+    assert f"error: {base} was looked for" in printed
+
+
+def test_a_base_model_and_a_recipe_that_are_given_are_no_defaults(
+    data: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(device, "choose", lambda: Device("cuda", "bfloat16", False, "CUDA"))
+    printed = refused_at_the_base_model(monkeypatch, capsys, "--data", data, "--base", "mine", "--recipe", "shipped")
+    assert "base model mine\nrecipe shipped\n" in printed
+
+
+def refused_at_the_base_model(monkeypatch: pytest.MonkeyPatch, capsys: Capture, *arguments: object) -> str:
+    """What `sft` prints until it looks for its base model."""
+
+    def find(wanted: str, say: object) -> None:
+        raise ConfigError(f"{wanted} was looked for")
+
+    monkeypatch.setattr(base_model, "find", find)
+    return failed(capsys, "sft", "--name", "mine", *arguments)
 
 
 @pytest.mark.parametrize("missing", ["--data", "--name"])

@@ -66,7 +66,16 @@ def test_an_adapter_of_another_base_model_is_refused(store: Store, tasks: Path, 
     other = tiny.make_base(tmp_path / "other-llama", seed=5)
     assert evaluated(store, other, tasks) == 2
     printed = capsys.readouterr().err
-    assert "error: formal@2 was trained on another base model (tiny-llama)\nhint: give that one with --base" in printed
+    assert "error: formal@2 was trained on another base model (tiny-llama)\n" in printed
+    assert f"hint: leave --base out, or give --base {store.resolve('formal@2').manifest().base}\n" in printed
+
+
+def test_the_base_model_is_the_adapters_own_unless_another_is_given(store: Store, tasks: Path, capsys: Capture):
+    flags = ["--tasks", tasks, "--examples", tasks, "--store", store.directory]
+    assert main(["evaluate", "formal@2", *map(str, flags)]) == 0
+    printed = capsys.readouterr()
+    assert "base model tiny-llama" in printed.out
+    assert "device CPU, " in printed.err
 
 
 class Scripted:

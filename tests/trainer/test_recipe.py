@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import ConfigError
-from trainer.recipe import RECIPES, Recipe, learning_rate_prior, load
+from trainer.recipe import RECIPES, Recipe, default, learning_rate_prior, load
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
-@pytest.mark.parametrize("name", ["quick", "shipped", "article"])
+@pytest.mark.parametrize("name", ["quick", "shipped", "article", "gpu"])
 def test_a_shipped_recipe_loads_and_remembers_its_name(name: str):
     recipe = load(name, {})
     assert recipe.epochs >= 1
@@ -20,13 +20,26 @@ def test_a_shipped_recipe_loads_and_remembers_its_name(name: str):
 
 
 def test_every_shipped_recipe_is_one_that_the_help_names():
-    assert sorted(file.name for file in RECIPES.iterdir()) == ["article.yaml", "quick.yaml", "shipped.yaml"]
+    assert sorted(file.name for file in RECIPES.iterdir()) == ["article.yaml", "gpu.yaml", "quick.yaml", "shipped.yaml"]
 
 
 def test_article_is_the_lessons_numbers():
     recipe = load("article", {})
     assert (recipe.learning_rate, recipe.epochs, recipe.batch_size) == (1e-4, 3, 4)
     assert recipe.practice == 0
+
+
+def test_the_recipe_for_a_gpu_teaches_no_copying_and_fits_the_servers_default_limits():
+    recipe = load("gpu", {})
+    assert (recipe.repeats, recipe.practice) == (1, 0)
+    assert (recipe.rank, recipe.max_length) == (16, 2048)
+    assert recipe.learning_rate is not None
+    assert recipe.learning_rate < learning_rate_prior(2560)
+
+
+def test_the_default_recipe_follows_the_base_model():
+    assert default("Qwen/Qwen3-4B-Instruct-2507") == "gpu"
+    assert default("smollm2-135m-instruct") == default("/models/mine") == "quick"
 
 
 @pytest.mark.parametrize("name", ["quick", "shipped"])
@@ -50,7 +63,7 @@ def test_a_flag_of_zero_wins_too():
 def test_an_unknown_recipe_is_answered_with_the_known_ones():
     with pytest.raises(ConfigError, match="'slow'") as caught:
         load("slow", {})
-    assert "article, quick, shipped" in caught.value.hint
+    assert "article, gpu, quick, shipped" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["../nowhere/quick", "", "quick.yml"])
@@ -105,6 +118,10 @@ def test_a_flag_out_of_bounds_is_refused(field: str, value: float):
 
 def test_the_prior_is_about_1e_3_for_the_packaged_base_model():
     assert learning_rate_prior(576) == pytest.approx(1e-3, rel=0.05)
+
+
+def test_the_prior_is_in_the_usual_range_for_the_default_base_model_on_a_gpu():
+    assert 1e-4 <= learning_rate_prior(2560) <= 5e-4
 
 
 def test_the_prior_falls_as_the_base_model_grows():

@@ -25,6 +25,7 @@ from tests import tiny
 from trainer import sft
 from trainer.cli import main
 from trainer.data import Example, digest, task_example
+from trainer.device import Device, choose
 from trainer.recipe import Recipe
 
 pytestmark = [pytest.mark.training]
@@ -94,6 +95,7 @@ def test_the_manifest_says_what_was_trained_on_what(runs: Runs, base_model: Base
     manifest = runs.first.manifest()
     rows = sft.choose_rows(emails(), RECIPE, nobody_listens)
     assert (manifest.base_name, manifest.base_fingerprint) == ("tiny-llama", base_model.fingerprint)
+    assert manifest.base == str(base_model.path)
     assert (manifest.lora.rank, manifest.lora.alpha) == (4, 8)
     assert {module.split(".")[-1] for module in manifest.lora.target_modules} == {
         module.split(".")[-1] for module in tiny.LINEARS
@@ -221,14 +223,14 @@ Build = Callable[..., sft.CompletionTrainer]
 
 
 @pytest.fixture
-def build(base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+def build(base_model: BaseModel, tmp_path: Path) -> Build:
     """Makes the trainer of a run, in float32 or bf16, with an adapter that is not zero."""
 
     def make(examples: list[Example], bf16: bool = False, recipe: Recipe = RECIPE, practice: int = 0) -> Any:
-        monkeypatch.setattr(sft, "has_bf16", lambda: bf16)
+        device = Device("cpu", "bfloat16" if bf16 else "float32", False, "CPU")
         tokenizer = AutoTokenizer.from_pretrained(base_model.path)
         rows = sft.Rows(examples, [], practice)
-        trainer = sft._trainer(rows, base_model, recipe, 1e-3, tokenizer, str(tmp_path))
+        trainer = sft._trainer(rows, base_model, recipe, 1e-3, tokenizer, device, str(tmp_path))
         torch.manual_seed(1)
         for name, weight in trainer.model.named_parameters():
             if "lora_B" in name:
@@ -261,7 +263,7 @@ def loss_and_gradients(trainer: sft.CompletionTrainer, stock: bool, items: int |
 def test_the_loss_and_its_gradients_are_the_stock_trainers(
     build: Build, bf16: bool, loss_tolerance: float, least_cosine: float, items: int | None
 ):
-    if bf16 and not sft.has_bf16():
+    if bf16 and choose().dtype != "bfloat16":
         pytest.skip("this CPU has no bf16 arithmetic")
     trainer = build(emails(5), bf16)
     assert type(trainer).__mro__[1].__name__ == "SFTTrainer"

@@ -21,10 +21,9 @@ import pytest
 
 from adapters.base_model import BaseModel
 from adapters.store import Store
-from server.launch import LORA_MODULES
 from tests import tiny
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 START_SECONDS = 240
 """Twenty on an idle machine; training runs may share it."""
 STOCK = os.environ.get("MAILWRIGHT_TEST_STOCK") == "1"
@@ -61,7 +60,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel, voic
 
 
 @contextmanager
-def running_server(base: BaseModel, store: Store, max_loras: int, log: Path) -> Iterator[RunningServer]:
+def running_server(
+    base: BaseModel, store: Store, max_loras: int, log: Path, dtype: str = "float32"
+) -> Iterator[RunningServer]:
     """A server process on a free port, ready to answer. In the end it gets what Ctrl-C in a terminal sends.
 
     Whatever that leaves behind fails the test run, and is killed.
@@ -70,7 +71,7 @@ def running_server(base: BaseModel, store: Store, max_loras: int, log: Path) -> 
     command = (
         _stock_command(base, store) if STOCK else [sys.executable, "-m", "server.launch", "--base", str(base.path)]
     )
-    command += ["--port", str(port), "--max-loras", str(max_loras), "--dtype", "float32"]
+    command += ["--port", str(port), "--max-loras", str(max_loras), "--dtype", dtype]
     if not STOCK:
         command += ["--store", str(store.directory), "--kv-cache", "0.25"]
     environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {})}
@@ -122,6 +123,8 @@ def free_port() -> int:
 
 def _stock_command(base: BaseModel, store: Store) -> list[str]:
     """vLLM's own server, with the same settings and the same adapters under the same names."""
+    from server.launch import LORA_MODULES
+
     adapters = [version for name in VOICES for version in store.versions(name)]
     return [
         *[sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(base.path)],

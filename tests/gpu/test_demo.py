@@ -1,0 +1,20 @@
+"""The demo as a user starts it: the default base model for a GPU, two voices taught on it, all three compared."""
+
+import subprocess
+import sys
+
+import pytest
+
+from adapters.base_model import GPU_DEFAULT
+from tests.serving import ROOT
+
+
+@pytest.mark.timeout(3600)
+def test_the_demo_runs_on_the_gpu():
+    done = subprocess.run(
+        [sys.executable, "deploy/demo.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    log = (ROOT / ".demo/server.log").read_text()
+    assert "device   CUDA, " in log
+    assert f"no --base given: {GPU_DEFAULT}, the default on a GPU" in log
