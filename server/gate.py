@@ -3,7 +3,7 @@
 Pure ASGI around vLLM's application. It is an allow-list: vLLM has other paths that reach the engine with an adapter's
 name in a header or without a key, and all of them are 404 here. The request's `model` is rewritten to the exact
 version, so that the answer names the version that wrote it. This file knows no vLLM: residency loads, openai_errors
-words the answers.
+words the answers, observe measures.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import json
 import logging
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from adapters.errors import MailwrightError, PathNotFound, RequestError, RequestTooLarge, Unauthorised
 from adapters.store import Store
+from server.metrics import Metrics
+from server.observe import Observation, Receive
 from server.openai_errors import ErrorShaper, Message, Send
 from server.residency import Residency
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 2**20
@@ -41,34 +42,43 @@ class ClientGone(Exception):
 
 
 class Gate:
+    """`base_names` are all names of the base model, the one that its metrics carry first."""
+
     def __init__(
         self,
         app: Application,
         store: Store,
         residency: Residency,
-        base_names: Collection[str],
+        metrics: Metrics,
+        base_names: Sequence[str],
         api_key: str | None,
     ) -> None:
         self._app = app
         self._store = store
         self._residency = residency
-        self._base_names = frozenset(base_names)
+        self._metrics = metrics
+        self._base_names = tuple(base_names)
         self._api_key = api_key.encode() if api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, ErrorShaper(send))
-        else:
+        elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "this server has no websockets"})
+        elif _route(scope) in WRITING:
+            with Observation(self._metrics, receive, send) as seen:
+                await self._http(scope, seen.receive, ErrorShaper(seen.send), seen)
+        else:
+            await self._http(scope, receive, ErrorShaper(send))
 
-    async def _http(self, scope: Scope, receive: Receive, send: ErrorShaper) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: ErrorShaper, seen: Observation | None = None) -> None:
+        """`seen` watches a request that writes, and there is none for the others."""
         try:
             self._let_in(scope)
-            if _route(scope) in WRITING:
-                body = await self._exact(await read_body(scope, receive))
+            if seen:
+                body = await self._exact(await read_body(scope, receive), seen)
                 scope, receive = _with_length(scope, len(body)), replay(body, receive)
+                seen.handed_over()
             await self._app(scope, receive, send)
             if send.streaming:
                 await send.fail(MailwrightError("the stream broke off"))
@@ -91,13 +101,16 @@ class Gate:
         if route not in WRITING | READING and not (method == "GET" and ONE_MODEL.fullmatch(path)):
             raise PathNotFound(f"this server has no {method} {path[:200]}", "GET /v1/models lists what it serves")
 
-    async def _exact(self, body: bytes) -> bytes:
+    async def _exact(self, body: bytes, seen: Observation) -> bytes:
         """`body` with the exact version as its `model`, once that version is loaded; base models pass as they are."""
         request = parse(body)
         model = request["model"]
-        if model not in self._base_names:
+        if model in self._base_names:
+            seen.belongs_to(self._base_names[0])
+        else:
             version = self._store.resolve(model)
-            await self._residency.ensure(version)
+            seen.belongs_to(version.name)
+            seen.cold = await self._residency.ensure(version)
             request["model"] = version.id
         return json.dumps(request).encode()
 

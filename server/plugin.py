@@ -6,6 +6,7 @@ a plugin that fails to load and then serves without it; `refuse_stock_workers` a
 
 from __future__ import annotations
 
+import asyncio
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from adapters.base_model import BaseModel
 from adapters.errors import AdapterNotFound, ConfigError, MailwrightError
 from adapters.store import Store, Version
 from server.gate import Gate
+from server.metrics import Metrics
 from server.residency import Reasons, Residency, reasons_to_refuse
 from server.settings import Settings
 
@@ -53,25 +55,33 @@ class EndpointPlugin:
 
     def attach_router(self, app: FastAPI) -> None:
         """Called before vLLM builds its own list of resolvers from the registry."""
+        from prometheus_client import REGISTRY, disable_created_metrics
         from vllm.lora.resolver import LoRAResolverRegistry
 
-        from server.routes import model_routes
+        from server.routes import metrics_route, model_routes
 
         service: Service = app.state.args.mailwright
         store = Store(service.settings.store)
+        # Otherwise every counter and histogram has a second series, that says when it began.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._metrics = Metrics(REGISTRY, service.base.name)
         LoRAResolverRegistry.register_resolver(ROUTES, store_resolver(store))
         app.include_router(model_routes(store, service.base, service.base_names))
+        app.include_router(metrics_route(REGISTRY))
         app.add_exception_handler(MailwrightError, _answer)
         app.add_middleware(
             Gate,
             store=store,
-            residency=_residency(app, service),
+            residency=_residency(app, service, self._metrics),
+            metrics=self._metrics,
             base_names=service.base_names,
             api_key=service.settings.api_key,
         )
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
+        # Kept, because the loop alone does not keep a task; the end of the loop cancels it.
+        self._following = asyncio.create_task(self._metrics.follow_residents(engine_client.list_loras))
 
 
 def store_resolver(store: Store) -> LoRAResolver:
@@ -102,13 +112,16 @@ def refuse_stock_workers(wrappers: list[str]) -> None:
         )
 
 
-def _residency(app: FastAPI, service: Service) -> Residency:
+def _residency(app: FastAPI, service: Service, metrics: Metrics) -> Residency:
     async def load(version: Version) -> Reasons:
         answer = await app.state.openai_serving_models.resolve_lora(version.id)
         failed = version.id not in app.state.openai_serving_models.lora_requests
         return [f"vLLM could not load it: {answer.error.message} The server's log says why."] if failed else []
 
-    return Residency(lambda version: reasons_to_refuse(version, service.base, service.settings.max_rank), load)
+    def judge(version: Version) -> Reasons:
+        return reasons_to_refuse(version, service.base, service.settings.max_rank)
+
+    return Residency(judge, load, metrics.load_ended)
 
 
 async def _answer(request: Any, error: Exception) -> Any:

@@ -8,6 +8,8 @@ changes. This file knows neither HTTP nor vLLM; both loading and judging are han
 from __future__ import annotations
 
 import asyncio
+import shlex
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from pydantic import ValidationError
 
 from adapters.base_model import BaseModel
 from adapters.errors import AdapterUnusable, Overloaded
+from adapters.manifest import Manifest
 from adapters.store import Version, content_digest
 from adapters.validate import reasons_against
+from server.metrics import LoadResult
 
 MAX_COLD_LOADS = 8
 """A cold load stalls every running stream for its disk read; beyond a few at once, callers had better come back."""
@@ -25,38 +29,44 @@ Reasons = list[str]
 
 
 class Residency:
-    """Both functions answer the reasons why a version cannot be served, and none if it can.
+    """`judge` and `load` answer the reasons why a version cannot be served, and none if it can.
 
-    `judge` runs in a thread before `load`; `load` runs on the event loop.
+    `judge` runs in a thread before `load`; `load` runs on the event loop. `report` hears of every load when it is over,
+    with the name of the adapter, the result and the seconds that it took.
     """
 
     def __init__(
         self,
         judge: Callable[[Version], Reasons],
         load: Callable[[Version], Awaitable[Reasons]],
+        report: Callable[[str, LoadResult, float], None] = lambda *_: None,
         max_cold_loads: int = MAX_COLD_LOADS,
     ) -> None:
         self._judge = judge
         self._load = load
+        self._report = report
         self._max_cold_loads = max_cold_loads
         self._loaded: dict[str, Path] = {}
         self._refused: dict[Path, Reasons] = {}
         self._loading: dict[Path, asyncio.Task[Reasons]] = {}
 
-    async def ensure(self, version: Version) -> None:
-        """Return once `version` is loaded. A caller that goes away does not stop the load that others wait for.
+    async def ensure(self, version: Version) -> bool:
+        """Return once `version` is loaded: True if the caller had to wait for that.
+
+        A caller that goes away does not stop the load that others wait for.
 
         Raises:
             AdapterUnusable: it fails validation or loading, now or at an earlier request.
             Overloaded: too many other versions are being loaded.
         """
         if self._loaded.get(version.id) == version.path:
-            return
+            return False
         reasons = self._refused.get(version.path)
         if reasons is None:
             reasons = await asyncio.shield(self._loading.get(version.path) or self._start(version))
         if reasons:
             raise AdapterUnusable(version.id, reasons)
+        return True
 
     def _start(self, version: Version) -> asyncio.Task[Reasons]:
         if len(self._loading) >= self._max_cold_loads:
@@ -67,7 +77,16 @@ class Residency:
         return task
 
     async def _admit(self, version: Version) -> Reasons:
-        reasons = self._clash(version) or await asyncio.to_thread(self._judge, version) or await self._load(version)
+        started = time.monotonic()
+        result: LoadResult = "failed"
+        try:
+            reasons = self._clash(version) or await asyncio.to_thread(self._judge, version)
+            if reasons:
+                result = "refused"
+            elif not (reasons := await self._load(version)):
+                result = "loaded"
+        finally:
+            self._report(version.name, result, time.monotonic() - started)
         if reasons:
             self._refused[version.path] = reasons
         else:
@@ -88,16 +107,23 @@ class Residency:
 
 def reasons_to_refuse(version: Version, base: BaseModel, max_rank: int) -> Reasons:
     """Everything that speaks against serving `version` on `base`, from its files alone; reads all of them."""
-    reasons = reasons_against(version.path, base.path, max_rank)
     try:
         manifest = version.manifest()
     except (OSError, ValidationError) as exc:
-        return [*reasons, f"its manifest cannot be read ({type(exc).__name__})"]
+        unreadable = f"its manifest cannot be read ({type(exc).__name__})"
+        return [*reasons_against(version.path, base.path, max_rank), unreadable]
     if manifest.base_fingerprint != base.fingerprint:
-        trained, served = manifest.base_fingerprint[:19], base.fingerprint[:19]
-        reasons.append(
-            f"it was trained on {manifest.base_name} ({trained}...), and this server serves {base.name} ({served}...)"
-        )
+        # Its tensors need not fit this base model: hundreds of reasons that all mean this one.
+        return [_foreign(manifest, base), *reasons_against(version.path, None, max_rank)]
+    reasons = reasons_against(version.path, base.path, max_rank)
     if not reasons and content_digest(version.path) != manifest.adapter_sha256:
         reasons.append("its files are not the ones that were published")
     return reasons
+
+
+def _foreign(manifest: Manifest, base: BaseModel) -> str:
+    trained, served = manifest.base_fingerprint[:19], base.fingerprint[:19]
+    return (
+        f"it was trained on {manifest.base_name} ({trained}...), and this server serves {base.name} ({served}...): "
+        f"serve it with `server --base {shlex.quote(manifest.base)}`"
+    )

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from adapters.errors import AdapterUnusable, Overloaded
 from adapters.store import Store, Version
 from server.gate import MAX_BODY_BYTES, Gate, Message, Receive, Scope, Send
+from server.metrics import UNKNOWN, Metrics
 from server.residency import Residency
 
 CHAT = "/v1/chat/completions"
@@ -43,8 +45,15 @@ def residency(*reasons: str) -> Residency:
     return Residency(lambda version: [], load)
 
 
-def gate(app: Any, store: Store, loads: Residency | None = None, api_key: str | None = None) -> Gate:
-    return Gate(app, store, loads or residency(), ("tiny-llama", "base"), api_key)
+def gate(
+    app: Any,
+    store: Store,
+    loads: Residency | None = None,
+    api_key: str | None = None,
+    registry: CollectorRegistry | None = None,
+) -> Gate:
+    metrics = Metrics(registry or CollectorRegistry(), "tiny-llama")
+    return Gate(app, store, loads or residency(), metrics, ("tiny-llama", "base"), api_key)
 
 
 def ask(gate: Gate, method: str, path: str, **options: Any) -> httpx.Response:
@@ -211,7 +220,7 @@ def test_a_stream_that_breaks_or_just_stops_ends_with_an_error(store: Store, bre
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal_error"
 
 
-def exchange(app: Any, store: Store, kind: str, *incoming: Message) -> list[Message]:
+def exchange(entrance: Gate, kind: str, *incoming: Message) -> list[Message]:
     """Speak ASGI with the gate directly: `incoming` is all that ever arrives."""
     waiting, sent = list(incoming), []
 
@@ -222,7 +231,7 @@ def exchange(app: Any, store: Store, kind: str, *incoming: Message) -> list[Mess
         sent.append(message)
 
     scope = {"type": kind, "method": "POST", "path": CHAT, "headers": []}
-    asyncio.run(gate(app, store)(scope, receive, send))
+    asyncio.run(entrance(scope, receive, send))
     return sent
 
 
@@ -233,15 +242,158 @@ def test_vllm_hears_when_the_client_hangs_up(store: Store):
         heard.extend([(await receive())["type"], (await receive())["type"]])
 
     body = {"type": "http.request", "body": b'{"model": "base"}', "more_body": False}
-    exchange(app, store, "http", body, {"type": "http.disconnect"})
+    exchange(gate(app, store), "http", body, {"type": "http.disconnect"})
     assert heard == ["http.request", "http.disconnect"]
 
 
 def test_a_client_that_hangs_up_in_its_body_gets_no_answer(store: Store):
     begun = {"type": "http.request", "body": b'{"mod', "more_body": True}
-    assert exchange(Echo(), store, "http", begun, {"type": "http.disconnect"}) == []
+    assert exchange(gate(Echo(), store), "http", begun, {"type": "http.disconnect"}) == []
 
 
 def test_websockets_are_turned_away(store: Store):
-    [close] = exchange(Echo(), store, "websocket", {"type": "websocket.connect"})
+    [close] = exchange(gate(Echo(), store), "websocket", {"type": "websocket.connect"})
     assert close["type"] == "websocket.close"
+
+
+STREAM = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+EVENT = {"type": "http.response.body", "body": b'data: {"choices":[{"text":"D"}]}\n\n', "more_body": True}
+ERROR = {**EVENT, "body": b'data: {"error": {"message": "m", "type": "t", "param": null, "code": 500}}\n\n'}
+DONE = {**EVENT, "body": b"data: [DONE]\n\n"}
+END = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+HANGS_UP: Message = {"type": "http.disconnect"}
+BREAKS = RuntimeError()
+FORMAL = [{"type": "http.request", "body": b'{"model": "formal"}', "more_body": False}]
+BASE = [{"type": "http.request", "body": b'{"model": "base"}', "more_body": False}]
+JUNK = [{"type": "http.request", "body": b'{"model": "formal@9"}', "more_body": False}]
+
+
+def answers(*steps: Message | Exception) -> Any:
+    """An application that sends `steps`; at HANGS_UP it waits for the client to do that, an exception it raises."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        for step in steps:
+            if isinstance(step, Exception):
+                raise step
+            if step is HANGS_UP:
+                assert await receive() is HANGS_UP
+            else:
+                await send(step)
+
+    return app
+
+
+def fails(status: int) -> Any:
+    return answers({**STREAM, "status": status, "headers": []}, END)
+
+
+def broken() -> Residency:
+    return residency("its rank is 64")
+
+
+def busy() -> Residency:
+    return Residency(lambda version: [], lambda version: asyncio.sleep(0, []), max_cold_loads=0)
+
+
+def counted(registry: CollectorRegistry, series: str) -> dict[tuple[str, ...], float]:
+    """The samples of `series` that are not 0, by the values of their labels."""
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    return {tuple(s.labels.values()): s.value for s in samples if s.name == f"mailwright_{series}" and s.value}
+
+
+@pytest.mark.parametrize(
+    ("app", "loads", "incoming", "adapter", "outcome"),
+    [
+        (answers(STREAM, EVENT, DONE, END), residency, FORMAL, "formal", "ok"),
+        (answers(STREAM, EVENT, DONE, END), residency, BASE, "tiny-llama", "ok"),
+        (answers(STREAM, EVENT), residency, FORMAL, "formal", "server_error"),
+        (answers(STREAM, EVENT, BREAKS), residency, FORMAL, "formal", "server_error"),
+        (answers(STREAM, EVENT, ERROR, DONE, END), residency, FORMAL, "formal", "server_error"),
+        (answers(BREAKS), residency, FORMAL, "formal", "server_error"),
+        (answers({**STREAM, "headers": []}), residency, FORMAL, "formal", "server_error"),
+        (answers(), residency, FORMAL, "formal", "server_error"),
+        (fails(500), residency, FORMAL, "formal", "server_error"),
+        (fails(400), residency, FORMAL, "formal", "client_error"),
+        (fails(503), residency, FORMAL, "formal", "refused"),
+        (answers(), broken, FORMAL, "formal", "refused"),
+        (answers(), busy, FORMAL, "formal", "refused"),
+        (answers(), residency, JUNK, UNKNOWN, "client_error"),
+        (answers(), residency, [{**FORMAL[0], "body": b"{"}], UNKNOWN, "client_error"),
+        (answers(HANGS_UP), residency, [*FORMAL, HANGS_UP], "formal", "client_gone"),
+        (answers(STREAM, EVENT, HANGS_UP), residency, [*FORMAL, HANGS_UP], "formal", "client_gone"),
+        # So does vLLM, when the client of a whole answer hangs up: it stops, and "answers" null.
+        (answers(HANGS_UP, {**STREAM, "headers": []}, END), residency, [*FORMAL, HANGS_UP], "formal", "client_gone"),
+        (answers(), residency, [HANGS_UP], UNKNOWN, "client_gone"),
+    ],
+)
+def test_however_a_request_ends_it_is_counted_once_and_no_longer_in_flight(
+    store: Store, app: Any, loads: Callable[[], Residency], incoming: list[Message], adapter: str, outcome: str
+):
+    registry = CollectorRegistry()
+    exchange(gate(app, store, loads(), registry=registry), "http", *incoming)
+    assert counted(registry, "requests_total") == {(adapter, outcome): 1}
+    assert counted(registry, "requests_in_flight") == {}
+
+
+@pytest.mark.parametrize("begins", [(), (STREAM, EVENT)])
+def test_a_request_is_in_flight_while_vllm_has_it_and_not_after_it_was_cancelled(
+    store: Store, begins: tuple[Message, ...]
+):
+    registry = CollectorRegistry()
+
+    async def play() -> None:
+        reached = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            for message in begins:
+                await send(message)
+            reached.set()
+            await asyncio.Event().wait()
+
+        async def receive() -> Message:
+            return FORMAL[0]
+
+        async def send(message: Message) -> None:
+            pass
+
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+        answering = asyncio.create_task(gate(app, store, registry=registry)(scope, receive, send))
+        await asyncio.wait_for(reached.wait(), 10)
+        assert counted(registry, "requests_in_flight") == {("formal",): 1}
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+
+    asyncio.run(play())
+    assert counted(registry, "requests_in_flight") == {}
+    assert counted(registry, "requests_total") == {("formal", "server_error"): 1}
+
+
+def test_ten_thousand_made_up_names_add_no_series(store: Store):
+    registry = CollectorRegistry()
+    entrance = gate(Echo(), store, registry=registry)
+
+    def series() -> set[tuple[str, frozenset[tuple[str, str]]]]:
+        return {(s.name, frozenset(s.labels.items())) for family in registry.collect() for s in family.samples}
+
+    async def ask_all() -> None:
+        transport = httpx.ASGITransport(app=entrance)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            for number in range(10_000):
+                await client.post(CHAT, json={"model": f"voice-{number:x}"})
+
+    before = series()
+    asyncio.run(ask_all())
+    assert series() == before
+    assert counted(registry, "requests_total") == {(UNKNOWN, "client_error"): 10_000}
+
+
+def test_what_only_reads_is_not_counted(store: Store):
+    registry = CollectorRegistry()
+    entrance = gate(Echo(), store, registry=registry)
+    for path in ("/metrics", "/v1/models", "/invocations"):
+        ask(entrance, "GET", path)
+    assert counted(registry, "requests_total") == {}

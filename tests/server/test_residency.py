@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
+from adapters.base_model import BaseModel, find
 from adapters.errors import AdapterUnusable, Overloaded
 from adapters.store import Store, Version
 from server.residency import Residency, reasons_to_refuse
+from tests import tiny
 
 FORMAL = Version("formal", 1, Path("/store/formal/1-0123456789ab"))
 FRIENDLY = Version("friendly", 1, Path("/store/friendly/1-0123456789ab"))
@@ -37,11 +38,19 @@ class FakeEngine:
         return self.loaded
 
 
-def play(engine: FakeEngine, scene: Callable[[Residency], Awaitable[None]], **options: int) -> None:
+def play(engine: FakeEngine, scene: Callable[[Residency], Awaitable[None]], **options: int) -> list[tuple[str, str]]:
+    """The loads that were reported: adapter and result."""
+    reported: list[tuple[str, str]] = []
+
+    def report(name: str, result: str, seconds: float) -> None:
+        assert seconds >= 0
+        reported.append((name, result))
+
     async def stage() -> None:
-        await scene(Residency(engine.judge, engine.load, **options))
+        await scene(Residency(engine.judge, engine.load, report, **options))
 
     asyncio.run(stage())
+    return reported
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -59,6 +68,28 @@ def test_twenty_first_requests_load_once():
 
     play(engine, scene)
     assert engine.judge_calls == engine.load_calls == ["formal@1"]
+
+
+def test_who_waited_for_the_load_knows_it_and_the_load_is_reported_once():
+    async def scene(residency: Residency) -> None:
+        assert await asyncio.gather(residency.ensure(FORMAL), residency.ensure(FORMAL)) == [True, True]
+        assert await residency.ensure(FORMAL) is False
+        assert await residency.ensure(FRIENDLY) is True
+
+    assert play(FakeEngine(), scene) == [("formal", "loaded"), ("friendly", "loaded")]
+
+
+@pytest.mark.parametrize(
+    ("engine", "result"),
+    [(FakeEngine(judged=["its rank is 64"]), "refused"), (FakeEngine(loaded=["vLLM could not load it"]), "failed")],
+)
+def test_a_refusal_and_a_failed_load_are_reported_once_as_what_they_are(engine: FakeEngine, result: str):
+    async def scene(residency: Residency) -> None:
+        for _ in range(2):
+            with pytest.raises(AdapterUnusable):
+                await residency.ensure(FORMAL)
+
+    assert play(engine, scene) == [("formal", result)]
 
 
 def test_what_is_judged_unusable_never_reaches_vllm_and_is_remembered():
@@ -101,7 +132,7 @@ def test_a_loader_that_breaks_is_tried_again_at_the_next_request():
     async def broken(version: Version) -> list[str]:
         raise ConnectionError("the engine is away")
 
-    play(engine, scene)
+    assert play(engine, scene) == [("formal", "failed"), ("formal", "loaded")]
     assert engine.load_calls == ["formal@1"]
 
 
@@ -157,9 +188,33 @@ def test_a_published_adapter_has_nothing_against_it(store: Store, base_model: Ba
 
 
 def test_another_base_model_is_a_reason(store: Store, base_model: BaseModel):
-    other = BaseModel("other", base_model.path, "sha256:" + "1" * 64)
+    other = BaseModel("other", base_model.path, "sha256:" + "1" * 64, "hub/other")
     [reason] = reasons_to_refuse(store.resolve("formal"), other, max_rank=16)
+    assert reason == (
+        f"it was trained on tiny-llama ({base_model.fingerprint[:19]}...), and this server serves other "
+        f"(sha256:111111111111...): serve it with `server --base {base_model.path}`"
+    )
+
+
+def test_a_base_model_of_another_shape_is_one_reason_and_not_one_for_each_tensor(store: Store, tmp_path: Path):
+    # Not hundreds of tensors that do not fit: they would bury what to do.
+    smaller = find(str(tiny.make_base(tmp_path / "smaller", seed=3)))
+    config = smaller.path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_hidden_layers": 1}))
+    [reason, too_wide] = reasons_to_refuse(store.resolve("formal"), find(str(smaller.path)), max_rank=4)
     assert "trained on tiny-llama" in reason
+    assert "rank is 8" in too_wide
+
+
+def test_an_adapter_of_the_first_manifests_names_its_base_model(store: Store, base_model: BaseModel, tmp_path: Path):
+    files = tiny.make_adapter(base_model.path, tmp_path / "adapter", seed=5)
+    version = store.publish("old", files, tiny.facts("smollm2-135m-instruct", "sha256:" + "2" * 64))
+    manifest = version.path / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    del fields["base_source"]
+    manifest.write_text(json.dumps(fields))
+    [reason] = reasons_to_refuse(version, base_model, max_rank=16)
+    assert reason.endswith("serve it with `server --base smollm2-135m-instruct`")
 
 
 def test_a_rank_above_the_servers_is_a_reason(store: Store, base_model: BaseModel):

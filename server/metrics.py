@@ -1,0 +1,205 @@
+"""Every Prometheus series of the server, declared once, and what counts into them.
+
+The label `adapter` is the name of a published adapter without its version, or the base model's own name. Names that
+callers make up are all `_unknown`, and beyond MAX_NAMES published ones all others are `_other`: nobody can fill the
+memory with series. A name keeps its series until the server ends. This file knows neither HTTP nor vLLM; who measures
+is server/observe.py for a request and server/residency.py for a load, and server/routes.py shows the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from server.settings import installed_vllm
+
+MAX_NAMES = 200
+UNKNOWN, OTHER = "_unknown", "_other"
+"""No adapter's name begins with an underscore."""
+
+RESIDENT_SECONDS = 5.0
+"""Between two questions to the engine, which answers between two steps: seldom enough to cost nothing."""
+
+Outcome = Literal["ok", "client_error", "refused", "server_error", "client_gone"]
+LoadResult = Literal["loaded", "refused", "failed"]
+Kind = TypeVar("Kind", Counter, Gauge, Histogram)
+
+
+@dataclass(frozen=True)
+class Series(Generic[Kind]):
+    """One series as it is exposed; `buckets` are the upper limits of a histogram, without infinity."""
+
+    kind: type[Kind]
+    name: str
+    labels: tuple[str, ...]
+    unit: str
+    help: str
+    buckets: tuple[float, ...] = ()
+
+    def registered(self, registry: CollectorRegistry) -> Kind:
+        options: dict[str, Any] = {"buckets": self.buckets} if self.buckets else {}
+        return self.kind(self.name, self.help, self.labels, registry=registry, **options)
+
+
+# Few buckets, because every adapter has them all; the limits that deploy/prometheus/ alerts on must be among them.
+REQUESTS = Series(
+    Counter,
+    "mailwright_requests_total",
+    ("adapter", "outcome"),
+    "requests",
+    "Requests for an answer that have ended: ok, client_error (4xx), refused (422 or 503: the adapter is unusable or"
+    " the server overloaded), server_error (other 5xx, or an answer that broke off), client_gone (it hung up).",
+)
+IN_FLIGHT = Series(
+    Gauge,
+    "mailwright_requests_in_flight",
+    ("adapter",),
+    "requests",
+    "Requests whose adapter is known and whose answer has not ended.",
+)
+QUEUE_WAIT = Series(
+    Histogram,
+    "mailwright_queue_wait_seconds",
+    ("adapter",),
+    "seconds",
+    "From arrival until vLLM was given the request: reading it, and waiting for its adapter to load."
+    " vLLM's own queue is not in it (vllm:request_queue_time_seconds).",
+    (0.01, 0.1, 0.5, 1, 3, 5, 10, 30),
+)
+FIRST_TOKEN = Series(
+    Histogram,
+    "mailwright_time_to_first_token_seconds",
+    ("adapter", "load"),
+    "seconds",
+    "Streams: from arrival until the first token left. load is cold if the request waited for its adapter to load.",
+    (0.1, 0.25, 0.5, 1, 2.5, 3, 5, 10, 30),
+)
+PER_TOKEN = Series(
+    Histogram,
+    "mailwright_time_per_output_token_seconds",
+    ("adapter",),
+    "seconds",
+    "Streams that ended well: time between the first and the last token, for each token after the first.",
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
+END_TO_END = Series(
+    Histogram,
+    "mailwright_end_to_end_seconds",
+    ("adapter",),
+    "seconds",
+    "Requests with outcome ok: from arrival until the whole answer had left.",
+    (0.25, 0.5, 1, 2.5, 3, 5, 10, 30, 60, 120),
+)
+PROMPT_TOKENS = Series(
+    Counter,
+    "mailwright_prompt_tokens_total",
+    ("adapter",),
+    "tokens",
+    "Tokens read, by what answers said of their usage.",
+)
+COMPLETION_TOKENS = Series(
+    Counter,
+    "mailwright_completion_tokens_total",
+    ("adapter",),
+    "tokens",
+    "Tokens written, by what answers said of their usage, also of streams that were cut short.",
+)
+LOADS = Series(
+    Counter,
+    "mailwright_adapter_loads_total",
+    ("adapter", "result"),
+    "loads",
+    "Versions that a request asked to load: loaded, refused (its files speak against it, vLLM never saw it), failed"
+    " (vLLM could not load it). vLLM reads a version again after it dropped it from memory, which is not counted.",
+)
+LOAD = Series(
+    Histogram,
+    "mailwright_adapter_load_seconds",
+    ("adapter", "result"),
+    "seconds",
+    "How long such a load took, its checks included.",
+    (0.1, 0.25, 0.5, 1, 3, 5, 10, 30),
+)
+RESIDENT = Series(
+    Gauge,
+    "mailwright_adapters_resident",
+    (),
+    "adapters",
+    f"Versions that the engine holds in memory, asked every {RESIDENT_SECONDS:g} s; NaN if it did not answer.",
+)
+BUILD = Series(
+    Gauge,
+    "mailwright_build_info",
+    ("version", "vllm", "base_model"),
+    "info",
+    "Always 1; its labels say what is running.",
+)
+ALL = (
+    *(REQUESTS, IN_FLIGHT, QUEUE_WAIT, FIRST_TOKEN, PER_TOKEN, END_TO_END, PROMPT_TOKENS, COMPLETION_TOKENS),
+    *(LOADS, LOAD, RESIDENT, BUILD),
+)
+
+
+class Metrics:
+    """The series in `registry`; to be used on the event loop's thread, and read from any."""
+
+    def __init__(self, registry: CollectorRegistry, base_name: str) -> None:
+        self.requests = REQUESTS.registered(registry)
+        self.in_flight = IN_FLIGHT.registered(registry)
+        self.queue_wait = QUEUE_WAIT.registered(registry)
+        self.first_token = FIRST_TOKEN.registered(registry)
+        self.per_token = PER_TOKEN.registered(registry)
+        self.end_to_end = END_TO_END.registered(registry)
+        self.prompt_tokens = PROMPT_TOKENS.registered(registry)
+        self.completion_tokens = COMPLETION_TOKENS.registered(registry)
+        self._loads = LOADS.registered(registry)
+        self._load = LOAD.registered(registry)
+        self._resident = RESIDENT.registered(registry)
+        self._names: set[str] = set()
+        BUILD.registered(registry).labels(metadata.version("mailwright"), installed_vllm() or "", base_name).set(1)
+        self._resident.set(math.nan)
+        self._begin(UNKNOWN)
+        self.label(base_name)
+
+    def label(self, name: str) -> str:
+        """The value of the label `adapter` for a name that is published, or the base model's."""
+        if name in self._names:
+            return name
+        if len(self._names) >= MAX_NAMES:
+            name = OTHER
+        else:
+            self._names.add(name)
+        self._begin(name)
+        return name
+
+    def load_ended(self, name: str, result: LoadResult, seconds: float) -> None:
+        label = self.label(name)
+        for possible in get_args(LoadResult):
+            self._loads.labels(label, possible)
+        self._loads.labels(label, result).inc()
+        self._load.labels(label, result).observe(seconds)
+
+    async def follow_residents(
+        self, residents: Callable[[], Awaitable[Collection[int]]], every: float = RESIDENT_SECONDS
+    ) -> None:
+        """Ask `residents` which versions the engine holds, again and again until cancelled.
+
+        It has to be asked: the engine drops what was used least recently, and tells nobody.
+        """
+        while True:
+            try:
+                self._resident.set(len(await residents()))
+            except Exception:  # whatever keeps it from answering, this gauge only says that it did not
+                self._resident.set(math.nan)
+            await asyncio.sleep(every)
+
+    def _begin(self, label: str) -> None:
+        """At 0: Prometheus sees no increase in a counter that is not there before the first error."""
+        for outcome in get_args(Outcome):
+            self.requests.labels(label, outcome)
