@@ -14,7 +14,8 @@ PACKAGES = [name for name in ("adapters", "trainer", "server", "ui") if (ROOT / 
 FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
 MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
-HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio"}
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "openai"}
+FOR_UI = {f"adapters.{name}" for name in ("cli", "errors", "manifest", "prompts", "settings", "tasks")}
 
 
 @cache
@@ -73,7 +74,15 @@ def test_adapters_imports_nothing_heavy_with_itself(module: str):
     assert outside <= LIGHT
 
 
-@pytest.mark.parametrize("module", ["trainer.cli", "trainer.data", "trainer.recipe", "adapters.cli", "server.settings"])
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("ui.")])
+def test_the_page_knows_of_adapters_what_needs_no_store(module: str):
+    assert {name for name in imported(module) if name.partition(".")[0] == "adapters"} <= FOR_UI
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["trainer.cli", "trainer.data", "trainer.recipe", "adapters.cli", "server.settings", "ui.settings", "ui.app"],
+)
 def test_what_the_help_needs_imports_nothing_heavy(module: str):
     seen, waiting = set(), [module]
     while waiting:
@@ -90,6 +99,12 @@ def test_only_one_file_imports_trl():
 def test_only_the_server_imports_vllm():
     who = {module.partition(".")[0] for module in MODULES if "vllm" in packages(imported(module))}
     assert who == {"server"}
+
+
+def test_one_file_of_the_page_talks_to_the_server():
+    talking = {"openai", "httpx", "httpx2", "requests", "urllib.request", "socket", "aiohttp"}
+    who = {module for module in MODULES if module.startswith("ui.") and (imported(module) & talking)}
+    assert who == {"ui.client"}
 
 
 def test_no_modules_import_one_another_in_a_circle():
@@ -125,12 +140,13 @@ def test_no_function_is_longer_than_60_lines(module: str):
     assert too_long == []
 
 
-def test_only_the_settings_of_the_server_read_its_environment():
-    readers = [
+@pytest.mark.parametrize("package", ["server", "ui"])
+def test_only_the_settings_read_the_environment(package: str):
+    readers = {
         module
         for module in MODULES
-        if module.startswith("server.")
+        if module.startswith(f"{package}.")
         for node in ast.walk(tree(module))
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.getenv", "os.environ.get")
-    ]
-    assert set(readers) <= {"server.settings"}
+    }
+    assert readers <= {f"{package}.settings"}

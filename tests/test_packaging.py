@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from adapters.tasks import HELDOUT
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
@@ -44,6 +46,11 @@ def test_the_plugins_bear_the_names_that_the_server_asks_for():
 def test_every_package_is_built():
     found = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
     assert set(TOOLS["setuptools"]["packages"]) == found == set(TOOLS["mypy"]["packages"])
+
+
+def test_the_held_out_tasks_are_built_with_the_contract():
+    patterns = TOOLS["setuptools"]["package-data"]["adapters"]
+    assert {file for pattern in patterns for file in (ROOT / "adapters").glob(pattern)} == {HELDOUT}
 
 
 def test_recipes_and_emails_are_built_with_the_trainer():

@@ -1,0 +1,157 @@
+"""Settings -> the comparison page, served on one address until Ctrl-C. Console script `ui`.
+
+Gradio is imported only when the page really starts. This file does not know what is on the page; ui/compare.py does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import ConfigError, MailwrightError
+from adapters.settings import is_loopback, silence_telemetry
+from ui.settings import Settings, read
+
+HERE = Path(__file__).parent
+# The page runs its own scripts only and asks no other host for anything, even if text ever turned into markup. Gradio
+# needs the two `unsafe-` words: it evaluates the scripts of its events and puts its styles in place by script.
+CONTENT_POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "object-src 'none'",
+        "frame-ancestors 'none'",
+        "form-action 'none'",
+    ]
+)
+STREAMS = 200
+"""Answers written at once, two for each browser; Gradio's own default is one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 after a clean stop, 2 for what the user can mend."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        run(read(arguments, os.environ))
+    except MailwrightError as exc:
+        if "--debug" in arguments:
+            raise
+        print(f"error: {exc}", file=sys.stderr)
+        if exc.hint:
+            print(f"hint: {exc.hint}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(settings: Settings) -> None:
+    """Serve the page until SIGTERM or Ctrl-C."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    _refuse_taken_port(settings)
+    silence_telemetry()
+    from ui.client import Client
+    from ui.compare import Page
+
+    page = Page(settings, Client(settings)).blocks
+    page.queue(default_concurrency_limit=STREAMS, max_size=2 * STREAMS, api_open=False)
+    page.launch(server_name=settings.host, server_port=settings.port, **_flags(settings))
+    print(f"page     http://{settings.host}:{settings.port}")
+    print(f"server   {settings.server}")
+    print(f"kept     {settings.kept}")
+    print(f"store    {settings.store}", flush=True)
+    stopped.wait()
+    page.close(verbose=False)
+
+
+def _flags(settings: Settings) -> dict[str, Any]:
+    """How Gradio serves: nothing shared, kept in the browser, measured or reported; what it looks like."""
+    return {
+        "quiet": True,
+        "prevent_thread_lock": True,
+        "share": False,
+        "ssr_mode": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "strict_cors": True,
+        "show_error": False,
+        "footer_links": [],
+        "state_session_capacity": STREAMS,
+        "app_kwargs": {"middleware": _middleware(settings)},
+        "theme": _theme(),
+        "css_paths": HERE / "style.css",
+        "js": (HERE / "page.js").read_text(encoding="utf-8"),
+    }
+
+
+def _theme() -> Any:
+    """Gradio's own, with text dark enough to read: its faint greys and its button fall below WCAG's contrast of 4.5."""
+    from gradio import themes
+
+    return themes.Default(primary_hue="indigo", neutral_hue="slate", radius_size="lg").set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )
+
+
+def _middleware(settings: Settings) -> list[Any]:
+    """The policy on every answer; and a page for this machine answers under this machine's names only.
+
+    Otherwise a web site whose name is made to mean 127.0.0.1 could use the page, and the key that it holds.
+    """
+    from starlette.datastructures import MutableHeaders
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    class Policy:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def with_policy(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    headers = MutableHeaders(scope=message)
+                    headers["Content-Security-Policy"] = CONTENT_POLICY
+                    headers["Referrer-Policy"] = "no-referrer"
+                await send(message)
+
+            await self.app(scope, receive, with_policy)
+
+    local = is_loopback(settings.host)
+    names = ["localhost", "127.0.0.1", "[::1]", settings.host] if local else ["*"]
+    return [Middleware(Policy), Middleware(TrustedHostMiddleware, allowed_hosts=names)]
+
+
+def _refuse_taken_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as exc:
+            where = f"{settings.host}:{settings.port}"
+            raise ConfigError(f"cannot listen on {where}: {exc.strerror}", "give another --port") from exc
+
+
+if __name__ == "__main__":
+    sys.exit(main())
