@@ -67,12 +67,10 @@ def take_all(url: str, chromium: str) -> None:
         written(browser, url, *VOICES, DESKTOP).context.close()
         for name, left, right, viewport in COMPARISONS:
             tab = written(browser, url, left, right, viewport)
-            bottom = tab.get_by_role("heading", name="Teach this", exact=True).bounding_box()
-            save(tab, name, viewport["width"], min(bottom["y"], 1500))
+            save(tab, name, viewport["width"], min(top_of(tab, "Teach this"), 1850))
             tab.context.close()
         tab = written(browser, url, "base", "formal", PHONE)
-        bottom = tab.get_by_role("heading", name="Differences", exact=True).bounding_box()
-        save(tab, "phone", PHONE["width"], bottom["y"])
+        save(tab, "phone", PHONE["width"], top_of(tab, "Differences"))
         browser.close()
 
 
@@ -98,10 +96,17 @@ def written(browser: Any, url: str, left: str, right: str, viewport: dict[str, i
     return tab
 
 
+def top_of(tab: Any, heading: str) -> float:
+    """Pixels from the top of the page, however far it is scrolled."""
+    place = tab.get_by_role("heading", name=heading, exact=True)
+    return float(place.evaluate("e => e.getBoundingClientRect().top + window.scrollY"))
+
+
 def save(tab: Any, name: str, width: int, height: float) -> None:
     file = PICTURES / f"{name}.png"
     tab.set_viewport_size({"width": width, "height": int(height)})
-    tab.evaluate("document.querySelector('.answer textarea').scrollTop = 0")
+    tab.evaluate("window.scrollTo(0, 0)")
+    tab.evaluate("document.querySelectorAll('.answer textarea').forEach((box) => (box.scrollTop = 0))")
     tab.screenshot(path=file, scale="css")
     print(f"{file.relative_to(ROOT)}  {file.stat().st_size / 1024:.0f} KB")
 

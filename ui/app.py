@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -57,14 +56,19 @@ def run(settings: Settings) -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    _refuse_taken_port(settings)
     silence_telemetry()
     from ui.client import Client
     from ui.compare import Page
 
     page = Page(settings, Client(settings)).blocks
     page.queue(default_concurrency_limit=STREAMS, max_size=2 * STREAMS, api_open=False)
-    page.launch(server_name=settings.host, server_port=settings.port, **_flags(settings))
+    try:
+        page.launch(server_name=settings.host, server_port=settings.port, **_flags(settings))
+    except OSError as exc:
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigError(
+            f"cannot listen on {where}: it is taken, or no address of here", "give another --port"
+        ) from exc
     print(f"page     http://{settings.host}:{settings.port}")
     print(f"server   {settings.server}")
     print(f"kept     {settings.kept}")
@@ -140,17 +144,6 @@ def _middleware(settings: Settings) -> list[Any]:
     local = is_loopback(settings.host)
     names = ["localhost", "127.0.0.1", "[::1]", settings.host] if local else ["*"]
     return [Middleware(Policy), Middleware(TrustedHostMiddleware, allowed_hosts=names)]
-
-
-def _refuse_taken_port(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as exc:
-            where = f"{settings.host}:{settings.port}"
-            raise ConfigError(f"cannot listen on {where}: {exc.strerror}", "give another --port") from exc
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from ui.teach import Teach
 from ui.words import ONLY_LEFT, ONLY_RIGHT, differences
 
 TITLE = "# Mailwright\nSame task, two models, side by side: see what a voice has learned."
+CONCURRENT = "Times are measured by this page while both sides write at once; one that writes alone is faster."
 FIRST_TASK = "heldout-02"
 OWN = "A task of your own"
 AS_TEXT, AS_FIELDS = "as text", "as fields"
@@ -90,9 +91,14 @@ class Page:
                     label="Start from",
                     info="The shipped tasks: no voice has seen them in training.",
                     scale=3,
+                    min_width=280,
                 )
                 self._form = gr.Radio(
-                    [("Text", AS_TEXT), ("Fields", AS_FIELDS)], value=AS_TEXT, label="Give the task as", scale=2
+                    [("Text", AS_TEXT), ("Fields", AS_FIELDS)],
+                    value=AS_TEXT,
+                    label="Give the task as",
+                    scale=2,
+                    min_width=200,
                 )
             self._task = gr.Textbox(
                 self._tasks[FIRST_TASK].task,
@@ -123,6 +129,7 @@ class Page:
             for side in ("left", "right"):
                 with gr.Column(min_width=320, elem_id=side, elem_classes="side"):
                     self._panes.append(Pane("left" if side == "left" else "right", self._client))
+        gr.Markdown(CONCURRENT, elem_classes="section")
         gr.Markdown("## Differences\nUnderlined: words that only this side has.", elem_classes="section")
         with gr.Row(elem_classes="sides"):
             for pane, mark in zip(self._panes, (ONLY_LEFT, ONLY_RIGHT), strict=True):
@@ -182,9 +189,8 @@ class Page:
             asked = [self._asked, pane.latest, *pane.settings]
             for trigger in (begun.success, carried_on.success, pane.again.click):
                 writing = trigger(pane.write, asked, pane.shown, trigger_mode="multiple", **QUIET)
-                writing.then(self._compared, [left.attempt, right.attempt], self._marks, **QUIET).then(
-                    teach.fill, pane.attempt, [teach.email, teach.attempt], **QUIET
-                )
+                writing.then(teach.fill, pane.attempt, [teach.email, teach.attempt], **QUIET)
+                writing.then(self._compared, [left.attempt, right.attempt], self._marks, **QUIET)
         self._stop.click(self._stopped, [left.latest, right.latest], None, **QUIET)
         for button, render in ((self._markdown, as_markdown), (self._json, as_json)):
             button.click(_exporting(render), state, self._file, **QUIET).success(

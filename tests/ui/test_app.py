@@ -1,23 +1,27 @@
 """The console script: what it says when it starts, and when it cannot."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.serving import ROOT
 from tests.ui.conftest import RunningPage
 from ui.app import main
 
 
-def test_a_port_that_is_taken_is_said_with_what_to_do(capsys: pytest.CaptureFixture[str]):
+def test_a_port_that_is_taken_is_said_with_what_to_do():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(["--port", str(port)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
-    assert "hint: give another --port" in error
+        command = [sys.executable, "-m", "ui.app", "--port", str(port)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
+    assert "hint: give another --port" in done.stderr
 
 
 def test_a_flag_that_does_not_exist_is_an_error_and_no_traceback(capsys: pytest.CaptureFixture[str]):

@@ -29,7 +29,9 @@ def test_a_person_compares_changes_regenerates_and_keeps(server: RunningServer, 
 
         panel = tab.page.locator(".teach").nth(1)
         panel.get_by_role("button").first.click()
-        panel.get_by_label("Right email, as you would have sent it").fill("Dear Ada, thank you for the chairs. Kim")
+        email = panel.get_by_label("Right email, as you would have sent it")
+        expect(email).to_have_value(tab.answer("right").input_value())
+        email.fill("Dear Ada, thank you for the chairs. Kim")
         panel.get_by_role("button", name="Keep", exact=True).click()
         expect(panel.locator(".note textarea")).to_have_value(re.compile("^1 email kept for formal in "))
         (example,) = read_examples([page.kept / "formal.jsonl"])
