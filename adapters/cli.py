@@ -1,6 +1,7 @@
 """The command line of the store: `adapters list | show NAME | promote NAME@N`. Parses, calls, prints; no logic.
 
-This file also holds what all our commands share: how an error is printed. It does not know training or serving.
+This file also holds what our commands share: how an error is printed, a parser whose errors are ours, a port. It does
+not know training or serving.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from adapters.errors import MailwrightError
+from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import store_directory
 from adapters.store import Store, Version
 
@@ -29,14 +30,32 @@ def run(command: Callable[[], None], debug: bool) -> int:
     except MailwrightError as exc:
         if debug:
             raise
-        print(f"error: {exc}", file=sys.stderr)
-        if exc.hint:
-            print(f"hint: {exc.hint}", file=sys.stderr)
+        complain(str(exc), exc.hint)
         return 2
     except KeyboardInterrupt:
         print("stopped; nothing was left half done", file=sys.stderr)
         return 130
     return 0
+
+
+def complain(error: str, hint: str) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ConfigError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, f"{self.prog} --help shows every flag")
+
+
+def port(text: str) -> int:
+    """The `type` of a flag for a port to bind."""
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

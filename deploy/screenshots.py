@@ -10,25 +10,17 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+# The other script of this folder, which is where Python looks first for what a script imports.
+import demo
+from demo import ROOT, STORE, VOICES
+
 PICTURES = ROOT / "ui" / "screenshots"
-SCRIPTS = Path(sys.executable).parent
-STORE = ROOT / ".demo" / "store"
-VOICES = ("formal", "friendly")
-START_SECONDS = 300
 WRITE_MILLISECONDS = 120_000
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -47,13 +39,18 @@ def main() -> int:
         print(f"error: {what}\nhint: {hint}", file=sys.stderr)
         return 2
     PICTURES.mkdir(exist_ok=True)
+    demo.DEMO.mkdir(exist_ok=True)
+    api, page = demo.free_port(8000), demo.free_port(7860)
     with ExitStack() as running:
-        scratch = running.enter_context(tempfile.TemporaryDirectory())
-        api, page = free_port(), free_port()
-        server = ["server", "--store", str(store), "--port", str(api)]
-        running.enter_context(started(server, f"http://127.0.0.1:{api}/health"))
-        ui = ["ui", "--server", f"http://127.0.0.1:{api}/v1", "--port", str(page), "--kept", scratch]
-        running.enter_context(started(ui, f"http://127.0.0.1:{page}"))
+        kept = running.enter_context(tempfile.TemporaryDirectory())
+        try:
+            server = demo.start("server", ["--store", store, "--port", str(api)], f"http://127.0.0.1:{api}/health")
+            running.callback(demo.stop, server)
+            flags = ["--server", f"http://127.0.0.1:{api}/v1", "--port", str(page), "--kept", kept]
+            running.callback(demo.stop, demo.start("ui", flags, f"http://127.0.0.1:{page}"))
+        except demo.StepFailed as exc:
+            print(f"error: {exc}", file=sys.stderr)
+            return 1
         take_all(f"http://127.0.0.1:{page}", chromium)
     return 0
 
@@ -109,40 +106,6 @@ def save(tab: Any, name: str, width: int, height: float) -> None:
     tab.evaluate("document.querySelectorAll('.answer textarea').forEach((box) => (box.scrollTop = 0))")
     tab.screenshot(path=file, scale="css")
     print(f"{file.relative_to(ROOT)}  {file.stat().st_size / 1024:.0f} KB")
-
-
-@contextmanager
-def started(command: list[str], address: str) -> Iterator[None]:
-    """Our console script as a process that answers at `address`; Ctrl-C ends it."""
-    print(f"starting {command[0]}", flush=True)
-    with tempfile.TemporaryFile("w+") as log:
-        program = [str(SCRIPTS / command[0]), *command[1:]]
-        process = subprocess.Popen(program, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + START_SECONDS
-            while not answers(address):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    sys.exit(f"error: {command[0]} did not start:\n{log.read()[-3000:]}")
-                time.sleep(0.3)
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import NoReturn
 import psutil  # type: ignore[import-untyped]
 
 from adapters.base_model import BaseModel, default, find
+from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
 from adapters.store import Store
@@ -55,22 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MailwrightError as exc:
         if "--debug" in arguments:
             raise
-        _complain(str(exc), exc.hint)
+        complain(str(exc), exc.hint)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as exc:  # the top of the program: vLLM raises whatever it likes, and has logged most of it
         if "--debug" in arguments:
             raise
-        _complain(f"vLLM stopped: {exc}", "the log above says more, --debug shows where")
+        complain(f"vLLM stopped: {exc}", "the log above says more, --debug shows where")
         return 1
     return 0
-
-
-def _complain(error: str, hint: str) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
 
 
 def run(settings: Settings) -> None:

@@ -7,16 +7,15 @@ Also refuses, with a sentence each, what would make the server unsafe or wrong. 
 from __future__ import annotations
 
 import argparse
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
 
 from adapters import base_model
+from adapters.cli import Parser, port
 from adapters.errors import ConfigError
-from adapters.settings import store_directory
+from adapters.settings import is_loopback, store_directory
 
 TESTED_VLLM = (0, 32)
 """Major and minor version: the points where the server hooks into vLLM move between minor versions."""
@@ -106,7 +105,7 @@ def installed_vllm() -> str | None:
 
 
 def _refuse_open_door(settings: Settings) -> None:
-    if settings.api_key is None and not _is_loopback(settings.host):
+    if settings.api_key is None and not is_loopback(settings.host):
         raise ConfigError(
             f"--host {settings.host} would let other machines in without a key",
             "set MAILWRIGHT_API_KEY, or keep --host 127.0.0.1",
@@ -130,20 +129,8 @@ def _refuse_environment(environment: Mapping[str, str]) -> None:
             raise ConfigError(f"{name} is set: {why}", f"unset {name}{instead}")
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message, "server --help shows every flag")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="server",
         usage="server [flags] [-- vLLM's own flags]",
         description="Serve one base model and every adapter in the store over the OpenAI API.",
@@ -161,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "--store", metavar="DIR", help="where the adapters are (default: MAILWRIGHT_STORE, else the user's data folder)"
     )
     add("--host", default="127.0.0.1", help="address to bind; any but loopback needs MAILWRIGHT_API_KEY (%(default)s)")
-    add("--port", type=_port, default=8000, help="port to bind (%(default)s)")
+    add("--port", type=port, default=8000, help="port to bind (%(default)s)")
     add("--max-loras", type=_positive, default=4, metavar="N", help="adapters that one batch may mix (%(default)s)")
     add("--max-rank", type=_rank, default=16, metavar="N", help="largest LoRA rank to serve (%(default)s)")
     add("--max-model-len", type=_positive, default=2048, metavar="TOKENS", help="prompt and answer (%(default)s)")
@@ -179,12 +166,6 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)
 
 

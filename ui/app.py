@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import ConfigError, MailwrightError
+from adapters.cli import run
+from adapters.errors import ConfigError
 from adapters.settings import is_loopback, silence_telemetry
 from ui.settings import Settings, read
 
@@ -38,20 +39,11 @@ STREAMS = 200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 after a clean stop, 2 for what the user can mend."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        run(read(arguments, os.environ))
-    except MailwrightError as exc:
-        if "--debug" in arguments:
-            raise
-        print(f"error: {exc}", file=sys.stderr)
-        if exc.hint:
-            print(f"hint: {exc.hint}", file=sys.stderr)
-        return 2
-    return 0
+    given = sys.argv[1:] if arguments is None else arguments
+    return run(lambda: serve(read(given, os.environ)), "--debug" in given)
 
 
-def run(settings: Settings) -> None:
+def serve(settings: Settings) -> None:
     """Serve the page until SIGTERM or Ctrl-C."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

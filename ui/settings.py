@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
+from adapters.cli import Parser, port
 from adapters.errors import ConfigError
 from adapters.settings import is_loopback, kept_directory, store_directory
 
@@ -77,13 +77,8 @@ def _address(text: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, f"{path}/v1", "", ""))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message, "ui --help shows every flag")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ui",
         description="Compare the base model and a voice side by side, in the browser.",
         epilog=EXAMPLES,
@@ -93,15 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--server", metavar="URL", help="(default: MAILWRIGHT_SERVER, else http://127.0.0.1:8000/v1)")
     add("--host", default="127.0.0.1", help="address to bind; any but loopback needs --allow-everyone (%(default)s)")
-    add("--port", type=_port, default=7860, help="port to bind (%(default)s)")
+    add("--port", type=port, default=7860, help="port to bind (%(default)s)")
     add("--kept", metavar="DIR", help="kept emails (default: MAILWRIGHT_KEPT, else the user's data folder)")
     add("--store", metavar="DIR", help="the server's store, named in the training command (default: as the server's)")
     add("--allow-everyone", action="store_true", help="whoever reaches --host may use the page, with its API key")
     add("--debug", action="store_true", help="show tracebacks")
     return parser
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
