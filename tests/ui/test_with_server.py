@@ -8,10 +8,13 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.serving import RunningServer
-from tests.ui.conftest import Open, Tab, running_page
+from tests.ui.conftest import Open, running_page
 from trainer.data import read_examples
 
 pytestmark = [pytest.mark.vllm, pytest.mark.browser]
+
+ENDED = re.compile(r"Finished\.|reached the limit")
+"""A random model seldom ends by itself."""
 
 
 def test_a_person_compares_changes_regenerates_and_keeps(server: RunningServer, open_tab: Open, tmp_path: Path):
@@ -20,8 +23,8 @@ def test_a_person_compares_changes_regenerates_and_keeps(server: RunningServer, 
         assert tab.model("left").input_value() == server.base.name
         tab.choose("right", "formal")
         tab.write("Thank Ada for the 12 chairs. I'm Kim.")
-        ended("left", tab)
-        ended("right", tab)
+        for side in ("left", "right"):
+            expect(tab.part(side, "status")).to_have_text(ENDED)
         expect(tab.part("left", "figures").locator(".text").first).to_have_text(server.base.name)
         expect(tab.part("right", "figures").locator(".text").first).to_have_text("formal@1")
         assert tab.answer("left").input_value() != tab.answer("right").input_value()
@@ -55,11 +58,6 @@ def test_closing_the_tab_ends_the_writing_in_the_engine(server: RunningServer, o
             watcher.page.wait_for_timeout(50)
         assert running(server) == 0
         watcher.page.context.close()
-
-
-def ended(side: str, tab: Tab) -> None:
-    expect(tab.part(side, "status")).not_to_contain_text("Writing")
-    expect(tab.part(side, "status")).not_to_contain_text("Waiting")
 
 
 def running(server: RunningServer) -> float:
