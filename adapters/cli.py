@@ -131,7 +131,7 @@ def _summary(version: Version, store: Store) -> dict[str, Any]:
         "created": manifest.created.isoformat(),
         "base_name": manifest.base_name,
         "rank": manifest.lora.rank,
-        "heldout_loss": manifest.training.heldout_loss,
+        "heldout_loss": manifest.training and manifest.training.heldout_loss,
         "path": str(version.path),
     }
 

@@ -7,12 +7,14 @@ MailwrightError                      500 internal_error
 │   └── RequestTooLarge              413 request_too_large
 ├── BaseModelError(OSError)          500 internal_error       the base model cannot be found, fetched or trusted
 ├── StoreDamaged(OSError)            500 internal_error       a file of the store that is not what it should be
+├── StoreUnwritable(OSError)         500 internal_error       the store's disk is full or read-only; nothing was changed
 ├── KeptDamaged(OSError)             500 internal_error       kept examples that cannot be read or written
 ├── ServerProblem(ConnectionError)   502 bad_gateway          the server cannot be reached, refuses, or answers nonsense
 ├── AdapterNotFound(LookupError)     404 model_not_found
 ├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
 ├── PathNotFound(LookupError)        404 not_found            a path that this server does not have
 ├── Unauthorised(PermissionError)    401 invalid_api_key
+├── Forbidden(PermissionError)       403 insufficient_permissions
 └── Overloaded(RuntimeError)         503 overloaded           carries `retry_after` in seconds
 
 A leaf knows its HTTP status and OpenAI code, and inherits its standard-library kin, so that callers may catch either.
@@ -80,6 +82,10 @@ class StoreDamaged(MailwrightError, OSError):
     pass
 
 
+class StoreUnwritable(MailwrightError, OSError):
+    pass
+
+
 class KeptDamaged(MailwrightError, OSError):
     pass
 
@@ -99,11 +105,13 @@ class AdapterUnusable(MailwrightError, ValueError):
 
     status, code, type = 422, "adapter_unusable", "invalid_request_error"
 
-    def __init__(self, adapter: str, reasons: Sequence[str]) -> None:
-        super().__init__(
-            f"adapter {adapter!r} cannot be used: {'; '.join(reasons)}",
-            "train it again on this base model, or promote another version",
-        )
+    def __init__(
+        self,
+        adapter: str,
+        reasons: Sequence[str],
+        hint: str = "train it again on this base model, or promote another version",
+    ) -> None:
+        super().__init__(f"adapter {adapter!r} cannot be used: {'; '.join(reasons)}", hint)
         self.reasons = list(reasons)
 
 
@@ -113,6 +121,10 @@ class PathNotFound(MailwrightError, LookupError):
 
 class Unauthorised(MailwrightError, PermissionError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
+
+
+class Forbidden(MailwrightError, PermissionError):
+    status, code, type = 403, "insufficient_permissions", "invalid_request_error"
 
 
 class Overloaded(MailwrightError, RuntimeError):

@@ -63,7 +63,17 @@ class Training(Frozen):
     versions: dict[str, str]
 
 
+class Evaluation(Frozen):
+    """Whether a version is good enough to be promoted, by the held-out evaluation before its publish."""
+
+    passed: bool
+    reasons: list[str] = []
+    """Why it did not pass."""
+
+
 class Manifest(Frozen):
+    """`data_sha256` and `training` are missing of an adapter that was imported: nobody here saw its training."""
+
     name: Annotated[str, AfterValidator(check_name)]
     version: PositiveInt
     created: datetime
@@ -73,10 +83,11 @@ class Manifest(Frozen):
     base_fingerprint: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     adapter_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     lora: Lora
-    data_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    data_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     data_licence: str
     recipe: dict[str, Any]
-    training: Training
+    training: Training | None = None
+    evaluation: Evaluation | None = None
 
     @property
     def base(self) -> str:

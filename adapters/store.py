@@ -1,37 +1,57 @@
-"""Publish, resolve and promote adapters: immutable directories and one atomic pointer a name.
+"""Publish, resolve and point at adapters: immutable directories, and for each name one file that is replaced whole.
 
     STORE/formal/3-0123456789ab/    adapter_config.json, adapter_model.safetensors, manifest.json; never changed again
-    STORE/formal/promoted           "3": the version that the bare name means
-    STORE/formal/.lock              held while a version number is given out or the pointer moves
+    STORE/formal/pointers.json      what the names mean: promoted, labelled, retired (adapters/pointers.py)
+    STORE/formal/.lock              held while a version number is given out, a pointer moves or a version is removed
+    STORE/formal/.incoming-*        a publish that is under way, locked, or was cut off: adapters/collect.py
+    STORE/.leases/                  what servers may have loaded (adapters/leases.py)
 
 The directory's name carries the weights' digest because vLLM's prefix cache is keyed by (name, path). A crash at any
-point leaves the old state or the new one, and at worst a directory `.incoming-*` that nothing reads. This file does
-not know whether vLLM could serve what it keeps; adapters/validate.py says so before a publish.
+point leaves the old state or the new one, and at worst leftovers that nothing reads. This file does not know whether
+vLLM could serve what it keeps; adapters/validate.py says so before a publish.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
+from pydantic import ValidationError
+
+from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged, StoreUnwritable
+from adapters.leases import Lease
 from adapters.manifest import NAME, Manifest, check_name
+from adapters.pointers import Pointers
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
+POINTERS = "pointers.json"
+INCOMING = ".incoming-"
+NEW_POINTERS = ".pointers-"
 VERSION_DIRECTORY = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{12})")
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+FULL, READ_ONLY = "make room there", "check its permissions and how it is mounted, or give another --store"
+UNWRITABLE = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: READ_ONLY,
+    errno.EACCES: READ_ONLY,
+    errno.EPERM: READ_ONLY,
+}
+"""What to do where the operating system refuses to write."""
 
 
 @dataclass(frozen=True)
@@ -61,57 +81,69 @@ class Store:
         return sorted(e.name for e in os.scandir(self.directory) if NAME.fullmatch(e.name) and e.is_dir())
 
     def versions(self, name: str) -> list[Version]:
-        """Every version of `name`, oldest first; empty if there is none."""
+        """Every version of `name` that lies in the store, retired ones too, oldest first; empty if there is none."""
         home = self.directory / name
         if not NAME.fullmatch(name) or not home.is_dir():
             return []
         found = [(VERSION_DIRECTORY.fullmatch(e.name), e.path) for e in os.scandir(home)]
         return sorted((Version(name, int(m[1]), Path(p)) for m, p in found if m), key=lambda version: version.number)
 
-    def promoted(self, name: str) -> Version | None:
-        """The version that the bare `name` means; None if none is promoted or the name has no versions."""
-        pointer = self.directory / name / "promoted"
-        try:
-            number = int(pointer.read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError as exc:
-            raise StoreDamaged(f"{pointer} holds no version number", f"`adapters promote {name}@N` mends it") from exc
-        return next((v for v in self.versions(name) if v.number == number), None)
-
-    def resolve(self, reference: str) -> Version:
-        """The version that `formal` (the promoted one) or `formal@3` means right now.
+    def pointers(self, name: str) -> Pointers:
+        """What the names of `name` mean right now; nothing if there is no such adapter.
 
         Raises:
-            AdapterNotFound: with the nearest names there are.
+            StoreDamaged: its file is not what this program wrote.
         """
-        name, at, number = reference.partition("@")
-        if NAME.fullmatch(name):
-            if not at:
-                version = self.promoted(name)
-            else:
-                version = next((v for v in self.versions(name) if str(v.number) == number), None)
-            if version:
-                return version
-        raise AdapterNotFound(f"the model {reference[:80]!r} does not exist", self._nearest(name, number))
+        file = self.directory / name / POINTERS
+        try:
+            return Pointers.model_validate_json(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return Pointers()
+        except ValidationError as exc:
+            mend = f"`adapters promote {name}@N` writes it anew, without its labels and what was retired"
+            raise StoreDamaged(f"{file} is damaged", mend) from exc
+
+    def promoted(self, name: str) -> Version | None:
+        """The version that the bare `name` means, a canary apart; None if none is promoted or it is gone."""
+        number = self.pointers(name).promoted if NAME.fullmatch(name) else None
+        return self._version(name, number)
+
+    def resolve(self, reference: str) -> Version:
+        """The version that `formal` (the promoted one), `formal@3` or `formal@candidate` (a label) means right now.
+
+        Raises:
+            AdapterNotFound: there is none, or it is retired; with the nearest names there are.
+        """
+        return self._look_up(reference, None)[0]
+
+    def route(self, reference: str, key: bytes) -> tuple[Version, bool]:
+        """The version that answers a request for `reference`, and whether it does so as a canary.
+
+        `key` says whose request it is: a canary takes its share of the keys.
+
+        Raises:
+            AdapterNotFound: like `resolve`.
+        """
+        return self._look_up(reference, key)
 
     def publish(self, name: str, files: Path, facts: dict[str, Any]) -> Version:
         """Make `files` (a directory with weights and config) the next version of `name`.
 
-        `facts` are the fields of the manifest except name, version, created and adapter_sha256. The first version of
-        a name promotes itself. Two processes that publish one name at once get two versions.
+        `facts` are the fields of the manifest except name, version, created and adapter_sha256. The version promotes
+        itself if nothing of that name is promoted. Two processes that publish one name at once get two versions.
+
+        Raises:
+            StoreUnwritable: no space, or no permission; nothing has changed.
         """
         home = self.directory / check_name(name)
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".incoming-") as scratch:
-            incoming = Path(scratch) / "version"
-            incoming.mkdir()
+        with self._incoming(name) as incoming:
             for part in (CONFIG, WEIGHTS):
                 shutil.copyfile(files / part, incoming / part)
                 _sync(incoming / part)
             digest = content_digest(incoming)
-            with self._locked(name):
-                number = max([v.number for v in self.versions(name)], default=0) + 1
+            with self.locked(name):
+                pointers = self.pointers(name)
+                number = max([*(v.number for v in self.versions(name)), *pointers.retired], default=0) + 1
                 manifest = Manifest(
                     name=name, version=number, created=datetime.now(UTC), adapter_sha256=digest, **facts
                 )
@@ -121,43 +153,176 @@ class Store:
                 version = Version(name, number, home / f"{number}-{digest[:12]}")
                 incoming.rename(version.path)
                 _sync(home)
-                if not (home / "promoted").exists():
-                    self._point(version)
+                if pointers.promoted is None:
+                    self._replace_pointers(name, pointers.with_promoted(number))
         return version
 
-    def promote(self, reference: str) -> Version:
-        """Make the bare name mean `reference`, which must give a version (`formal@3`), from the next request on."""
+    def promote(self, reference: str, percent: int | None = None) -> Version:
+        """Make the bare name mean `reference`, which must give a version or a label, from the next request on.
+
+        With `percent` only for that share of the requests: a canary, which the next promote or rollback ends.
+        """
         if "@" not in reference:
             raise ConfigError(f"{reference!r} gives no version", f"give one, for example {reference}@1")
-        version = self.resolve(reference)
-        with self._locked(version.name):
-            self._point(version)
-        return version
+        if percent is not None:
+            return self._point(reference, lambda pointers, number: pointers.with_canary(number, percent))
+        return self._point(reference, Pointers.with_promoted, mend=True)
 
-    def _point(self, version: Version) -> None:
-        home = self.directory / version.name
-        with tempfile.NamedTemporaryFile("w", dir=home, prefix=".promoted-", delete=False) as new:
-            new.write(f"{version.number}\n")
-            new.flush()
-            os.fsync(new.fileno())
-        os.replace(new.name, home / "promoted")
-        _sync(home)
+    def roll_back(self, name: str) -> Version:
+        """End the canary if there is one, else promote what was promoted before; the version that `name` means then."""
+        self._change(name, Pointers.rolled_back)
+        return self.resolve(name)
+
+    def label(self, reference: str, label: str) -> Version:
+        """Make `name@label` mean the version of `reference`, also if it meant another one."""
+        return self._point(reference, lambda pointers, number: pointers.with_label(label, number))
+
+    def remove_label(self, name: str, label: str) -> None:
+        self._change(name, lambda pointers: pointers.without_label(label))
+
+    def pin(self, reference: str) -> Version:
+        """Have every server of this store keep the version of `reference` loaded."""
+        return self._point(reference, Pointers.with_pin)
+
+    def unpin(self, reference: str) -> Version:
+        return self._point(reference, Pointers.without_pin)
+
+    def retire(self, reference: str) -> list[Version]:
+        """Make `formal@3`, or every version of `formal`, answer no more requests; `adapters gc` may remove it then."""
+        name, at, _ = reference.partition("@")
+        if at:
+            return [self._point(reference, Pointers.with_retired)]
+        retired = [version for version in self.versions(name) if version.number not in self.pointers(name).retired]
+        if not retired:
+            raise self._not_found(reference)
+        self._change(name, lambda pointers: pointers.all_retired([version.number for version in self.versions(name)]))
+        return retired
+
+    def bring_back(self, reference: str) -> list[Version]:
+        """Undo `retire`, as long as gc has removed nothing; promoted it is not."""
+        name, at, number = reference.partition("@")
+        retired = self.pointers(name).retired if NAME.fullmatch(name) else ()
+        back = [v for v in self.versions(name) if v.number in retired and (not at or str(v.number) == number)]
+        if not back:
+            raise ConfigError(f"the store keeps no retired {reference[:80]!r}", "what gc removed is gone for good")
+        self._change(name, lambda pointers: pointers.brought_back([version.number for version in back]))
+        return back
+
+    def hold(self, version: Version, lease: Lease) -> None:
+        """Claim `version` for the server of `lease`: no gc removes its files from now on.
+
+        Raises:
+            AdapterNotFound: they are gone already.
+        """
+        with self.locked(version.name):
+            if not version.path.is_dir():
+                raise self._not_found(version.id)
+            lease.hold(version.id)
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with (self.directory / name / ".lock").open("w") as lock:
+    def locked(self, name: str) -> Iterator[None]:
+        """No other process changes what there is of `name` meanwhile."""
+        with _explained(self.directory), (self.directory / name / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _nearest(self, name: str, number: str) -> str:
-        versions = self.versions(name)
-        if versions:
-            asked = f"it has the versions {', '.join(v.id for v in versions)}"
-            return asked if number else f"{name} has no promoted version; {asked}"
+    def _look_up(self, reference: str, key: bytes | None) -> tuple[Version, bool]:
+        name, at, selector = reference.partition("@")
+        if not NAME.fullmatch(name):
+            raise self._not_found(reference)
+        pointers = self.pointers(name)
+        if not at:
+            number = pointers.promoted if key is None else pointers.meaning(name, key)
+        elif NUMBER.fullmatch(selector):
+            number = int(selector)
+        else:
+            number = pointers.labels.get(selector)
+        version = self._version(name, number)
+        if version is None or number in pointers.retired:
+            raise self._not_found(reference)
+        return version, not at and number != pointers.promoted
+
+    def _version(self, name: str, number: int | None) -> Version | None:
+        return next((version for version in self.versions(name) if version.number == number), None)
+
+    def _point(self, reference: str, change: Callable[[Pointers, int], Pointers], mend: bool = False) -> Version:
+        """Change the pointers with the version of `reference`; `mend`: also if their file is damaged."""
+        name = reference.partition("@")[0]
+        if not self.versions(name):
+            raise self._not_found(reference)
+        with self.locked(name):
+            try:
+                pointers = self.pointers(name)
+                version = self.resolve(reference)
+            except StoreDamaged:
+                found = (
+                    self._version(name, int(number))
+                    if NUMBER.fullmatch(number := reference.partition("@")[2])
+                    else None
+                )
+                if not mend or not found:
+                    raise
+                pointers, version = Pointers(), found
+            self._replace_pointers(name, change(pointers, version.number))
+        return version
+
+    def _change(self, name: str, change: Callable[[Pointers], Pointers]) -> None:
+        if not self.versions(name):
+            raise self._not_found(name)
+        with self.locked(name):
+            self._replace_pointers(name, change(self.pointers(name)))
+
+    def _replace_pointers(self, name: str, pointers: Pointers) -> None:
+        """To be called under the lock of `name`."""
+        home = self.directory / name
+        new = home / f"{NEW_POINTERS}{os.getpid()}"
+        try:
+            new.write_text(pointers.model_dump_json() + "\n")
+            _sync(new)
+            os.replace(new, home / POINTERS)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+        _sync(home)
+
+    @contextmanager
+    def _incoming(self, name: str) -> Iterator[Path]:
+        """A new directory in the home of `name`, locked as long as this process uses it."""
+        home = self.directory / name
+        with _explained(self.directory):
+            home.mkdir(parents=True, exist_ok=True)
+            _sync(self.directory)
+            with self.locked(name):
+                scratch = tempfile.mkdtemp(dir=home, prefix=INCOMING)
+                descriptor = os.open(scratch, os.O_RDONLY)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                incoming = Path(scratch, "version")
+                incoming.mkdir()
+                yield incoming
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+                os.close(descriptor)
+
+    def _not_found(self, reference: str) -> AdapterNotFound:
+        name, _, selector = reference.partition("@")
+        return AdapterNotFound(f"the model {reference[:80]!r} does not exist", self._nearest(name, selector))
+
+    def _nearest(self, name: str, selector: str) -> str:
+        """What could have been meant, for `name@selector` that was not found."""
+        pointers = self.pointers(name) if NAME.fullmatch(name) else Pointers()
+        there = [version.id for version in self.versions(name) if version.number not in pointers.retired]
+        if selector in map(str, pointers.retired):
+            return f"{name}@{selector} is retired"
+        if there:
+            asked = f"it has the versions {', '.join(there)}"
+            return asked if selector else f"{name} has no promoted version; {asked}"
         names = self.names()
         near = difflib.get_close_matches(name, names, n=3)
-        if near:
+        if near and name not in names:
             return f"did you mean {' or '.join(near)}?"
+        if name in names:
+            return f"{name} is retired"
         return f"there are {', '.join(names[:10])}" if names else "the store has no adapters yet"
 
 
@@ -168,6 +333,19 @@ def content_digest(directory: Path) -> str:
         digest.update(f"{part}\0".encode())
         digest.update((directory / part).read_bytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """What the operating system refuses to write, as our error."""
+    try:
+        yield
+    except OSError as exc:
+        if isinstance(exc, StoreDamaged) or exc.errno not in UNWRITABLE:
+            raise
+        raise StoreUnwritable(
+            f"the store {directory} cannot be written: {exc.strerror}", UNWRITABLE[exc.errno]
+        ) from exc
 
 
 def _sync(path: Path) -> None:

@@ -101,7 +101,7 @@ def teach(voice: str, base: str) -> None:
     for file in (data, *sorted((ROOT / "trainer/recipes").glob("*.yaml")), *pieces):
         made_from.update(file.read_bytes())
     stamp = DEMO / f"{voice}.taught"
-    if stamp.is_file() and stamp.read_text() == made_from.hexdigest() and (STORE / voice / "promoted").is_file():
+    if stamp.is_file() and stamp.read_text() == made_from.hexdigest() and (STORE / voice / "pointers.json").is_file():
         say(f"voice {voice}: taught before, reused")
         return
     say(f"voice {voice}: teaching it")

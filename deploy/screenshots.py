@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--store", metavar="DIR", type=Path, default=STORE, help="(default: .demo/store)")
     store = parser.parse_args().store.absolute()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    missing = [voice for voice in VOICES if not (store / voice / "promoted").is_file()]
+    missing = [voice for voice in VOICES if not (store / voice / "pointers.json").is_file()]
     if missing or not chromium:
         what = f"{store} has no voice {' or '.join(missing)}" if missing else "there is no chromium"
         hint = "`make demo` teaches both, or give --store DIR" if missing else "install Debian's chromium"

@@ -16,7 +16,7 @@ from typing import Any
 from adapters import base_model
 from adapters.cli import run
 from adapters.errors import ConfigError
-from adapters.manifest import check_name
+from adapters.manifest import Manifest, check_name
 from adapters.settings import store_directory
 from adapters.store import Store
 from adapters.tasks import HELDOUT
@@ -151,7 +151,8 @@ def _sft(args: argparse.Namespace) -> None:
         print(json.dumps({"id": version.id, "path": str(version.path)} | manifest.model_dump(mode="json"), indent=2))
         return
     promoted = store.promoted(version.name)
-    print(f"published {version.id} in {version.path}, trained in {manifest.training.seconds:.0f} s")
+    seconds = f", trained in {manifest.training.seconds:.0f} s" if manifest.training else ""
+    print(f"published {version.id} in {version.path}{seconds}")
     if promoted == version:
         print(f"{version.name} means {version.id}")
     elif promoted:
@@ -192,10 +193,16 @@ def _evaluate(args: argparse.Namespace) -> None:
         return
     for line in _table(rows):
         print(line)
-    training, recipe = manifest.training, manifest.recipe.get("recipe", "unnamed")
-    print(
-        f"{len(tasks)} tasks, base model {base.name}, greedy; {version.id}: recipe {recipe}, "
-        f"{training.examples} emails, {training.practice_examples} varied or generated, {training.epochs} epochs, "
+    print(f"{len(tasks)} tasks, base model {base.name}, greedy; {version.id}: {_how(manifest)}")
+
+
+def _how(manifest: Manifest) -> str:
+    training = manifest.training
+    if not training:
+        return "imported"
+    return (
+        f"recipe {manifest.recipe.get('recipe', 'unnamed')}, {training.examples} emails, "
+        f"{training.practice_examples} varied or generated, {training.epochs} epochs, "
         f"{training.seconds / 60:.1f} minutes"
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapters import store as store_module
 from adapters.errors import AdapterNotFound, ConfigError
-from adapters.store import CONFIG, WEIGHTS, Store, content_digest
+from adapters.store import CONFIG, POINTERS, WEIGHTS, Store, content_digest
 from tests import tiny
 
 FACTS = tiny.facts("tiny-llama", f"sha256:{'a' * 64}")
@@ -127,7 +127,7 @@ def test_an_unknown_version_is_answered_with_the_versions_there_are(store: Store
 
 
 def test_a_name_without_a_promoted_version_is_not_found_but_its_versions_are(store: Store):
-    (store.directory / "formal" / "promoted").unlink()
+    (store.directory / "formal" / POINTERS).unlink()
     with pytest.raises(AdapterNotFound, match="formal"):
         store.resolve("formal")
     assert store.resolve("formal@2").number == 2

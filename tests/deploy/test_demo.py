@@ -115,7 +115,7 @@ class Scripts:
         if words[0] == self.failing:
             return subprocess.CompletedProcess(command, 2, "", "error: no")
         (self.demo.STORE / "formal").mkdir(parents=True, exist_ok=True)
-        (self.demo.STORE / "formal" / "promoted").write_text("1\n")
+        (self.demo.STORE / "formal" / "pointers.json").write_text('{"promoted": 1}')
         version = {"id": "formal@1", "training": {"seconds": 1.0}}
         return subprocess.CompletedProcess(command, 0, json.dumps(version), "")
 
@@ -132,7 +132,7 @@ def test_a_voice_is_taught_promoted_and_reused_the_next_time(demo: ModuleType, m
 def test_a_voice_is_taught_again_when_its_store_is_gone(demo: ModuleType, monkeypatch: Patch):
     scripts = Scripts(demo, monkeypatch)
     demo.teach("formal", "tiny")
-    (demo.STORE / "formal" / "promoted").unlink()
+    (demo.STORE / "formal" / "pointers.json").unlink()
     demo.teach("formal", "tiny")
     assert len(scripts.runs) == 4
 
