@@ -16,10 +16,11 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from adapters.disk import is_locked, locked
 
 HEARTBEAT_SECONDS = 5.0
 WATCH_SECONDS = 30.0
@@ -40,94 +41,112 @@ class Lease:
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.path = directory / LEASES / name
         self._beats = 0
-        with _locked(directory):
-            self.path.mkdir()
-            self._heartbeat = os.open(self.path / HEARTBEAT, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._heartbeat, fcntl.LOCK_EX)
-            self.beat()
+        self._held: set[str] = set()
+        self._heartbeat = self._begin()
 
     def beat(self) -> None:
         """To be called every HEARTBEAT_SECONDS."""
-        self._beats += 1
-        os.pwrite(self._heartbeat, f"{boot_id()} {self._beats:020}\n".encode(), 0)
+        self._renew_if_lost()
+        os.pwrite(self._heartbeat, self._sign_of_life(), 0)
 
     def hold(self, version_id: str) -> None:
-        """Claim a version. To be called under the store's lock of its name, see Store.held."""
+        """Claim a version. To be called under the store's lock of its name, see Store.hold."""
+        self._renew_if_lost()
         (self.path / version_id).touch()
+        self._held.add(version_id)
 
     def release(self, version_id: str) -> None:
+        self._held.discard(version_id)
         (self.path / version_id).unlink(missing_ok=True)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._heartbeat)
+        self._heartbeat = -1
+
+    def _begin(self) -> int:
+        """Make the directory; the descriptor of the locked heartbeat."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.parent):
+            self.path.mkdir(exist_ok=True)
+            heartbeat = os.open(self.path / HEARTBEAT, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(heartbeat, fcntl.LOCK_EX)
+                os.pwrite(heartbeat, self._sign_of_life(), 0)
+                for version_id in self._held:
+                    (self.path / version_id).touch()
+            except OSError:
+                os.close(heartbeat)
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise
+        return heartbeat
+
+    def _renew_if_lost(self) -> None:
+        """Another machine takes this one for dead when it has slept, and removes the lease."""
+        if os.fstat(self._heartbeat).st_nlink == 0:
+            lost, self._heartbeat = self._heartbeat, self._begin()
+            os.close(lost)
+
+    def _sign_of_life(self) -> bytes:
+        self._beats += 1
+        return f"{boot_id()} {self._beats:020}\n".encode()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A lease as others see it; `versions` are the ids that it holds."""
+    """A lease as others see it; `beat` is what its heartbeat was."""
 
     path: Path
-    versions: frozenset[str]
     living: bool
+    beat: bytes
+
+    @property
+    def ended(self) -> bool:
+        """Dead, and not waking up meanwhile."""
+        return not self.living and _read(self.path) == self.beat
 
 
 def claims(directory: Path, watch_seconds: float = WATCH_SECONDS) -> list[Claim]:
     """Every lease of the store in `directory`. Takes `watch_seconds` if one of another machine may be dead."""
     if not (directory / LEASES).is_dir():
         return []
-    with _locked(directory):
+    with locked(directory / LEASES, reading=True):
         found = sorted(path for path in (directory / LEASES).iterdir() if path.is_dir())
-        doubtful = {path: beat for path in found if (beat := _silent_beat(path)) is not None}
+        silent = {path: beat for path in found if (beat := _silent_beat(path)) is not None}
     deadline = time.monotonic() + watch_seconds
-    dead = {path for path, beat in doubtful.items() if beat.startswith(boot_id().encode()) or not beat}
-    watched = set(doubtful) - dead
+    dead = {path for path, beat in silent.items() if beat.startswith(boot_id().encode())}
+    watched = set(silent) - dead
     while watched and time.monotonic() < deadline:
         time.sleep(min(0.2, watch_seconds))
-        watched = {path for path in watched if _read(path) == doubtful[path]}
-    return [Claim(path, frozenset(_versions(path)), path not in dead | watched) for path in found]
+        watched = {path for path in watched if _read(path) == silent[path]}
+    return [Claim(path, path not in dead | watched, silent.get(path, b"")) for path in found]
+
+
+def holders(directory: Path, dead: Iterable[Claim]) -> dict[str, list[str]]:
+    """The names of the leases that hold a version, by its id, as they are now; the `dead` do not count.
+
+    Under the store's lock of a name this is the whole truth about its versions.
+    """
+    ended = {claim.path for claim in dead if claim.ended}
+    found: dict[str, list[str]] = {}
+    if (directory / LEASES).is_dir():
+        for path in sorted((directory / LEASES).iterdir()):
+            for version_id in _versions(path) if path not in ended else []:
+                found.setdefault(version_id, []).append(path.name)
+    return found
 
 
 def remove_dead(directory: Path, dead: Iterable[Claim]) -> None:
     """Remove what is left of servers that have ended; `dead` as `claims` found them."""
     if (directory / LEASES).is_dir():
-        with _locked(directory):
-            for claim in dead:
+        with locked(directory / LEASES):
+            for claim in filter(lambda claim: claim.ended, dead):
                 shutil.rmtree(claim.path, ignore_errors=True)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Nobody sees a lease that is not locked yet."""
-    (directory / LEASES).mkdir(parents=True, exist_ok=True)
-    with (directory / LEASES / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _silent_beat(path: Path) -> bytes | None:
     """The heartbeat's content if nobody is seen to hold its lock, else None."""
-    with _opened(path / HEARTBEAT) as descriptor:
-        if descriptor is None:
-            return b""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
-        return _read(path)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[int | None]:
-    try:
-        descriptor = os.open(file, os.O_RDONLY)
-    except FileNotFoundError:
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    return None if is_locked(path / HEARTBEAT) else _read(path)
 
 
 def _read(path: Path) -> bytes:
@@ -140,7 +159,7 @@ def _read(path: Path) -> bytes:
 def _versions(path: Path) -> list[str]:
     try:
         return [name for name in os.listdir(path) if name != HEARTBEAT]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

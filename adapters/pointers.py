@@ -64,6 +64,9 @@ class Pointers(Frozen):
         history = (*self.history, *before)[-MAX_HISTORY:]
         return self._with(promoted=number, history=history, canary=None)
 
+    def without_promoted(self) -> Pointers:
+        return self._with(promoted=None)
+
     def with_canary(self, number: int, percent: int) -> Pointers:
         if self.promoted is None:
             raise ConfigError("nothing is promoted that a canary could be compared with", "promote a version first")
@@ -82,6 +85,8 @@ class Pointers(Frozen):
         if self.canary:
             return self._with(canary=None)
         usable = [number for number in self.history if number not in self.retired]
+        while usable and usable[-1] == self.promoted:
+            usable.pop()
         if not usable:
             raise ConfigError("no version was promoted before this one", "give the version: adapters promote NAME@N")
         return self._with(promoted=usable[-1], history=tuple(usable[:-1]))

@@ -4,6 +4,7 @@
     STORE/formal/pointers.json      what the names mean: promoted, labelled, retired (adapters/pointers.py)
     STORE/formal/.lock              held while a version number is given out, a pointer moves or a version is removed
     STORE/formal/.incoming-*        a publish that is under way, locked, or was cut off: adapters/collect.py
+    STORE/formal/.removing-*        what adapters/collect.py is deleting, or was when it was cut off
     STORE/.leases/                  what servers may have loaded (adapters/leases.py)
 
 The directory's name carries the weights' digest because vLLM's prefix cache is keyed by (name, path). A crash at any
@@ -14,23 +15,23 @@ vLLM could serve what it keeps; adapters/validate.py says so before a publish.
 from __future__ import annotations
 
 import difflib
-import errno
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged, StoreUnwritable
+from adapters.disk import explained, locked, sync
+from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.leases import Lease
 from adapters.manifest import NAME, Manifest, check_name
 from adapters.pointers import Pointers
@@ -43,15 +44,6 @@ INCOMING = ".incoming-"
 NEW_POINTERS = ".pointers-"
 VERSION_DIRECTORY = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{12})")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-FULL, READ_ONLY = "make room there", "check its permissions and how it is mounted, or give another --store"
-UNWRITABLE = {
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: FULL,
-    errno.EROFS: READ_ONLY,
-    errno.EACCES: READ_ONLY,
-    errno.EPERM: READ_ONLY,
-}
-"""What to do where the operating system refuses to write."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,14 @@ class Version:
         return f"{self.name}@{self.number}"
 
     def manifest(self) -> Manifest:
-        return Manifest.model_validate_json((self.path / MANIFEST).read_bytes())
+        """Raises:
+        StoreDamaged: it is missing, or not what this program wrote.
+        """
+        file = self.path / MANIFEST
+        try:
+            return Manifest.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as exc:
+            raise StoreDamaged(f"{file} is missing or damaged", "`adapters verify` says more") from exc
 
 
 class Store:
@@ -76,6 +75,7 @@ class Store:
         self.directory = directory.absolute()
 
     def names(self) -> list[str]:
+        """Every name that was published under, also if all its versions are retired or gone."""
         if not self.directory.is_dir():
             return []
         return sorted(e.name for e in os.scandir(self.directory) if NAME.fullmatch(e.name) and e.is_dir())
@@ -99,7 +99,7 @@ class Store:
             return Pointers.model_validate_json(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return Pointers()
-        except ValidationError as exc:
+        except (ValidationError, IsADirectoryError) as exc:
             mend = f"`adapters promote {name}@N` writes it anew, without its labels and what was retired"
             raise StoreDamaged(f"{file} is damaged", mend) from exc
 
@@ -139,22 +139,23 @@ class Store:
         with self._incoming(name) as incoming:
             for part in (CONFIG, WEIGHTS):
                 shutil.copyfile(files / part, incoming / part)
-                _sync(incoming / part)
+                sync(incoming / part)
             digest = content_digest(incoming)
             with self.locked(name):
-                pointers = self.pointers(name)
+                pointers = self._settled(name)
                 number = max([*(v.number for v in self.versions(name)), *pointers.retired], default=0) + 1
                 manifest = Manifest(
                     name=name, version=number, created=datetime.now(UTC), adapter_sha256=digest, **facts
                 )
                 (incoming / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-                _sync(incoming / MANIFEST)
-                _sync(incoming)
+                sync(incoming / MANIFEST)
+                sync(incoming)
                 version = Version(name, number, home / f"{number}-{digest[:12]}")
-                incoming.rename(version.path)
-                _sync(home)
                 if pointers.promoted is None:
+                    # A promoted version that is not there counts as none: the rename makes it published and promoted.
                     self._replace_pointers(name, pointers.with_promoted(number))
+                incoming.rename(version.path)
+                sync(home)
         return version
 
     def promote(self, reference: str, percent: int | None = None) -> Version:
@@ -170,15 +171,21 @@ class Store:
 
     def roll_back(self, name: str) -> Version:
         """End the canary if there is one, else promote what was promoted before; the version that `name` means then."""
-        self._change(name, Pointers.rolled_back)
-        return self.resolve(name)
+        with self._changing(name):
+            pointers = self._settled(name).rolled_back()
+            version = self._version(name, pointers.promoted)
+            if version is None:
+                raise StoreDamaged(f"what was promoted of {name} before is not there", "adapters promote NAME@N")
+            self._replace_pointers(name, pointers)
+        return version
 
     def label(self, reference: str, label: str) -> Version:
         """Make `name@label` mean the version of `reference`, also if it meant another one."""
         return self._point(reference, lambda pointers, number: pointers.with_label(label, number))
 
     def remove_label(self, name: str, label: str) -> None:
-        self._change(name, lambda pointers: pointers.without_label(label))
+        with self._changing(name):
+            self._replace_pointers(name, self._settled(name).without_label(label))
 
     def pin(self, reference: str) -> Version:
         """Have every server of this store keep the version of `reference` loaded."""
@@ -192,21 +199,33 @@ class Store:
         name, at, _ = reference.partition("@")
         if at:
             return [self._point(reference, Pointers.with_retired)]
-        retired = [version for version in self.versions(name) if version.number not in self.pointers(name).retired]
-        if not retired:
-            raise self._not_found(reference)
-        self._change(name, lambda pointers: pointers.all_retired([version.number for version in self.versions(name)]))
+        with self._changing(name):
+            pointers = self._settled(name)
+            there = self.versions(name)
+            retired = [version for version in there if version.number not in pointers.retired]
+            if not retired:
+                raise self._not_found(reference)
+            self._replace_pointers(name, pointers.all_retired([version.number for version in there]))
         return retired
 
     def bring_back(self, reference: str) -> list[Version]:
         """Undo `retire`, as long as gc has removed nothing; promoted it is not."""
         name, at, number = reference.partition("@")
-        retired = self.pointers(name).retired if NAME.fullmatch(name) else ()
-        back = [v for v in self.versions(name) if v.number in retired and (not at or str(v.number) == number)]
-        if not back:
-            raise ConfigError(f"the store keeps no retired {reference[:80]!r}", "what gc removed is gone for good")
-        self._change(name, lambda pointers: pointers.brought_back([version.number for version in back]))
+        with self._changing(name):
+            pointers = self._settled(name)
+            there = [version for version in self.versions(name) if version.number in pointers.retired]
+            back = [version for version in there if not at or str(version.number) == number]
+            if not back:
+                raise ConfigError(f"the store keeps no retired {reference[:80]!r}", "what gc removed is gone for good")
+            self._replace_pointers(name, pointers.brought_back([version.number for version in back]))
         return back
+
+    def settle(self, name: str) -> None:
+        """Take back a promotion whose version never came, because its publish was cut off."""
+        with self.locked(name):
+            settled = self._settled(name)
+            if settled != self.pointers(name):
+                self._replace_pointers(name, settled)
 
     def hold(self, version: Version, lease: Lease) -> None:
         """Claim `version` for the server of `lease`: no gc removes its files from now on.
@@ -214,16 +233,29 @@ class Store:
         Raises:
             AdapterNotFound: they are gone already.
         """
+        if not version.path.is_dir():
+            raise self._not_found(version.id)
         with self.locked(version.name):
             if not version.path.is_dir():
                 raise self._not_found(version.id)
             lease.hold(version.id)
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """No other process changes what there is of `name` meanwhile."""
-        with _explained(self.directory), (self.directory / name / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def locked(self, name: str, reading: bool = False) -> Iterator[None]:
+        """No other process changes what there is of `name` meanwhile; `reading`: and neither does this one."""
+        with explained(self.directory), locked(self.directory / name, reading):
+            yield
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        """Like `locked`.
+
+        Raises:
+            AdapterNotFound: there is nothing of that name.
+        """
+        if not self.versions(name):
+            raise self._not_found(name)
+        with self.locked(name):
             yield
 
     def _look_up(self, reference: str, key: bytes | None) -> tuple[Version, bool]:
@@ -231,46 +263,45 @@ class Store:
         if not NAME.fullmatch(name):
             raise self._not_found(reference)
         pointers = self.pointers(name)
-        if not at:
-            number = pointers.promoted if key is None else pointers.meaning(name, key)
-        elif NUMBER.fullmatch(selector):
-            number = int(selector)
-        else:
-            number = pointers.labels.get(selector)
-        version = self._version(name, number)
+        while True:
+            number = self._number(name, pointers, selector if at else None, key)
+            version = self._version(name, number)
+            # What was promoted a moment ago may be retired and removed by now.
+            if version is not None or (now := self.pointers(name)) == pointers:
+                break
+            pointers = now
         if version is None or number in pointers.retired:
             raise self._not_found(reference)
         return version, not at and number != pointers.promoted
+
+    def _number(self, name: str, pointers: Pointers, selector: str | None, key: bytes | None) -> int | None:
+        if selector is None:
+            return pointers.promoted if key is None else pointers.meaning(name, key)
+        return int(selector) if NUMBER.fullmatch(selector) else pointers.labels.get(selector)
+
+    def _settled(self, name: str) -> Pointers:
+        """What the names mean, without a promoted version that never came or is gone; to be called under the lock."""
+        pointers = self.pointers(name)
+        return pointers if self._version(name, pointers.promoted) else pointers.without_promoted()
 
     def _version(self, name: str, number: int | None) -> Version | None:
         return next((version for version in self.versions(name) if version.number == number), None)
 
     def _point(self, reference: str, change: Callable[[Pointers, int], Pointers], mend: bool = False) -> Version:
         """Change the pointers with the version of `reference`; `mend`: also if their file is damaged."""
-        name = reference.partition("@")[0]
+        name, _, selector = reference.partition("@")
         if not self.versions(name):
             raise self._not_found(reference)
         with self.locked(name):
             try:
-                pointers = self.pointers(name)
-                version = self.resolve(reference)
+                pointers, version = self._settled(name), self.resolve(reference)
             except StoreDamaged:
-                found = (
-                    self._version(name, int(number))
-                    if NUMBER.fullmatch(number := reference.partition("@")[2])
-                    else None
-                )
+                found = self._version(name, int(selector)) if NUMBER.fullmatch(selector) else None
                 if not mend or not found:
                     raise
                 pointers, version = Pointers(), found
             self._replace_pointers(name, change(pointers, version.number))
         return version
-
-    def _change(self, name: str, change: Callable[[Pointers], Pointers]) -> None:
-        if not self.versions(name):
-            raise self._not_found(name)
-        with self.locked(name):
-            self._replace_pointers(name, change(self.pointers(name)))
 
     def _replace_pointers(self, name: str, pointers: Pointers) -> None:
         """To be called under the lock of `name`."""
@@ -278,31 +309,29 @@ class Store:
         new = home / f"{NEW_POINTERS}{os.getpid()}"
         try:
             new.write_text(pointers.model_dump_json() + "\n")
-            _sync(new)
+            sync(new)
             os.replace(new, home / POINTERS)
         except OSError:
             new.unlink(missing_ok=True)
             raise
-        _sync(home)
+        sync(home)
 
     @contextmanager
     def _incoming(self, name: str) -> Iterator[Path]:
         """A new directory in the home of `name`, locked as long as this process uses it."""
         home = self.directory / name
-        with _explained(self.directory):
+        with explained(self.directory), ExitStack() as stack:
             home.mkdir(parents=True, exist_ok=True)
-            _sync(self.directory)
+            sync(self.directory)
             with self.locked(name):
-                scratch = tempfile.mkdtemp(dir=home, prefix=INCOMING)
-                descriptor = os.open(scratch, os.O_RDONLY)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            try:
-                incoming = Path(scratch, "version")
-                incoming.mkdir()
-                yield incoming
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-                os.close(descriptor)
+                scratch = Path(tempfile.mkdtemp(dir=home, prefix=INCOMING))
+                remove = partial(shutil.rmtree, scratch, ignore_errors=True)
+                stack.callback(remove)  # also if it cannot be locked
+                stack.enter_context(locked(scratch))
+                stack.callback(remove)  # as long as nobody else may lock it
+            incoming = scratch / "version"
+            incoming.mkdir()
+            yield incoming
 
     def _not_found(self, reference: str) -> AdapterNotFound:
         name, _, selector = reference.partition("@")
@@ -321,7 +350,7 @@ class Store:
         near = difflib.get_close_matches(name, names, n=3)
         if near and name not in names:
             return f"did you mean {' or '.join(near)}?"
-        if name in names:
+        if pointers.retired:
             return f"{name} is retired"
         return f"there are {', '.join(names[:10])}" if names else "the store has no adapters yet"
 
@@ -331,26 +360,7 @@ def content_digest(directory: Path) -> str:
     digest = hashlib.sha256()
     for part in (CONFIG, WEIGHTS):
         digest.update(f"{part}\0".encode())
-        digest.update((directory / part).read_bytes())
+        with (directory / part).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def _explained(directory: Path) -> Iterator[None]:
-    """What the operating system refuses to write, as our error."""
-    try:
-        yield
-    except OSError as exc:
-        if isinstance(exc, StoreDamaged) or exc.errno not in UNWRITABLE:
-            raise
-        raise StoreUnwritable(
-            f"the store {directory} cannot be written: {exc.strerror}", UNWRITABLE[exc.errno]
-        ) from exc
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

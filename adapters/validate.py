@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from adapters.base_model import shaping_config
+from adapters.base_model import BaseModel, shaping_config
 from adapters.store import CONFIG, WEIGHTS
 
 MAX_RANK = 64
@@ -30,7 +30,9 @@ REFUSED_FEATURES = {
 }
 
 
-def reasons_against(directory: Path, base: Path | None, max_rank: int = MAX_RANK) -> list[str]:
+def reasons_against(
+    directory: Path, base: BaseModel | None, max_rank: int = MAX_RANK, published: bool = True
+) -> list[str]:
     """Why vLLM may not serve the adapter in `directory` on the base model in `base`; empty if it may.
 
     Without `base`: what speaks against it on any base model.
@@ -46,7 +48,7 @@ def reasons_against(directory: Path, base: Path | None, max_rank: int = MAX_RANK
     if not (directory / WEIGHTS).is_file():
         return [*reasons, f"{WEIGHTS} is missing"]
     try:
-        return reasons + _tensor_reasons(directory / WEIGHTS, rank, shaping_config(base) if base else None)
+        return reasons + _tensor_reasons(directory / WEIGHTS, rank, shaping_config(base.path) if base else None)
     except SafetensorError as exc:
         return [*reasons, f"{WEIGHTS} is damaged ({exc})"]
 

@@ -13,12 +13,13 @@ import json
 import logging
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters.errors import MailwrightError, PathNotFound, RequestError, RequestTooLarge, Unauthorised
 from adapters.store import Store
-from server.metrics import Metrics
+from server.metrics import CANARY, Metrics
 from server.observe import Observation, Receive
 from server.openai_errors import ErrorShaper, Message, Send
 from server.residency import Residency
@@ -31,8 +32,12 @@ MAX_BODY_BYTES = 2**20
 
 OPEN = {("GET", "/health")}
 WRITING = {("POST", "/v1/chat/completions"), ("POST", "/v1/completions")}
-READING = {("GET", "/v1/models"), ("GET", "/metrics")}
-ONE_MODEL = re.compile(r"/v1/models/[^/]+")
+READING = {("GET", "/v1/models"), ("GET", "/v1/adapters"), ("GET", "/metrics")}
+NAMED = {
+    "GET": re.compile(r"/v1/(models|adapters)/[^/]+"),
+    "POST": re.compile(r"/v1/adapters/[^/]+/(load|pin|unload|promote|rollback)"),
+}
+"""Paths with a name in them, by method."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +81,11 @@ class Gate:
         try:
             self._let_in(scope)
             if seen:
-                body = await self._exact(await read_body(scope, receive), seen)
-                scope, receive = _with_length(scope, len(body)), replay(body, receive)
-                seen.handed_over()
-            await self._app(scope, receive, send)
-            if send.streaming:
-                await send.fail(MailwrightError("the stream broke off"))
+                async with self._exact(await read_body(scope, receive), seen) as body:
+                    seen.handed_over()
+                    await self._answer(_with_length(scope, len(body)), replay(body, receive), send)
+            else:
+                await self._answer(scope, receive, send)
         except ClientGone:
             return
         except MailwrightError as exc:
@@ -91,6 +95,11 @@ class Gate:
             logger.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
             await send.fail(MailwrightError("the server failed on this request", "its log says where"))
 
+    async def _answer(self, scope: Scope, receive: Receive, send: ErrorShaper) -> None:
+        await self._app(scope, receive, send)
+        if send.streaming:
+            await send.fail(MailwrightError("the stream broke off"))
+
     def _let_in(self, scope: Scope) -> None:
         route = _route(scope)
         if route in OPEN:
@@ -98,21 +107,26 @@ class Gate:
         if self._api_key and not hmac.compare_digest(_bearer_token(scope), self._api_key):
             raise Unauthorised("no valid API key came with the request", "send the header Authorization: Bearer KEY")
         method, path = route
-        if route not in WRITING | READING and not (method == "GET" and ONE_MODEL.fullmatch(path)):
+        if route not in WRITING | READING and not (method in NAMED and NAMED[method].fullmatch(path)):
             raise PathNotFound(f"this server has no {method} {path[:200]}", "GET /v1/models lists what it serves")
 
-    async def _exact(self, body: bytes, seen: Observation) -> bytes:
-        """`body` with the exact version as its `model`, once that version is loaded; base models pass as they are."""
+    @asynccontextmanager
+    async def _exact(self, body: bytes, seen: Observation) -> AsyncIterator[bytes]:
+        """`body` with the exact version as its `model`; that version stays loaded as long as the context lasts.
+
+        Base models pass as they are.
+        """
         request = parse(body)
         model = request["model"]
         if model in self._base_names:
             seen.belongs_to(self._base_names[0])
-        else:
-            version = self._store.resolve(model)
-            seen.belongs_to(version.name)
-            seen.cold = await self._residency.ensure(version)
+            yield json.dumps(request).encode()
+            return
+        version, canary = self._store.route(model, whose(request, body))
+        seen.belongs_to(f"{version.name}{CANARY}" if canary else version.name)
+        async with self._residency.using(version) as seen.cold:
             request["model"] = version.id
-        return json.dumps(request).encode()
+            yield json.dumps(request).encode()
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -130,6 +144,12 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(request.get("model"), str) or not request["model"]:
         raise RequestError("the request names no model", 'give "model": the base model, an adapter, or adapter@version')
     return request
+
+
+def whose(request: dict[str, Any], body: bytes) -> bytes:
+    """What a canary's share is drawn by: the `user` that the request gives, so that one person meets one version."""
+    user = request.get("user")
+    return user.encode(errors="replace") if isinstance(user, str) and user else body
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:

@@ -31,8 +31,6 @@ from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-MAX_CPU_LORAS = 32
-"""Adapters kept in memory beside those in slots: one that was dropped is read from disk inside a step, stalling all."""
 INTERRUPTED = 130
 SHUTDOWN_SECONDS = 30
 """How long running requests may take to finish after SIGTERM or Ctrl-C; vLLM's own default aborts them."""
@@ -107,7 +105,7 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
         "dtype": settings.dtype,
         "max-model-len": settings.max_model_len,
         "max-loras": settings.max_loras,
-        "max-cpu-loras": max(MAX_CPU_LORAS, settings.max_loras),
+        "max-cpu-loras": settings.max_resident,
         "max-lora-rank": next(rank for rank in VLLM_RANKS if rank >= settings.max_rank),
         "worker-extension-cls": "server.cpu_lora.WorkerProbe",
         "shutdown-timeout": SHUTDOWN_SECONDS,

@@ -1,8 +1,9 @@
 """Every Prometheus series of the server, declared once, and what counts into them.
 
-The label `adapter` is the name of a published adapter without its version, or the base model's own name. Names that
-callers make up are all `_unknown`, and beyond MAX_NAMES published ones all others are `_other`: nobody can fill the
-memory with series. A name keeps its series until the server ends. This file knows neither HTTP nor vLLM; who measures
+The label `adapter` is the name of a published adapter without its version, with `@canary` behind it for the requests
+that a version on trial answers, or the base model's own name. Names that callers make up are all `_unknown`, and beyond
+MAX_NAMES published ones all others are `_other`: nobody can fill the memory with series. A name keeps its series until
+the server ends. This file knows neither HTTP nor vLLM; who measures
 is server/observe.py for a request and server/residency.py for a load, and server/routes.py shows the result.
 """
 
@@ -22,6 +23,8 @@ from server.settings import installed_vllm
 MAX_NAMES = 200
 UNKNOWN, OTHER = "_unknown", "_other"
 """No adapter's name begins with an underscore."""
+CANARY = "@canary"
+"""No label of a version is called that."""
 
 RESIDENT_SECONDS = 5.0
 """Between two questions to the engine, which answers between two steps: seldom enough to cost nothing."""
@@ -115,8 +118,8 @@ LOADS = Series(
     "mailwright_adapter_loads_total",
     ("adapter", "result"),
     "loads",
-    "Versions that a request asked to load: loaded, refused (its files speak against it, vLLM never saw it), failed"
-    " (vLLM could not load it). vLLM reads a version again after it dropped it from memory, which is not counted.",
+    "Versions loaded for a request or ahead of it: loaded, refused (its files speak against it, vLLM never saw it),"
+    " failed (vLLM could not load it).",
 )
 LOAD = Series(
     Histogram,

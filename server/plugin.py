@@ -7,21 +7,24 @@ a plugin that fails to load and then serves without it; `refuse_stock_workers` a
 from __future__ import annotations
 
 import asyncio
+import itertools
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapters.base_model import BaseModel
-from adapters.errors import AdapterNotFound, ConfigError, MailwrightError
+from adapters.errors import ConfigError, MailwrightError
 from adapters.store import Store, Version
+from adapters.validate import reasons_against
+from server.claims import StoreClaims
 from server.gate import Gate
 from server.metrics import Metrics
-from server.residency import Reasons, Residency, reasons_to_refuse
+from server.reconcile import reconcile
+from server.residency import Reasons, Residency
 from server.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from vllm.lora.resolver import LoRAResolver
 
 GENERAL, ROUTES = "mailwright_general", "mailwright_routes"
 """The names of our entry points in pyproject.toml."""
@@ -54,25 +57,31 @@ class EndpointPlugin:
     required_tasks = None
 
     def attach_router(self, app: FastAPI) -> None:
-        """Called before vLLM builds its own list of resolvers from the registry."""
+        """Called before there is an engine."""
         from prometheus_client import REGISTRY, disable_created_metrics
-        from vllm.lora.resolver import LoRAResolverRegistry
 
         from server.routes import metrics_route, model_routes
 
         service: Service = app.state.args.mailwright
-        store = Store(service.settings.store)
+        self._store = Store(service.settings.store)
         # Otherwise every counter and histogram has a second series, that says when it began.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._metrics = Metrics(REGISTRY, service.base.name)
-        LoRAResolverRegistry.register_resolver(ROUTES, store_resolver(store))
-        app.include_router(model_routes(store, service.base, service.base_names))
+        self._claims = StoreClaims(self._store)
+        self._residency = Residency(
+            lambda version: reasons_against(version.path, service.base, service.settings.max_rank),
+            Loras(app),
+            self._claims,
+            service.settings.max_resident,
+            self._metrics.load_ended,
+        )
+        app.include_router(model_routes(self._store, service.base, service.base_names))
         app.include_router(metrics_route(REGISTRY))
         app.add_exception_handler(MailwrightError, _answer)
         app.add_middleware(
             Gate,
-            store=store,
-            residency=_residency(app, service, self._metrics),
+            store=self._store,
+            residency=self._residency,
             metrics=self._metrics,
             base_names=service.base_names,
             api_key=service.settings.api_key,
@@ -80,25 +89,44 @@ class EndpointPlugin:
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
-        # Kept, because the loop alone does not keep a task; the end of the loop cancels it.
-        self._following = asyncio.create_task(self._metrics.follow_residents(engine_client.list_loras))
+        # Kept, because the loop alone does not keep a task; the end of the loop cancels them.
+        self._following = [
+            asyncio.create_task(self._metrics.follow_residents(engine_client.list_loras)),
+            asyncio.create_task(self._claims.keep_alive()),
+            asyncio.create_task(reconcile(self._store, self._residency)),
+        ]
 
 
-def store_resolver(store: Store) -> LoRAResolver:
-    """Gives vLLM the directory of an exact version; residency has judged it before vLLM asks."""
-    from vllm.lora.request import LoRARequest
-    from vllm.lora.resolver import LoRAResolver
+class Loras:
+    """vLLM's engine as what holds versions. vLLM knows each by its exact name, a number of ours and its directory.
 
-    class StoreResolver(LoRAResolver):
-        async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-            try:
-                version = store.resolve(lora_name)
-            except AdapterNotFound:
-                return None
-            # vLLM puts its own number in. Never load_inplace: it reads the files again at every step.
-            return LoRARequest(lora_name=version.id, lora_int_id=1, lora_path=str(version.path))
+    Its own resolvers are not used: they keep a lock for every name that anybody asks for, and give a number to every
+    attempt, so that what a failed one left in the engine could not be removed.
+    """
 
-    return StoreResolver()
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._numbers = itertools.count(1)
+
+    async def load(self, version: Version) -> Reasons:
+        from vllm.lora.request import LoRARequest
+
+        # Never load_inplace: it reads the files again at every step.
+        request = LoRARequest(version.id, next(self._numbers), str(version.path))
+        engine = self._app.state.engine_client
+        try:
+            await engine.add_lora(request)
+        except Exception as exc:  # whatever vLLM has against it, once more a bad adapter may not keep a slot
+            if engine.errored:
+                raise
+            await engine.remove_lora(request.lora_int_id)
+            return [f"vLLM could not load it ({type(exc).__name__}); the server's log says why"]
+        self._app.state.openai_serving_models.lora_requests[version.id] = request
+        return []
+
+    async def unload(self, version: Version) -> None:
+        request = self._app.state.openai_serving_models.lora_requests.pop(version.id)
+        await self._app.state.engine_client.remove_lora(request.lora_int_id)
 
 
 def refuse_stock_workers(wrappers: list[str]) -> None:
@@ -110,18 +138,6 @@ def refuse_stock_workers(wrappers: list[str]) -> None:
             f"vLLM's workers compute LoRA with {', '.join(wrappers)}, which is wrong on a CPU",
             "install Mailwright in the environment that vLLM runs in: its entry points are missing there",
         )
-
-
-def _residency(app: FastAPI, service: Service, metrics: Metrics) -> Residency:
-    async def load(version: Version) -> Reasons:
-        answer = await app.state.openai_serving_models.resolve_lora(version.id)
-        failed = version.id not in app.state.openai_serving_models.lora_requests
-        return [f"vLLM could not load it: {answer.error.message} The server's log says why."] if failed else []
-
-    def judge(version: Version) -> Reasons:
-        return reasons_to_refuse(version, service.base, service.settings.max_rank)
-
-    return Residency(judge, load, metrics.load_ended)
 
 
 async def _answer(request: Any, error: Exception) -> Any:

@@ -1,129 +1,255 @@
-"""Which versions are loaded, loading or refused; one load at a time for each, and a bound on cold loads at once.
+"""Which versions the engine holds, who uses them, which are being loaded or refused; and room for the next one.
 
-vLLM remembers no failure and rolls none back: every retry of a broken adapter costs a load and may evict a good one. So
-a version is judged before vLLM sees it, and a refusal is remembered for as long as the process lives: a version never
-changes. This file knows neither HTTP nor vLLM; both loading and judging are handed in.
+vLLM remembers no failure, rolls none back, and forgets what was used least recently without telling anybody: then it
+reads the files again in the middle of a step. So a version is judged before vLLM sees it, a refusal stands for a while,
+and it is this file that says what goes when the engine is full, never while a request uses it. It knows neither HTTP
+nor vLLM nor the store: judging, loading and claiming a version's files are handed in.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shlex
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from pydantic import ValidationError
-
-from adapters.base_model import BaseModel
 from adapters.errors import AdapterUnusable, Overloaded
-from adapters.manifest import Manifest
-from adapters.store import Version, content_digest
-from adapters.validate import reasons_against
+from adapters.store import Version
 from server.metrics import LoadResult
 
 MAX_COLD_LOADS = 8
 """A cold load stalls every running stream for its disk read; beyond a few at once, callers had better come back."""
+REFUSAL_SECONDS = 60.0
+"""How long a refusal stands: what was wrong may have been the disk, and may have been mended."""
 
 Reasons = list[str]
 
 
-class Residency:
-    """`judge` and `load` answer the reasons why a version cannot be served, and none if it can.
+class Engine(Protocol):
+    """What holds the versions' weights; `load` answers why it could not, and then has nothing of it left."""
 
-    `judge` runs in a thread before `load`; `load` runs on the event loop. `report` hears of every load when it is over,
-    with the name of the adapter, the result and the seconds that it took.
+    async def load(self, version: Version) -> Reasons: ...
+
+    async def unload(self, version: Version) -> None: ...
+
+
+class Claims(Protocol):
+    """Keeps a version's files from being removed until there was a `release` for every `hold`; both may block.
+
+    `hold` raises AdapterNotFound if the files are gone.
+    """
+
+    def hold(self, version: Version) -> None: ...
+
+    def release(self, version: Version) -> None: ...
+
+
+@dataclass
+class Resident:
+    """A version in the engine. `idle_since` is of the monotonic clock and counts if `in_use`, its requests, is 0.
+
+    `leaving`: to be unloaded as soon as nobody uses it.
+    """
+
+    version: Version
+    idle_since: float
+    in_use: int = 0
+    leaving: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    reasons: Reasons
+    until: float
+
+
+class Residency:
+    """`judge` answers the reasons why a version cannot be served, and none if it can; it runs in a thread.
+
+    `report` hears of every load when it is over: the name of the adapter, the result, and the seconds that it took.
     """
 
     def __init__(
         self,
         judge: Callable[[Version], Reasons],
-        load: Callable[[Version], Awaitable[Reasons]],
+        engine: Engine,
+        claims: Claims,
+        capacity: int,
         report: Callable[[str, LoadResult, float], None] = lambda *_: None,
         max_cold_loads: int = MAX_COLD_LOADS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._judge = judge
-        self._load = load
+        self._engine = engine
+        self._claims = claims
+        self._capacity = capacity
         self._report = report
         self._max_cold_loads = max_cold_loads
-        self._loaded: dict[str, Path] = {}
-        self._refused: dict[Path, Reasons] = {}
-        self._loading: dict[Path, asyncio.Task[Reasons]] = {}
+        self._clock = clock
+        self._residents: dict[str, Resident] = {}
+        self._refusals: dict[Version, Refusal] = {}
+        self._loading: dict[Version, asyncio.Task[Reasons]] = {}
+        self._removals: set[asyncio.Task[None]] = set()
+        self._wanted: frozenset[str] = frozenset()
+        self._pinned: frozenset[str] = frozenset()
+        # Held while the engine's versions change, so that none is loaded into room that another was promised.
+        self._changing = asyncio.Lock()
 
-    async def ensure(self, version: Version) -> bool:
-        """Return once `version` is loaded: True if the caller had to wait for that.
+    @asynccontextmanager
+    async def using(self, version: Version) -> AsyncIterator[bool]:
+        """Have `version` loaded as long as the context lasts; gives True if the caller had to wait for that.
 
         A caller that goes away does not stop the load that others wait for.
 
         Raises:
-            AdapterUnusable: it fails validation or loading, now or at an earlier request.
-            Overloaded: too many other versions are being loaded.
+            AdapterUnusable: it fails validation or loading, now or a while ago.
+            AdapterNotFound: its files are gone.
+            Overloaded: too many other versions are being loaded, or all that are loaded are in use.
         """
-        if self._loaded.get(version.id) == version.path:
+        waited = False
+        # Nothing may be awaited between the last look and `in_use`.
+        while (resident := self._resident(version)) is None:
+            waited = True
+            await self._load(version)
+        resident.in_use += 1
+        try:
+            yield waited
+        finally:
+            resident.in_use -= 1
+            resident.idle_since = self._clock()
+            if resident.leaving and not resident.in_use:
+                self._in_background(self._remove(resident))
+
+    async def load(self, version: Version) -> None:
+        """Have `version` loaded before anybody asks; raises what `using` raises."""
+        async with self.using(version):
+            self._residents[version.id].leaving = False
+
+    async def unload(self, version_id: str) -> bool:
+        """Free the engine's memory of a version, at once or when its last request has ended; False if not loaded."""
+        resident = self._residents.get(version_id)
+        if resident is None:
             return False
-        reasons = self._refused.get(version.path)
-        if reasons is None:
-            reasons = await asyncio.shield(self._loading.get(version.path) or self._start(version))
+        resident.leaving = True
+        await self._remove(resident)
+        return True
+
+    def prefer(self, wanted: frozenset[str], pinned: frozenset[str]) -> None:
+        """What to drop last, and what never, when the engine is full; both are ids of versions."""
+        self._wanted, self._pinned = wanted, pinned
+
+    def residents(self) -> dict[str, Resident]:
+        return dict(self._residents)
+
+    def refusals(self) -> dict[str, Reasons]:
+        """Why versions are refused right now, by their ids."""
+        now = self._clock()
+        return {version.id: refusal.reasons for version, refusal in self._refusals.items() if refusal.until > now}
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._residents) + len(self._loading) < self._capacity
+
+    def _resident(self, version: Version) -> Resident | None:
+        resident = self._residents.get(version.id)
+        return resident if resident and resident.version == version else None
+
+    async def _load(self, version: Version) -> None:
+        refusal = self._refusals.get(version)
+        if refusal and refusal.until > self._clock():
+            reasons = refusal.reasons
+        else:
+            reasons = await asyncio.shield(self._loading.get(version) or self._start(version))
         if reasons:
             raise AdapterUnusable(version.id, reasons)
-        return True
 
     def _start(self, version: Version) -> asyncio.Task[Reasons]:
         if len(self._loading) >= self._max_cold_loads:
             raise Overloaded(f"{len(self._loading)} adapters are being loaded already", retry_after=1)
         task = asyncio.create_task(self._admit(version), name=f"load {version.id}")
-        self._loading[version.path] = task
-        task.add_done_callback(lambda done: self._finish(version.path, done))
+        self._loading[version] = task
+        task.add_done_callback(lambda done: self._loaded(version, done))
         return task
 
+    def _loaded(self, version: Version, task: asyncio.Task[Reasons]) -> None:
+        del self._loading[version]
+        _look_at_failure(task)
+
     async def _admit(self, version: Version) -> Reasons:
+        """Judge `version`, make room for it and load it; why that failed, and then nothing has changed."""
+        # Before anything reads the files: they stay where they are from now on.
+        await asyncio.to_thread(self._claims.hold, version)
         started = time.monotonic()
-        result: LoadResult = "failed"
+        result: LoadResult | None = "failed"
+        reasons: Reasons = []
         try:
             reasons = self._clash(version) or await asyncio.to_thread(self._judge, version)
             if reasons:
                 result = "refused"
-            elif not (reasons := await self._load(version)):
-                result = "loaded"
+            else:
+                async with self._changing:
+                    await self._make_room()
+                    reasons = await self._engine.load(version)
+                    if not reasons:
+                        result = "loaded"
+                        self._residents[version.id] = Resident(version, self._clock())
+        except Overloaded:
+            result = None
+            raise
         finally:
-            self._report(version.name, result, time.monotonic() - started)
-        if reasons:
-            self._refused[version.path] = reasons
-        else:
-            self._loaded[version.id] = version.path
+            if result:
+                self._report(version.name, result, time.monotonic() - started)
+            if result != "loaded":
+                await asyncio.to_thread(self._claims.release, version)
+        self._remember(version, reasons)
         return reasons
+
+    def _remember(self, version: Version, reasons: Reasons) -> None:
+        now = self._clock()
+        standing = {known: refusal for known, refusal in self._refusals.items() if refusal.until > now}
+        standing.pop(version, None)
+        if reasons:
+            standing[version] = Refusal(reasons, now + REFUSAL_SECONDS)
+        self._refusals = standing
 
     def _clash(self, version: Version) -> Reasons:
         """vLLM knows a version by its name alone: a store emptied and filled again needs a new process."""
-        held = self._loaded.get(version.id)
-        return [f"the server still holds another {version.id}, of {held.name}; restart it"] if held else []
+        held = self._residents.get(version.id)
+        return [f"the server still holds another {version.id}, of {held.version.path.name}; restart it"] if held else []
 
-    def _finish(self, path: Path, task: asyncio.Task[Reasons]) -> None:
-        del self._loading[path]
-        if not task.cancelled():
-            # Looked at, so that a failure whose callers have all gone is no "exception was never retrieved".
-            task.exception()
+    async def _make_room(self) -> None:
+        """Unload what was used least recently until there is room for one more; to be called under the lock.
+
+        Raises:
+            Overloaded: every version is in use or pinned.
+        """
+        while len(self._residents) >= self._capacity:
+            idle = [r for r in self._residents.values() if not r.in_use and r.version.id not in self._pinned]
+            if not idle:
+                raise Overloaded(f"all {self._capacity} adapters that fit into memory are in use", retry_after=2)
+            await self._unload(min(idle, key=lambda r: (r.version.id in self._wanted, r.idle_since)))
+
+    async def _remove(self, resident: Resident) -> None:
+        async with self._changing:
+            if not resident.in_use and self._resident(resident.version) is resident and resident.leaving:
+                await self._unload(resident)
+
+    async def _unload(self, resident: Resident) -> None:
+        """To be called under the lock; from its first line on nobody can begin to use it."""
+        del self._residents[resident.version.id]
+        await self._engine.unload(resident.version)
+        await asyncio.to_thread(self._claims.release, resident.version)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+        task.add_done_callback(_look_at_failure)
 
 
-def reasons_to_refuse(version: Version, base: BaseModel, max_rank: int) -> Reasons:
-    """Everything that speaks against serving `version` on `base`, from its files alone; reads all of them."""
-    try:
-        manifest = version.manifest()
-    except (OSError, ValidationError) as exc:
-        unreadable = f"its manifest cannot be read ({type(exc).__name__})"
-        return [*reasons_against(version.path, base.path, max_rank), unreadable]
-    if manifest.base_fingerprint != base.fingerprint:
-        # Its tensors need not fit this base model: hundreds of reasons that all mean this one.
-        return [_foreign(manifest, base), *reasons_against(version.path, None, max_rank)]
-    reasons = reasons_against(version.path, base.path, max_rank)
-    if not reasons and content_digest(version.path) != manifest.adapter_sha256:
-        reasons.append("its files are not the ones that were published")
-    return reasons
-
-
-def _foreign(manifest: Manifest, base: BaseModel) -> str:
-    trained, served = manifest.base_fingerprint[:19], base.fingerprint[:19]
-    return (
-        f"it was trained on {manifest.base_name} ({trained}...), and this server serves {base.name} ({served}...): "
-        f"serve it with `server --base {shlex.quote(manifest.base)}`"
-    )
+def _look_at_failure(task: asyncio.Task[Any]) -> None:
+    """So that a failure whose callers have all gone is no "exception was never retrieved"."""
+    if not task.cancelled():
+        task.exception()

@@ -1,14 +1,18 @@
 """The routes that replace vLLM's own: what can be asked for, and what the server measures.
 
-GET /v1/models answers from the store: the base model, every promoted name and every exact version, loaded or not; vLLM
-lists only what is loaded. This file does not know what can be served: a version that turns out to be unusable is listed
-too, and says why when it is asked. It knows no series either; those are in server/metrics.py.
+GET /v1/models answers from the store: the base model and every promoted name, which is what clients show their users;
+with `?versions=all` every label and every exact version too, loaded or not. vLLM lists only what is loaded. This file
+does not know what can be served: a version that turns out to be unusable is listed too, and says why when it is asked.
+It knows no series either; those are in server/metrics.py.
 """
 
 from __future__ import annotations
 
 import gzip
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,12 +20,38 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest, gzip_accepted
 
 from adapters.base_model import BaseModel
+from adapters.errors import RequestError, StoreDamaged
 from adapters.store import Store, Version
+from server.residency import Residency
 
 Card = dict[str, Any]
 
 
-def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...]) -> APIRouter:
+@dataclass(frozen=True)
+class Facts:
+    """What never changes of a version; `created` is in seconds since 1970, `digest` the first 12 hex digits."""
+
+    created: float
+    parent: str
+    digest: str
+
+
+@lru_cache(maxsize=2**16)  # a list of 1,000 adapters is read again and again, and a failure is not kept
+def facts(version: Version) -> Facts:
+    """Raises:
+    StoreDamaged: its manifest is missing or damaged.
+    """
+    manifest = version.manifest()
+    return Facts(manifest.created.timestamp(), manifest.base_name, digest(version))
+
+
+def digest(version: Version) -> str:
+    return version.path.name.partition("-")[2]
+
+
+def model_routes(
+    store: Store, base: BaseModel, base_names: tuple[str, ...], residency: Residency | None = None
+) -> APIRouter:
     router = APIRouter()
     started = int(time.time())
 
@@ -30,16 +60,21 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...]) -> 
         return {**card(name, base.name, None, started), "max_model_len": length}
 
     def version_card(name: str, version: Version) -> Card:
-        return card(name, version.id, base.name, int(version.path.stat().st_mtime))
+        try:
+            known = facts(version)
+            created, parent = int(known.created), known.parent
+        except StoreDamaged:
+            created, parent = 0, base.name
+        loaded = residency is not None and version.id in residency.residents()
+        return {**card(name, version.id, parent, created), "digest": digest(version), "loaded": loaded}
 
     # Not async: FastAPI runs them in a thread, because they read the disk.
     @router.get("/v1/models")
-    def list_models(request: Request) -> Card:
+    def list_models(request: Request, versions: str = "promoted") -> Card:
+        if versions not in ("promoted", "all"):
+            raise RequestError(f"versions={versions[:80]} is unknown", "ask with versions=all, or without it")
         cards = [base_card(name, request) for name in base_names]
-        for name in store.names():
-            promoted = store.promoted(name)
-            cards += [version_card(name, promoted)] if promoted else []
-            cards += [version_card(version.id, version) for version in store.versions(name)]
+        cards += [version_card(name, version) for name, version in _meanings(store, versions == "all")]
         return {"object": "list", "data": cards}
 
     @router.get("/v1/models/{model}")
@@ -49,6 +84,21 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...]) -> 
         return version_card(model, store.resolve(model))
 
     return router
+
+
+def _meanings(store: Store, every: bool) -> Iterator[tuple[str, Version]]:
+    """What can be asked for now, with the version that it means; `every`: labels and exact versions too."""
+    for name in store.names():
+        try:
+            pointers = store.pointers(name)
+        except StoreDamaged:  # nothing of that name is answered until it is mended; the others are
+            continue
+        there = {v.number: v for v in store.versions(name) if v.number not in pointers.retired}
+        if pointers.promoted in there:
+            yield name, there[pointers.promoted]
+        if every:
+            yield from ((f"{name}@{label}", there[n]) for label, n in pointers.labels.items() if n in there)
+            yield from ((version.id, version) for version in there.values())
 
 
 def metrics_route(registry: CollectorRegistry) -> APIRouter:

@@ -40,6 +40,8 @@ class Settings:
     port: int
     max_loras: int
     """Adapters that one batch may mix."""
+    max_resident: int
+    """Versions kept in memory, those in a batch among them."""
     max_rank: int
     max_model_len: int
     """Prompt and answer together, in tokens."""
@@ -67,6 +69,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         host=flags.host,
         port=flags.port,
         max_loras=flags.max_loras,
+        max_resident=max(flags.max_resident, flags.max_loras),
         max_rank=flags.max_rank,
         max_model_len=flags.max_model_len,
         kv_cache_bytes=flags.kv_cache and int(flags.kv_cache * 2**30),
@@ -150,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to bind; any but loopback needs MAILWRIGHT_API_KEY (%(default)s)")
     add("--port", type=port, default=8000, help="port to bind (%(default)s)")
     add("--max-loras", type=_positive, default=4, metavar="N", help="adapters that one batch may mix (%(default)s)")
+    add(
+        "--max-resident",
+        type=_positive,
+        default=32,
+        metavar="N",
+        help="adapters kept in memory, at least --max-loras (%(default)s)",
+    )
     add("--max-rank", type=_rank, default=16, metavar="N", help="largest LoRA rank to serve (%(default)s)")
     add("--max-model-len", type=_positive, default=2048, metavar="TOKENS", help="prompt and answer (%(default)s)")
     add(

@@ -86,7 +86,7 @@ def train(
             trainer.train()
         seconds = time.monotonic() - started
         trainer.save_model(scratch)
-        reasons = reasons_against(Path(scratch), base.path)
+        reasons = reasons_against(Path(scratch), base, published=False)
         if reasons:
             raise AdapterUnusable(name, reasons)
         evaluations = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]

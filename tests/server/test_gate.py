@@ -10,10 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from adapters.errors import AdapterUnusable, Overloaded
-from adapters.store import Store, Version
+from adapters.store import Store
 from server.gate import MAX_BODY_BYTES, Gate, Message, Receive, Scope, Send
 from server.metrics import UNKNOWN, Metrics
 from server.residency import Residency
+from tests.server.fake_engine import FakeEngine
 
 CHAT = "/v1/chat/completions"
 
@@ -39,10 +40,7 @@ class Echo:
 
 
 def residency(*reasons: str) -> Residency:
-    async def load(version: Version) -> list[str]:
-        return list(reasons)
-
-    return Residency(lambda version: [], load)
+    return FakeEngine(loaded=list(reasons)).residency()
 
 
 def gate(
@@ -89,6 +87,62 @@ def test_a_promote_takes_effect_at_the_next_request(store: Store):
         assert app.requests[-1]["model"] == version
 
 
+def test_a_label_means_its_version(store: Store):
+    store.label("formal@2", "candidate")
+    assert ask(gate(Echo(), store), "POST", CHAT, json={"model": "formal@candidate"}).json()["model"] == "formal@2"
+
+
+def test_a_retired_version_is_404(store: Store):
+    store.retire("formal@2")
+    answer = ask(gate(Echo(), store), "POST", CHAT, json={"model": "formal@2"})
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "model_not_found")
+    assert "retired" in error_of(answer)["message"]
+
+
+def test_a_canary_gets_its_share_of_the_users_always_the_same_ones_and_is_counted_apart(store: Store):
+    store.promote("formal@2", percent=30)
+    registry = CollectorRegistry()
+    entrance = gate(Echo(), store, registry=registry)
+
+    def asked(user: str) -> str:
+        return str(ask(entrance, "POST", CHAT, json={"model": "formal", "user": user}).json()["model"])
+
+    first = {user: asked(user) for user in map(str, range(200))}
+    assert 30 <= list(first.values()).count("formal@2") <= 90
+    assert all(asked(user) == first[user] for user in list(first)[:20])
+    count = registry.get_sample_value
+    on_trial = count("mailwright_requests_total", {"adapter": "formal@canary", "outcome": "ok"}) or 0
+    others = count("mailwright_requests_total", {"adapter": "formal", "outcome": "ok"}) or 0
+    assert (on_trial > 0, on_trial + others) == (True, 220)
+    store.roll_back("formal")
+    assert {asked(user) for user in first} == {"formal@1"}
+
+
+def test_without_a_user_the_request_itself_decides_about_the_canary(store: Store):
+    store.promote("formal@2", percent=50)
+    entrance = gate(Echo(), store)
+    requests = [{"model": "formal", "messages": [{"role": "user", "content": str(number)}]} for number in range(40)]
+    first = [ask(entrance, "POST", CHAT, json=request).json()["model"] for request in requests]
+    assert set(first) == {"formal@1", "formal@2"}
+    assert [ask(entrance, "POST", CHAT, json=request).json()["model"] for request in requests] == first
+
+
+def test_a_version_stays_loaded_until_its_answer_has_ended(store: Store):
+    engine = FakeEngine()
+    loads = engine.residency()
+    seen = []
+
+    class Slow(Echo):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await loads.unload("formal@1")
+            seen.append(list(engine.held))
+            await super().__call__(scope, receive, send)
+
+    assert ask(gate(Slow(), store, loads), "POST", CHAT, json={"model": "formal"}).status_code == 200
+    assert seen == [["formal@1"]]
+    assert loads.residents() == {} or loads.residents()["formal@1"].in_use == 0
+
+
 def test_an_unknown_name_is_404_with_the_nearest_ones(store: Store):
     app = Echo()
     answer = ask(gate(app, store), "POST", CHAT, json={"model": "frmal"})
@@ -115,7 +169,7 @@ def test_a_version_that_cannot_be_served_is_422_with_every_reason(store: Store):
 
 
 def test_too_many_cold_loads_are_503_with_retry_after(store: Store):
-    loads = Residency(lambda version: [], lambda version: asyncio.sleep(0, []), max_cold_loads=0)
+    loads = FakeEngine().residency(max_cold_loads=0)
     answer = ask(gate(Echo(), store, loads), "POST", CHAT, json={"model": "formal"})
     assert (answer.status_code, error_of(answer)["code"]) == (503, Overloaded.code)
     assert int(answer.headers["retry-after"]) >= 1
@@ -295,7 +349,7 @@ def broken() -> Residency:
 
 
 def busy() -> Residency:
-    return Residency(lambda version: [], lambda version: asyncio.sleep(0, []), max_cold_loads=0)
+    return FakeEngine().residency(max_cold_loads=0)
 
 
 def counted(registry: CollectorRegistry, series: str) -> dict[tuple[str, ...], float]:

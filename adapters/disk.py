@@ -1,0 +1,95 @@
+"""What the store asks of the file system: locks, durability, and why it refuses to write.
+
+Locks are the kernel's (flock): they end with the process that holds them, however that dies. This file does not know
+what lies in a store.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapters.errors import StoreUnwritable
+
+LOCK = ".lock"
+FULL, READ_ONLY = "make room there", "check its permissions and how it is mounted, or give another --store"
+UNWRITABLE = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: READ_ONLY,
+    errno.EACCES: READ_ONLY,
+    errno.EPERM: READ_ONLY,
+    errno.ENOTDIR: "give a directory, or one that can be made",
+}
+"""What to do where the operating system refuses to write."""
+
+
+@contextmanager
+def locked(directory: Path, reading: bool = False) -> Iterator[None]:
+    """No other process changes what lies in `directory` meanwhile.
+
+    `reading` writes nothing, shares the lock, and does without it where there is none or it may not be opened.
+    """
+    try:
+        lock = (directory / LOCK).open("r" if reading else "w")
+    except OSError:
+        if not reading:
+            raise
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_SH if reading else fcntl.LOCK_EX)
+        yield
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a living process holds the lock of `file`; also if this one may not look, False if there is no file."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def explained(directory: Path) -> Iterator[None]:
+    """What the operating system refuses to write below `directory`, as our error."""
+    try:
+        yield
+    except OSError as exc:
+        # A publish also reads, elsewhere: that may be forbidden too.
+        elsewhere = exc.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR) and not _is_below(exc.filename, directory)
+        if exc.errno not in UNWRITABLE or elsewhere:
+            raise
+        raise StoreUnwritable(
+            f"the store {directory} cannot be written: {exc.strerror}", UNWRITABLE[exc.errno]
+        ) from exc
+
+
+def _is_below(file: object, directory: Path) -> bool:
+    """Whether `file`, the filename of an OSError, lies in `directory` or is one of its parents; True if unknown."""
+    if not isinstance(file, str | bytes | os.PathLike):
+        return True
+    path = Path(os.fsdecode(file))
+    return path.is_relative_to(directory) or directory.is_relative_to(path)
+
+
+def sync(path: Path) -> None:
+    """Have what was written to `path`, a file or directory, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
