@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from adapters.base_model import BaseModel
 from adapters.describe import standing
 from adapters.errors import AdapterUnusable, ConfigError, Forbidden, MailwrightError, RequestError, StoreDamaged
+from adapters.manifest import NAME
 from adapters.pointers import Pointers
 from adapters.promotion import find, reasons_not_to
 from adapters.store import Store, Version
@@ -195,7 +196,7 @@ class Commands:
         return version.name
 
     async def roll_back(self, name: str) -> str:
-        if "@" in name:
+        if not NAME.fullmatch(name):
             raise RequestError(f"{name[:80]!r} is no name", "a rollback is of a name: /v1/adapters/NAME/rollback")
         with suppress(MailwrightError):  # warm if possible; whoever rolls back wants that above all
             await self._residency.load(await asyncio.to_thread(self._next_back, name))

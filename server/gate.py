@@ -19,6 +19,7 @@ from typing import Any
 
 from adapters.errors import MailwrightError, PathNotFound, RequestError, RequestTooLarge, Unauthorised
 from adapters.store import Store
+from server.ending import Ending
 from server.metrics import CANARY, Metrics
 from server.observe import Observation, Receive
 from server.openai_errors import ErrorShaper, Message, Send
@@ -57,6 +58,7 @@ class Gate:
         metrics: Metrics,
         base_names: Sequence[str],
         api_key: str | None,
+        ending: Ending | None = None,
     ) -> None:
         self._app = app
         self._store = store
@@ -64,6 +66,7 @@ class Gate:
         self._metrics = metrics
         self._base_names = tuple(base_names)
         self._api_key = api_key.encode() if api_key else None
+        self._ending = ending or Ending()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -81,9 +84,8 @@ class Gate:
         try:
             self._let_in(scope)
             if seen:
-                async with self._exact(await read_body(scope, receive), seen) as body:
-                    seen.handed_over()
-                    await self._answer(_with_length(scope, len(body)), replay(body, receive), send)
+                with self._ending.answering():
+                    await self._write(scope, receive, send, seen)
             else:
                 await self._answer(scope, receive, send)
         except ClientGone:
@@ -94,6 +96,11 @@ class Gate:
             # Without the exception's text, which may quote somebody's mail.
             logger.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
             await send.fail(MailwrightError("the server failed on this request", "its log says where"))
+
+    async def _write(self, scope: Scope, receive: Receive, send: ErrorShaper, seen: Observation) -> None:
+        async with self._exact(await read_body(scope, receive), seen) as body:
+            seen.handed_over()
+            await self._answer(_with_length(scope, len(body)), replay(body, receive), send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: ErrorShaper) -> None:
         await self._app(scope, receive, send)

@@ -32,8 +32,6 @@ from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 INTERRUPTED = 130
-SHUTDOWN_SECONDS = 30
-"""How long running requests may take to finish after SIGTERM or Ctrl-C; vLLM's own default aborts them."""
 
 # What adapters/validate.py lets through. Without this list vLLM wraps the embedding and the logits too: work in every
 # step, and max_loras x rank x vocabulary of memory, for weights that no adapter of ours has.
@@ -108,7 +106,8 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
         "max-cpu-loras": settings.max_resident,
         "max-lora-rank": next(rank for rank in VLLM_RANKS if rank >= settings.max_rank),
         "worker-extension-cls": "server.cpu_lora.WorkerProbe",
-        "shutdown-timeout": SHUTDOWN_SECONDS,
+        # vLLM's own default aborts running requests.
+        "shutdown-timeout": settings.shutdown_seconds,
     }
     if settings.kv_cache_bytes:
         flags["kv-cache-memory-bytes"] = settings.kv_cache_bytes
@@ -139,6 +138,8 @@ def _serve(service: Service) -> None:
         raise ConfigError(f"cannot listen on {where}: {exc.strerror}", "give another --port") from exc
     # vLLM's own `run_server` is these two steps, with a handler that loses a signal while the engine starts.
     uvloop.run(run_server_worker(address, socket, arguments))
+    if service.ending.engine_died:
+        raise RuntimeError("its engine died")
 
 
 def _take_signals() -> None:

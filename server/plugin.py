@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from adapters.base_model import BaseModel
-from adapters.errors import ConfigError, MailwrightError
+from adapters.errors import ConfigError, MailwrightError, Overloaded
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from server.claims import StoreClaims
+from server.ending import Ending
 from server.gate import Gate
 from server.metrics import Metrics
 from server.reconcile import reconcile
@@ -36,6 +37,7 @@ class Service:
 
     settings: Settings
     base: BaseModel
+    ending: Ending = field(default_factory=Ending)
 
     @property
     def base_names(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class EndpointPlugin:
         """Called before there is an engine."""
         from prometheus_client import REGISTRY, disable_created_metrics
 
+        from server.adapter_routes import adapter_routes
         from server.routes import metrics_route, model_routes
 
         service: Service = app.state.args.mailwright
@@ -75,7 +78,12 @@ class EndpointPlugin:
             service.settings.max_resident,
             self._metrics.load_ended,
         )
-        app.include_router(model_routes(self._store, service.base, service.base_names))
+        app.include_router(model_routes(self._store, service.base, service.base_names, self._residency))
+        app.include_router(
+            adapter_routes(
+                self._store, self._residency, service.base, service.settings.max_rank, bool(service.settings.api_key)
+            )
+        )
         app.include_router(metrics_route(REGISTRY))
         app.add_exception_handler(MailwrightError, _answer)
         app.add_middleware(
@@ -85,10 +93,12 @@ class EndpointPlugin:
             metrics=self._metrics,
             base_names=service.base_names,
             api_key=service.settings.api_key,
+            ending=service.ending,
         )
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
+        args.mailwright.ending.follow(engine_client)
         # Kept, because the loop alone does not keep a task; the end of the loop cancels them.
         self._following = [
             asyncio.create_task(self._metrics.follow_residents(engine_client.list_loras)),
@@ -146,4 +156,5 @@ async def _answer(request: Any, error: Exception) -> Any:
     from server.openai_errors import body_of
 
     assert isinstance(error, MailwrightError)
-    return Response(body_of(error), error.status, media_type="application/json")
+    headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
+    return Response(body_of(error), error.status, headers, media_type="application/json")

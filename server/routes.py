@@ -49,9 +49,7 @@ def digest(version: Version) -> str:
     return version.path.name.partition("-")[2]
 
 
-def model_routes(
-    store: Store, base: BaseModel, base_names: tuple[str, ...], residency: Residency | None = None
-) -> APIRouter:
+def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], residency: Residency) -> APIRouter:
     router = APIRouter()
     started = int(time.time())
 
@@ -65,7 +63,7 @@ def model_routes(
             created, parent = int(known.created), known.parent
         except StoreDamaged:
             created, parent = 0, base.name
-        loaded = residency is not None and version.id in residency.residents()
+        loaded = version.id in residency.residents()
         return {**card(name, version.id, parent, created), "digest": digest(version), "loaded": loaded}
 
     # Not async: FastAPI runs them in a thread, because they read the disk.

@@ -48,6 +48,8 @@ class Settings:
     kv_cache_bytes: int | None
     """None: the default of the device."""
     dtype: str
+    shutdown_seconds: int
+    """How long running answers may take to finish after SIGTERM or Ctrl-C."""
     api_key: str | None
     """None: everybody who reaches the port may call."""
     debug: bool
@@ -74,6 +76,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         max_model_len=flags.max_model_len,
         kv_cache_bytes=flags.kv_cache and int(flags.kv_cache * 2**30),
         dtype=flags.dtype,
+        shutdown_seconds=flags.shutdown_seconds,
         api_key=environment.get("MAILWRIGHT_API_KEY") or None,
         debug=flags.debug,
         vllm_arguments=tuple(arguments[split + 1 :]),
@@ -169,6 +172,13 @@ def _parser() -> argparse.ArgumentParser:
         help="memory for the attention cache (default: 1, on a GPU what is left of 92 %% of its memory)",
     )
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
+    add(
+        "--shutdown-seconds",
+        type=_positive,
+        default=30,
+        metavar="N",
+        help="how long running answers may take to finish after SIGTERM or Ctrl-C (%(default)s)",
+    )
     add("--debug", action="store_true", help="show tracebacks")
     return parser
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class RunningServer:
     store: Store
     base: BaseModel
     log: Path
+    process: subprocess.Popen[bytes]
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
@@ -61,11 +62,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel, voic
 
 @contextmanager
 def running_server(
-    base: BaseModel, store: Store, max_loras: int, log: Path, dtype: str = "float32"
+    base: BaseModel,
+    store: Store,
+    max_loras: int,
+    log: Path,
+    dtype: str = "float32",
+    arguments: Sequence[str] = (),
+    **environment: str,
 ) -> Iterator[RunningServer]:
     """A server process on a free port, ready to answer. In the end it gets what Ctrl-C in a terminal sends.
 
-    Whatever that leaves behind fails the test run, and is killed.
+    Whatever that leaves behind fails the test run, and is killed. A server that has ended by then is left alone.
     """
     port = free_port()
     command = (
@@ -73,8 +80,8 @@ def running_server(
     )
     command += ["--port", str(port), "--max-loras", str(max_loras), "--dtype", dtype]
     if not STOCK:
-        command += ["--store", str(store.directory), "--kv-cache", "0.25"]
-    environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {})}
+        command += ["--store", str(store.directory), "--kv-cache", "0.25", *arguments]
+    environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {}), **environment}
     with log.open("w") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -82,10 +89,12 @@ def running_server(
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(process, url, log)
-        yield RunningServer(url, store, base, log)
-        os.killpg(process.pid, signal.SIGINT)
-        status = process.wait(60)
-        assert STOCK or (status, alive_in_group(process.pid)) == (0, []), f"it did not stop:\n{log.read_text()[-5000:]}"
+        yield RunningServer(url, store, base, log, process)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            status = process.wait(60)
+            left = alive_in_group(process.pid)
+            assert STOCK or (status, left) == (0, []), f"it did not stop:\n{log.read_text()[-5000:]}"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from server import settings as server_settings
-from server.launch import SHUTDOWN_SECONDS
+from server.settings import read
 from tests.deploy.containers import PAGE_TO_ALL, ROOT, composed, stages
 from tests.deploy.prometheus import DASHBOARDS, DEPLOY, PROMETHEUS
 from ui import settings as ui_settings
@@ -161,7 +161,7 @@ def test_only_the_trainer_and_the_servers_lease_are_written_into_the_store():
 
 
 def test_the_server_is_given_the_time_that_it_takes_to_finish_its_answers():
-    assert int(SERVICES["server"]["stop_grace_period"].removesuffix("s")) > SHUTDOWN_SECONDS
+    assert int(SERVICES["server"]["stop_grace_period"].removesuffix("s")) > read([], {}).shutdown_seconds
 
 
 def test_whatever_is_waited_for_can_say_that_it_is_healthy():

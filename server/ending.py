@@ -1,0 +1,80 @@
+"""How the server ends: it takes no new requests while running ones finish, and knows whether its engine died.
+
+vLLM drains its engine while the HTTP server still accepts; answers that the engine did not finish in time wait for ever,
+and the server with them; and when the engine has died it returns as after a clean stop. This file knows vLLM's engine
+client only by `shutdown` and `errored`, and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from adapters.errors import Overloaded
+
+RETRY_SECONDS = 5
+"""By then another server, or this one started again, may be there."""
+LAST_WORDS_SECONDS = 5.0
+"""What the engine has written reaches its reader within that time, or nothing more will."""
+
+
+class Ending:
+    """`closing`: the server finishes what it has begun, and begins nothing."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self.engine_died = False
+        self._answering: set[asyncio.Task[Any]] = set()
+
+    def follow(self, engine_client: Any) -> None:
+        """To be called once, with the engine that vLLM is going to shut down, on a signal or because it died."""
+        shut_down = engine_client.shutdown
+        loop = asyncio.get_running_loop()
+
+        # vLLM calls it in a thread.
+        def shutdown(*arguments: Any, **options: Any) -> None:
+            first, self.closing = not self.closing, True
+            if first:
+                self.engine_died = bool(engine_client.errored)
+            shut_down(*arguments, **options)
+            if first:
+                loop.call_soon_threadsafe(loop.call_later, LAST_WORDS_SECONDS, self._cut_off)
+
+        engine_client.shutdown = shutdown
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """To be entered by the task of a request, which is cancelled if there will be no more of its answer.
+
+        Raises:
+            Overloaded: the server is shutting down already.
+        """
+        if self.closing:
+            raise shutting_down()
+        task = asyncio.current_task()
+        assert task
+        self._answering.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._answering:
+                task.uncancel()
+                raise shutting_down() from None
+            raise
+        except Exception as exc:
+            # What was on its way to an engine that was shut down meanwhile has not failed on its own account.
+            if self.closing and not self.engine_died:
+                raise shutting_down() from exc
+            raise
+        finally:
+            self._answering.discard(task)
+
+    def _cut_off(self) -> None:
+        while self._answering:
+            self._answering.pop().cancel()
+
+
+def shutting_down() -> Overloaded:
+    return Overloaded("the server is shutting down", retry_after=RETRY_SECONDS)
