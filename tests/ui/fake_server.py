@@ -42,7 +42,10 @@ class FakeServer:
         return [body for body in self.asked if body["model"] == model]
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": name} for name in self.names]})
+        """Without `versions=all` short, as the real server answers."""
+        every = request.query_params.get("versions") == "all"
+        names = [name for name in self.names if every or "@" not in name]
+        return JSONResponse({"object": "list", "data": [{"id": name} for name in names]})
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()

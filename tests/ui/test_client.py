@@ -434,6 +434,17 @@ def models(behaviour: Behaviour) -> list[str]:
     return asyncio.run(ask())
 
 
+def test_labels_and_exact_versions_are_asked_for_too():
+    lines: list[str] = []
+
+    async def behaviour(request: Request) -> None:
+        lines.append(request.line)
+        await request.answer(b'{"object": "list", "data": []}')
+
+    assert models(behaviour) == []
+    assert lines == ["GET /v1/models?versions=all HTTP/1.1"]
+
+
 def test_the_models_come_in_the_servers_order():
     listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in ("base", "formal", "formal@1")]}
     assert models(lambda request: request.answer(json.dumps(listed).encode())) == ["base", "formal", "formal@1"]

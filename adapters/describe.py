@@ -1,0 +1,86 @@
+"""Versions and names as plain values: what the `adapters` command answers with --json.
+
+This file knows neither arguments nor how anything is printed, but for the one line that `list` has for a version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from adapters.errors import StoreDamaged
+from adapters.manifest import Manifest
+from adapters.pointers import Pointers
+from adapters.store import Store, Version
+
+Described = dict[str, Any]
+
+
+def rows(store: Store) -> Iterator[Described]:
+    """Every version in the store; damage is said too and hides nothing else."""
+    for name in store.names():
+        try:
+            pointers, damage = store.pointers(name), None
+        except StoreDamaged as exc:
+            pointers, damage = Pointers(), str(exc)
+        for version in store.versions(name):
+            yield _row(version, pointers, damage)
+
+
+def _row(version: Version, pointers: Pointers, damage: str | None) -> Described:
+    manifest: Manifest | None = None
+    try:
+        manifest = version.manifest()
+    except StoreDamaged as exc:
+        damage = str(exc)
+    return {
+        "id": version.id,
+        **standing(version, pointers),
+        "created": manifest and manifest.created.isoformat(),
+        "base_name": manifest and manifest.base_name,
+        "rank": manifest and manifest.lora.rank,
+        "heldout_loss": manifest and manifest.training and manifest.training.heldout_loss,
+        "path": str(version.path),
+        "damage": damage,
+    }
+
+
+def standing(version: Version, pointers: Pointers) -> Described:
+    """What the names mean this version; `canary` is its percent."""
+    canary = pointers.canary
+    return {
+        "promoted": version.number == pointers.promoted,
+        "canary": canary.percent if canary and canary.version == version.number else None,
+        "labels": [label for label, number in pointers.labels.items() if number == version.number],
+        "pinned": version.number in pointers.pinned,
+        "retired": version.number in pointers.retired,
+    }
+
+
+def line(row: Described) -> str:
+    """A row's line in `list`, after its id."""
+    said = [f"{row['created'][:16]}  on {row['base_name']}", f"rank {row['rank']}"] if row["created"] else []
+    if row["heldout_loss"] is not None:
+        said.append(f"held-out loss {row['heldout_loss']:.3f}")
+    if row["canary"]:
+        said.append(f"canary {row['canary']}%")
+    if row["labels"]:
+        said.append(f"label {' '.join(row['labels'])}")
+    said += [word for word in ("pinned", "retired") if row[word]]
+    if row["damage"]:
+        said.append(f"damaged: {row['damage']}")
+    return ", ".join(said)
+
+
+def meaning(store: Store, name: str) -> Described:
+    """What `name` means now, as every command that changes it answers with --json."""
+    pointers = store.pointers(name)
+    canary = pointers.canary
+    return {
+        "name": name,
+        "promoted": f"{name}@{pointers.promoted}" if pointers.promoted else None,
+        "canary": {"id": f"{name}@{canary.version}", "percent": canary.percent} if canary else None,
+        "labels": {label: f"{name}@{number}" for label, number in pointers.labels.items()},
+        "pinned": [f"{name}@{number}" for number in pointers.pinned],
+        "retired": [f"{name}@{number}" for number in pointers.retired],
+    }
