@@ -2,7 +2,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup demo screenshots test-tools test test-fast test-gpu check
+.PHONY: all setup demo screenshots test-tools test test-fast test-gpu soak check
 all: check test
 
 setup: $(SETUP_DONE)
@@ -29,6 +29,10 @@ test-fast: setup
 # On a machine with an NVIDIA GPU: the demo, a mixed batch and a swap.
 test-gpu: setup
 	$(VENV)/pytest tests/gpu
+
+# 500 promotes, then half an hour (MAILWRIGHT_SOAK_MINUTES) of everything at once.
+soak: setup
+	$(VENV)/pytest tests/soak -v -o addopts=--strict-markers
 
 check: setup
 	$(VENV)/ruff format --check .

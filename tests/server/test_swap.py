@@ -1,0 +1,195 @@
+"""Changing versions on the real server while people write; the long forms are in tests/soak."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adapters.base_model import BaseModel
+from adapters.store import Store
+from server.residency import MAX_COLD_LOADS
+from tests import tiny
+from tests.serving import RunningServer, running_server
+from tests.swarm import PROMPTS, Reigns, Swarm, greedy
+
+pytestmark = pytest.mark.vllm
+
+PROMOTES = 40
+
+
+def metric(server: RunningServer, line: str) -> float:
+    """The sum of the series whose lines begin like that."""
+    lines = httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines()
+    return sum(float(found.split()[-1]) for found in lines if found.startswith(line))
+
+
+def loads(server: RunningServer, name: str, result: str = "loaded") -> float:
+    return metric(server, f'mailwright_adapter_loads_total{{adapter="{name}",result="{result}"}}')
+
+
+def shown(server: RunningServer, reference: str) -> dict:
+    return httpx.get(f"{server.url}/v1/adapters/{reference}", timeout=60).raise_for_status().json()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not await asyncio.to_thread(holds):
+            await asyncio.sleep(0.05)
+
+
+def ask(server: RunningServer, model: str) -> httpx.Response:
+    body = {"model": model, "prompt": "Write.", "max_tokens": 2}
+    return httpx.post(f"{server.url}/v1/completions", json=body, timeout=120)
+
+
+async def together(*asked: Callable[[], httpx.Response]) -> list[httpx.Response]:
+    return await asyncio.gather(*(asyncio.to_thread(one) for one in asked))
+
+
+def test_no_answer_under_promotes_fails_or_comes_from_a_version_that_was_not_promoted(server: RunningServer):
+    versions = [tiny.publish(server.store, server.base, "swapped", seed).id for seed in (41, 42, 43, 44)]
+    texts = {(version, prompt): greedy(server.url, version, prompt) for version in versions for prompt in PROMPTS}
+    assert len(set(texts.values())) == len(texts)
+    reigns = Reigns()
+    swarm = Swarm(server.url, reigns, lambda version, prompt: texts.get((version, prompt)), ["swapped"])
+
+    async def promote() -> None:
+        with reigns.change("swapped", {versions[0]}):
+            await asyncio.to_thread(server.store.promote, versions[0])
+        for number in range(PROMOTES):
+            answered = swarm.counts["answered"]
+            await until(lambda answered=answered: swarm.counts["answered"] >= answered + 4 or bool(swarm.failures))
+            version = versions[number % len(versions)]
+            with reigns.change("swapped", {version}):
+                await asyncio.to_thread(server.store.promote, version)
+
+    asyncio.run(swarm.run(8, promote()))
+    assert swarm.failures == []
+    assert swarm.counts["answered"] >= 4 * PROMOTES
+
+
+def test_a_stream_ends_on_the_version_that_it_began_with(server: RunningServer):
+    first, second = (tiny.publish(server.store, server.base, "steady", seed).id for seed in (45, 46))
+    body = {"model": "steady", "prompt": "Go on.", "max_tokens": 400, "temperature": 0, "ignore_eos": True}
+    alone = httpx.post(f"{server.url}/v1/completions", json=body, timeout=120).json()
+    assert alone["model"] == first
+    events = []
+    with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stream": True}, timeout=120) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                events.append(json.loads(line.removeprefix("data: ")))
+            if len(events) == 1:
+                server.store.promote(second)
+                assert ask(server, "steady").json()["model"] == second
+    assert {event["model"] for event in events} == {first}
+    assert "".join(event["choices"][0]["text"] for event in events if event["choices"]) == alone["choices"][0]["text"]
+
+
+def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(
+    server: RunningServer, base_model: BaseModel, tmp_path: Path
+):
+    body = {
+        "prompt": "A long beginning that every request shares. " * 24,
+        "max_tokens": 32,
+        "temperature": 0,
+        "model": "cached",
+        "logprobs": 3,
+        "ignore_eos": True,
+    }
+
+    def written(url: str) -> dict:
+        return httpx.post(f"{url}/v1/completions", json=body, timeout=120).raise_for_status().json()
+
+    tiny.publish(server.store, server.base, "cached", seed=47)
+    old = [written(server.url) for _ in range(2)]
+    assert old[0]["choices"][0]["text"] == old[1]["choices"][0]["text"]
+    assert metric(server, "vllm:prefix_cache_hits_total") > 0
+    server.store.promote(tiny.publish(server.store, server.base, "cached", seed=48).id)
+    new = [written(server.url) for _ in range(2)]
+
+    store = Store(tmp_path / "store")
+    tiny.publish(store, base_model, "cached", seed=48)
+    with running_server(base_model, store, 4, tmp_path / "server.log") as untouched:
+        right = written(untouched.url)
+    assert {answer["choices"][0]["text"] for answer in new} == {right["choices"][0]["text"]}
+    assert right["choices"][0]["text"] != old[0]["choices"][0]["text"]
+    for answer in new:
+        expected = right["choices"][0]["logprobs"]["token_logprobs"]
+        assert answer["choices"][0]["logprobs"]["token_logprobs"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_retired_version_leaves_the_engine_after_its_last_request(server: RunningServer):
+    first, second = (tiny.publish(server.store, server.base, "passing", seed).id for seed in (49, 50))
+    ask(server, second)
+    assert shown(server, second)["loaded"]
+    # Long enough that it is still being written when a slow machine has come to look.
+    body = {"model": second, "prompt": "Go on.", "max_tokens": 1900, "n": 8, "ignore_eos": True, "stream": True}
+    in_use = []
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=120) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        in_use.append(shown(server, second)["in_use"])
+        server.store.retire(second)
+        assert ask(server, second).status_code == 404
+        rest = list(lines)
+    assert in_use == [1]
+    assert "data: [DONE]" in rest
+    asyncio.run(until(lambda: not shown(server, second)["loaded"]))
+
+    def engine_holds_what_is_shown() -> bool:
+        adapters = httpx.get(f"{server.url}/v1/adapters", timeout=60).json()["data"]
+        loaded = sum(version["loaded"] for adapter in adapters for version in adapter["versions"])
+        return metric(server, "mailwright_adapters_resident") == loaded
+
+    asyncio.run(until(engine_holds_what_is_shown))
+    assert ask(server, first).status_code == 200
+
+
+def test_twenty_first_requests_for_a_version_are_one_load(server: RunningServer):
+    tiny.publish(server.store, server.base, "sought", seed=51)
+    cold = tiny.publish(server.store, server.base, "sought", seed=52).id
+    before = loads(server, "sought")
+    answers = asyncio.run(together(*[lambda: ask(server, cold)] * 20))
+    assert {answer.status_code for answer in answers} == {200}
+    # The promoted version is loaded ahead, perhaps just now.
+    assert loads(server, "sought") - before <= 2
+    assert loads(server, "sought") in (1, 2)
+
+
+def test_made_up_names_load_nothing_and_add_no_series(server: RunningServer):
+    turned_away = 'mailwright_requests_total{adapter="_unknown",outcome="client_error"}'
+    before = metric(server, turned_away)
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        for number in range(1000):
+            body = {"model": f"junk-{number}", "prompt": "Write.", "max_tokens": 1}
+            assert client.post("/v1/completions", json=body).status_code == 404
+    assert metric(server, turned_away) == before + 1000
+    exposed = httpx.get(f"{server.url}/metrics", timeout=60).text
+    assert "junk" not in exposed
+    assert 'mailwright_adapter_loads_total{adapter="_unknown"' not in exposed
+
+
+def test_too_many_cold_versions_at_once_are_told_to_come_back(server: RunningServer):
+    cold = [tiny.publish(server.store, server.base, "crowd", seed=60).id for _ in range(MAX_COLD_LOADS + 5)][1:]
+
+    async def scene() -> None:
+        # Nothing of the name can be loaded while somebody else has its lock.
+        with server.store.locked("crowd"):
+            asked = [asyncio.create_task(asyncio.to_thread(ask, server, version)) for version in cold]
+            await until(lambda: sum(task.done() for task in asked) == len(cold) - MAX_COLD_LOADS)
+            refused = [task.result() for task in asked if task.done()]
+            assert {answer.status_code for answer in refused} == {503}
+            assert {answer.json()["error"]["code"] for answer in refused} == {"overloaded"}
+            assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        answers = await asyncio.gather(*asked)
+        assert [answer.status_code for answer in answers].count(200) == MAX_COLD_LOADS
+
+    with ThreadPoolExecutor(len(cold) + 2) as pool, asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(pool)
+        runner.run(scene())
+    assert {ask(server, version).status_code for version in cold} == {200}
+    server.store.retire("crowd")
