@@ -16,7 +16,7 @@ from tests.serving import running_server
 from tests.soak.conftest import Show, memory_mb
 from tests.swarm import PROMPTS, Reigns, Swarm, greedy
 
-PROMOTES, KEPT, SEEDS = 150, 5, range(1, 7)
+PROMOTES, KEPT, SEEDS = 500, 5, range(1, 7)
 SETTLED = 100
 """Promotes after which memory is compared: by then every buffer has its size."""
 
