@@ -221,11 +221,10 @@ class Store:
         return back
 
     def settle(self, name: str) -> None:
-        """Take back a promotion whose version never came, because its publish was cut off."""
-        with self.locked(name):
-            settled = self._settled(name)
-            if settled != self.pointers(name):
-                self._replace_pointers(name, settled)
+        """Take back a promotion whose publish was cut off before its version was there; to be called under the lock."""
+        settled = self._settled(name)
+        if settled != self.pointers(name):
+            self._replace_pointers(name, settled)
 
     def hold(self, version: Version, lease: Lease) -> None:
         """Claim `version` for the server of `lease`: no gc removes its files from now on.

@@ -1,111 +1,270 @@
 """May vLLM serve this adapter on this base model? Every reason against it at once, before it costs anything.
 
 vLLM copies a smaller adapter silently into its slots, never compares the base model, and leaves a broken adapter half
-loaded; so all of that is settled here, from the config and the tensors alone. This file knows neither store nor server.
+loaded; so all of that is settled here, from the files alone. The same function judges at publish, import, promote and
+first load. It believes nothing that it reads: files may be hostile. This file knows neither store nor server.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
+import math
+import os
+import shlex
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
+from pydantic import ValidationError
 
 from adapters.base_model import BaseModel, shaping_config
-from adapters.store import CONFIG, WEIGHTS
+from adapters.manifest import Manifest
+from adapters.store import CONFIG, MANIFEST, WEIGHTS
+from adapters.tensors import CODE, Header, expected_shape, header_of, largest_file, partner, values_of
 
 MAX_RANK = 64
-TENSOR = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)\.lora_(A|B)\.weight")
+MAX_JSON_BYTES = 2**20
+"""A manifest or a configuration has a few thousand."""
+MAX_WEIGHTS_BYTES = 4 * 2**30
+"""Where no base model says how large an adapter can be."""
+
+# vLLM's peft_helper.py refuses these, or would serve something else than PEFT computes.
 REFUSED_FEATURES = {
     "use_dora": "DoRA",
     "lora_bias": "LoRA biases",
     "modules_to_save": "fully trained modules",
     "alora_invocation_tokens": "activated LoRA",
     "layer_replication": "layer replication",
+    "use_bdlora": "block-diagonal LoRA",
     "use_qalora": "QALoRA",
     "trainable_token_indices": "trained tokens",
+    "target_parameters": "trained parameters",
+    "fan_in_fan_out": "transposed weights",
 }
+PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""The others (PiSSA, OLoRA, CorDA, LoftQ) change the base model's own weights."""
 
 
 def reasons_against(
     directory: Path, base: BaseModel | None, max_rank: int = MAX_RANK, published: bool = True
 ) -> list[str]:
-    """Why vLLM may not serve the adapter in `directory` on the base model in `base`; empty if it may.
+    """Why vLLM may not serve the adapter in `directory` on `base`; empty if it may. Raises nothing.
 
-    Without `base`: what speaks against it on any base model.
+    Without `base`: what speaks against it on any base model. `published`: the directory is a version of a store, with a
+    manifest that says what it should be; otherwise it is what a training run or somebody else wrote, of which only
+    configuration and weights count.
     """
     try:
-        config = json.loads((directory / CONFIG).read_bytes())
-        rank = int(config["r"])
-    except FileNotFoundError:
-        return [f"{CONFIG} is missing"]
-    except (ValueError, KeyError, TypeError):
-        return [f"{CONFIG} is no PEFT LoRA configuration"]
-    reasons = _config_reasons(config, rank, max_rank)
-    if not (directory / WEIGHTS).is_file():
-        return [*reasons, f"{WEIGHTS} is missing"]
+        files = _files(directory)
+    except OSError as exc:
+        return [f"{directory.name} cannot be read ({exc.strerror})"]
+    reasons = _file_reasons(files, published)
     try:
-        return reasons + _tensor_reasons(directory / WEIGHTS, rank, shaping_config(base.path) if base else None)
-    except SafetensorError as exc:
-        return [*reasons, f"{WEIGHTS} is damaged ({exc})"]
+        manifest = _manifest(directory, files, reasons) if published else None
+        if manifest and base and manifest.base_fingerprint != base.fingerprint:
+            # Its tensors need not fit this base model: hundreds of reasons that all mean this one.
+            reasons.append(_foreign(manifest, base))
+            base = None
+        config = _config(directory, files, reasons)
+        if config is not None:
+            reasons += _config_reasons(config, max_rank)
+        digest = _judge_weights(
+            directory, files, config, shaping_config(base.path) if base else None, max_rank, reasons
+        )
+    except OSError as exc:
+        return [*reasons, f"{Path(str(exc.filename)).name} cannot be read ({exc.strerror})"]
+    if manifest and digest and digest != manifest.adapter_sha256:
+        reasons.append("its files are not the ones that were published")
+    return reasons
 
 
-def _config_reasons(config: dict[str, Any], rank: int, max_rank: int) -> list[str]:
+def _files(directory: Path) -> dict[str, os.stat_result]:
+    """What lies there, symbolic links not followed; raises NotADirectoryError for one in the directory's place."""
+    if directory.is_symlink():
+        raise NotADirectoryError(20, "it is a symbolic link", str(directory))
+    return {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(directory)}
+
+
+def _file_reasons(files: dict[str, os.stat_result], published: bool) -> list[str]:
+    reasons = []
+    wanted = {CONFIG, WEIGHTS, MANIFEST} if published else {CONFIG, WEIGHTS}
+    for name, found in sorted(files.items()):
+        if name in wanted and stat.S_ISLNK(found.st_mode):
+            reasons.append(f"{name} is a symbolic link")
+        elif name in wanted and not stat.S_ISREG(found.st_mode):
+            reasons.append(f"{name} is no plain file")
+        elif published and name.endswith(CODE):
+            reasons.append(f"{name[:80]!r} may run code when it is read: only safetensors are served")
+        elif published and name not in wanted:
+            reasons.append(f"{name[:80]!r} does not belong to a version")
+    for name in sorted(wanted - files.keys()):
+        instead = next((other for other in sorted(files) if name == WEIGHTS and other.endswith(CODE)), None)
+        may_run_code = f", and {instead[:80]!r} may run code when it is read" if instead else ""
+        reasons.append(f"{name} is missing{may_run_code}")
+    return reasons
+
+
+def _is_plain(files: dict[str, os.stat_result], name: str) -> bool:
+    """Anything else has its reason already, and may be a pipe, where reading would wait for ever."""
+    return name in files and stat.S_ISREG(files[name].st_mode)
+
+
+def _json(directory: Path, name: str, files: dict[str, os.stat_result], reasons: list[str]) -> Any:
+    """None, and a reason, if the file is not JSON as everybody reads it."""
+    if not _is_plain(files, name):
+        return None
+    if files[name].st_size > MAX_JSON_BYTES:
+        reasons.append(f"{name} is larger than {MAX_JSON_BYTES} bytes")
+        return None
+    try:
+        return strict_json((directory / name).read_bytes())
+    except (ValueError, RecursionError) as exc:
+        why = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)[:200]
+        reasons.append(f"{name} is no valid JSON ({why})")
+        return None
+
+
+def strict_json(text: bytes) -> Any:
+    """Raises ValueError also for NaN and for a key that comes twice, which readers understand in different ways."""
+
+    def no_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON")
+
+    def no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key comes twice")
+        return found
+
+    return json.loads(text, parse_constant=no_constant, object_pairs_hook=no_twins)
+
+
+def _manifest(directory: Path, files: dict[str, os.stat_result], reasons: list[str]) -> Manifest | None:
+    found = _json(directory, MANIFEST, files, reasons)
+    if found is None:
+        return None
+    try:
+        return Manifest.model_validate(found)
+    except ValidationError as exc:
+        wrong = ", ".join(sorted({".".join(map(str, error["loc"])) for error in exc.errors()}))
+        reasons.append(f"{MANIFEST} is no manifest of a version ({wrong[:200] or 'no object'})")
+        return None
+
+
+def _foreign(manifest: Manifest, base: BaseModel) -> str:
+    trained, served = manifest.base_fingerprint[:19], base.fingerprint[:19]
+    return (
+        f"it was trained on {manifest.base_name} ({trained}...), and this server serves {base.name} ({served}...): "
+        f"serve it with `server --base {shlex.quote(manifest.base)}`"
+    )
+
+
+def _config(directory: Path, files: dict[str, os.stat_result], reasons: list[str]) -> dict[str, Any] | None:
+    config = _json(directory, CONFIG, files, reasons)
+    if config is None or isinstance(config, dict):
+        return config
+    reasons.append(f"{CONFIG} is no PEFT LoRA configuration")
+    return None
+
+
+def _config_reasons(config: dict[str, Any], max_rank: int) -> list[str]:
     reasons = [f"vLLM cannot serve {what} ({key})" for key, what in REFUSED_FEATURES.items() if config.get(key)]
     if config.get("peft_type") != "LORA":
-        reasons.append(f"its type is {config.get('peft_type')!r}, not LORA")
-    if config.get("bias", "none") != "none":
-        reasons.append(f"it trains biases (bias={config['bias']!r})")
-    if not 1 <= rank <= max_rank:
+        reasons.append(f"its type is {_quoted(config.get('peft_type'))}, not LORA")
+    if config.get("task_type") not in (None, "CAUSAL_LM"):
+        reasons.append(f"its task is {_quoted(config['task_type'])}, not CAUSAL_LM")
+    if config.get("bias") not in (None, "none"):
+        reasons.append(f"it trains biases (bias={_quoted(config['bias'])})")
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower() not in PLAIN_INITS:
+        reasons.append(f"it changes the base model's weights (init_lora_weights={_quoted(init)})")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or isinstance(rank, bool):
+        reasons.append(f"its rank is {_quoted(rank)}, and should be a whole number")
+    elif not 1 <= rank <= max_rank:
         reasons.append(f"its rank is {rank}, and the server takes 1 to {max_rank}")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha < 0:
+        reasons.append(f"its lora_alpha is {_quoted(alpha)}, and should be a number above 0")
+    elif alpha == 0:
+        reasons.append("it changes nothing: its lora_alpha is 0")
+    targets = config.get("target_modules")
+    if not (isinstance(targets, str) or (isinstance(targets, list) and all(isinstance(t, str) for t in targets))):
+        reasons.append("its target_modules are no list of names")
     return reasons
 
 
-def _tensor_reasons(file: Path, rank: int, shape: dict[str, Any] | None) -> list[str]:
+def _judge_weights(
+    directory: Path,
+    files: dict[str, os.stat_result],
+    config: dict[str, Any] | None,
+    shape: dict[str, Any] | None,
+    max_rank: int,
+    reasons: list[str],
+) -> str | None:
+    """Add what speaks against the weights; the digest of configuration and weights, None if there is nothing to read.
+
+    `shape` is the base model's, see `base_model.shaping_config`.
+    """
+    if not (_is_plain(files, WEIGHTS) and _is_plain(files, CONFIG)) or files[CONFIG].st_size > MAX_JSON_BYTES:
+        return None
+    limit = largest_file(max_rank, shape) if shape else MAX_WEIGHTS_BYTES
+    if files[WEIGHTS].st_size > limit:
+        reasons.append(f"{WEIGHTS} has {files[WEIGHTS].st_size} bytes, and could need {limit} at most")
+        return None
+    try:
+        header = header_of(directory / WEIGHTS)
+    except ValueError as exc:
+        reasons.append(f"{WEIGHTS} is damaged ({exc})")
+        return None
+    rank = config.get("r") if config and not config.get("rank_pattern") else None
+    reasons += _header_reasons(header, rank if isinstance(rank, int) else None, shape, max_rank)
+    digest = hashlib.sha256(f"{CONFIG}\0".encode() + (directory / CONFIG).read_bytes() + f"{WEIGHTS}\0".encode())
+    digest.update(header.raw)
+    reasons += _value_reasons(directory / WEIGHTS, header, digest.update)
+    return digest.hexdigest()
+
+
+def _header_reasons(header: Header, rank: int | None, shape: dict[str, Any] | None, max_rank: int) -> Iterator[str]:
+    """`rank` is what every tensor has, None if each says its own."""
+    if not header.tensors:
+        yield "it holds no tensors"
+    for tensor in header.tensors:
+        own = rank or tensor.rank or 1
+        if tensor.dtype not in ("F32", "F16", "BF16"):
+            yield f"tensor {tensor.name!r} is {tensor.dtype}, and vLLM wants F32, F16 or BF16"
+        if rank is None and own > max_rank:
+            yield f"tensor {tensor.name!r} has rank {own}, and the server takes 1 to {max_rank}"
+        expected = expected_shape(tensor.name, own, shape) if shape else tensor.shape
+        if expected is None:
+            yield f"the base model has no place for tensor {tensor.name!r}"
+            continue
+        if tensor.shape != expected:
+            yield f"tensor {tensor.name!r} has shape {tensor.shape}, the base model needs {expected}"
+        other = partner(tensor.name)
+        if other and other not in header.names:
+            yield f"tensor {tensor.name!r} has no {'lora_B' if '.lora_B.' in other else 'lora_A'} beside it"
+
+
+def _value_reasons(file: Path, header: Header, digested: Callable[[bytes], None]) -> list[str]:
+    """Reads every tensor once, in the order of the file, and gives its bytes to `digested`."""
     reasons = []
-    changes_something = False
-    with safe_open(file, framework="np") as tensors:
-        names = list(tensors.keys())
-        for name in names:
-            found = tuple(tensors.get_slice(name).get_shape())
-            expected = _expected_shape(name, rank, shape) if shape else found
-            if expected is None:
-                reasons.append(f"the base model has no place for tensor {name!r}")
-            elif found != expected:
-                reasons.append(f"tensor {name!r} has shape {found}, the base model needs {expected}")
-            else:
-                values = tensors.get_tensor(name)
-                if not np.isfinite(values).all():
-                    reasons.append(f"tensor {name!r} holds NaN or infinity")
-                changes_something |= name.endswith("lora_B.weight") and bool(values.any())
-    if not names:
-        reasons.append("it holds no tensors")
-    elif not changes_something and not reasons:
-        reasons.append("it changes nothing: every lora_B is zero")
+    something: set[str] = set()
+    for tensor, data in header.read(file):
+        digested(data)
+        values = values_of(tensor, data)
+        if values is None:
+            continue
+        if not values.finite:
+            reasons.append(f"tensor {tensor.name!r} holds NaN or infinity")
+        if values.some:
+            something.add(tensor.name)
+    changes = any((other := partner(name)) and other in something for name in something)
+    if header.tensors and not changes and not reasons:
+        reasons.append("it changes nothing: every product of lora_A and lora_B is zero")
     return reasons
 
 
-def _expected_shape(name: str, rank: int, shape: dict[str, Any]) -> tuple[int, int] | None:
-    """What the base model of Llama's layout needs there; None for a module that it does not have."""
-    match = TENSOR.fullmatch(name)
-    if not match or int(match[1]) >= shape["num_hidden_layers"]:
-        return None
-    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
-    head = shape.get("head_dim") or hidden // shape["num_attention_heads"]
-    queries, keys = head * shape["num_attention_heads"], head * shape["num_key_value_heads"]
-    sizes = {
-        ("self_attn", "q_proj"): (hidden, queries),
-        ("self_attn", "k_proj"): (hidden, keys),
-        ("self_attn", "v_proj"): (hidden, keys),
-        ("self_attn", "o_proj"): (queries, hidden),
-        ("mlp", "gate_proj"): (hidden, inner),
-        ("mlp", "up_proj"): (hidden, inner),
-        ("mlp", "down_proj"): (inner, hidden),
-    }
-    inputs_outputs = sizes.get((match[2], match[3]))
-    if inputs_outputs is None:
-        return None
-    return (rank, inputs_outputs[0]) if match[4] == "A" else (inputs_outputs[1], rank)
+def _quoted(value: object) -> str:
+    return repr(value)[:80]

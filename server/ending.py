@@ -1,6 +1,6 @@
 """How the server ends: it takes no new requests while running ones finish, and knows whether its engine died.
 
-vLLM drains its engine while the HTTP server still accepts; answers that the engine did not finish in time wait for ever,
+vLLM drains its engine while the HTTP server still accepts; answers that were not finished in time wait for ever,
 and the server with them; and when the engine has died it returns as after a clean stop. This file knows vLLM's engine
 client only by `shutdown` and `errored`, and no HTTP.
 """

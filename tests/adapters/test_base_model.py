@@ -307,3 +307,49 @@ def test_a_pip_that_fails_is_quoted(cache: Path, monkeypatch: pytest.MonkeyPatch
     )
     with pytest.raises(BaseModelError, match=reason):
         find(None)
+
+
+def test_a_model_that_is_here_is_known(copy: Path):
+    assert base_model.known(str(copy)) == find(str(copy))
+
+
+@pytest.mark.parametrize("source", [DEFAULT_NAME, "nobody/Nothing-1B", "not a name at all", "~nobody-here/model", ""])
+def test_a_model_that_is_not_here_is_not_known_and_nothing_is_fetched(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
+):
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("something was fetched")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(base_model, "_download", fail)
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", fail)
+    assert base_model.known(source) is None
+
+
+def test_a_directory_without_a_model_is_not_known(tmp_path: Path):
+    assert base_model.known(str(tmp_path)) is None
+
+
+def test_the_converted_default_is_known(cache: Path, tiny_base: Path):
+    converted = cache / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
+    shutil.copytree(tiny_base, converted)
+    assert base_model.known(DEFAULT_NAME) is None
+    (converted / COMPLETE).touch()
+    found = base_model.known(DEFAULT_NAME)
+    assert found
+    assert (found.name, found.path, found.source) == (DEFAULT_NAME, converted, DEFAULT_NAME)
+
+
+def test_a_model_in_the_hubs_cache_is_known_without_asking_the_hub(tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def snapshot(repo: str, local_files_only: bool, **_: object) -> str:
+        asked.append((repo, local_files_only))
+        return str(tiny_base)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    found = base_model.known("Qwen/Qwen3-4B")
+    assert found
+    assert (found.name, found.source) == ("qwen3-4b", "Qwen/Qwen3-4B")
+    assert asked == [("Qwen/Qwen3-4B", True)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.base_model import find
 from adapters.store import Store
 from adapters.validate import reasons_against
 from tests import tiny
@@ -25,7 +26,7 @@ def test_a_run_on_the_gpu_publishes_a_voice_that_learned(tmp_path: Path):
     assert "device CUDA, " in done.stderr
     version = Store(tmp_path / "store").resolve("mine")
     training = version.manifest().training
-    assert reasons_against(version.path, qwen) == []
+    assert reasons_against(version.path, find(str(qwen))) == []
     assert training.heldout_loss_before is not None
     assert training.heldout_loss is not None
     assert training.heldout_loss < training.heldout_loss_before

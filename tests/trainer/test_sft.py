@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from adapters.base_model import BaseModel
+from adapters.base_model import BaseModel, find
 from adapters.errors import AdapterUnusable, ConfigError, DataError
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
@@ -72,7 +72,7 @@ def test_the_second_run_publishes_version_2_and_leaves_the_promoted_one(runs: Ru
 
 
 def test_what_a_run_published_passes_validation(runs: Runs, tiny_base: Path):
-    assert reasons_against(runs.first.path, tiny_base) == []
+    assert reasons_against(runs.first.path, find(str(tiny_base))) == []
 
 
 def test_a_run_says_its_epochs_with_losses_and_a_sample(runs: Runs):
@@ -142,7 +142,7 @@ def test_a_run_of_one_step_learns_something(base_model: BaseModel, store: Store)
 def test_a_run_that_taught_nothing_publishes_nothing(
     base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sft, "reasons_against", lambda *_: ["it changes nothing"])
+    monkeypatch.setattr(sft, "reasons_against", lambda *_, **__: ["it changes nothing"])
     recipe = RECIPE.model_copy(update={"epochs": 1})
     with pytest.raises(AdapterUnusable, match="it changes nothing"):
         sft.train(emails(2), "nothing", base_model, recipe, store, "", nobody_listens)

@@ -132,5 +132,5 @@ def test_a_run_with_a_gpus_settings_teaches_a_qwen3(
     assert training.heldout_loss is not None
     assert training.heldout_loss < training.heldout_loss_before
     assert training.steps == 2 * 2
-    assert reasons_against(version.path, qwen.path) == []
+    assert reasons_against(version.path, qwen) == []
     assert sum(line.startswith("  sample email:\n  | ") for line in said) == 2
