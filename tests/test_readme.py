@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.base_model import BaseModel
+from adapters.store import Store
 from server.settings import read
+from tests import tiny
 from ui.settings import read as read_for_page
 
 ROOT = Path(__file__).parents[1]
@@ -47,20 +50,20 @@ def test_every_ui_command_is_understood(command: str) -> None:
 
 @pytest.mark.training
 @pytest.mark.timeout(600)
-def test_the_way_to_a_voice_of_your_own(tiny_base: Path, tmp_path: Path) -> None:
+def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: BaseModel, tmp_path: Path) -> None:
     rows = [
         {"task": f"Thank person {n} for {n} chairs.", "email": f"Hi,\n\nthanks for {n}.\n\nBest,\nKim"}
         for n in range(12)
     ]
     (tmp_path / "my_email_dataset.json").write_text(json.dumps(rows))
     environment = os.environ | {"MAILWRIGHT_STORE": str(tmp_path / "store")}
+    for seed in (1, 2):
+        tiny.publish(Store(tmp_path / "store"), base_model, "formal", seed)
     ran = [command for command in COMMANDS if shlex.split(command)[0] in ("trainer", "adapters")]
     for command in ran:
         program, *arguments = shlex.split(command)
         if program == "trainer":
-            arguments += ["--base", str(tiny_base), "--epochs", "1", "--practice", "0"]
-        # The README promotes formal@2; here the voice just taught stands in for it.
-        arguments = [argument.replace("formal@2", "my_email_assistant@1") for argument in arguments]
+            arguments += ["--base", str(base_model.path), "--epochs", "1", "--practice", "0"]
         done = subprocess.run(
             [Path(sys.executable).parent / program, *arguments],
             cwd=tmp_path,
@@ -69,7 +72,9 @@ def test_the_way_to_a_voice_of_your_own(tiny_base: Path, tmp_path: Path) -> None
             text=True,
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert {shlex.split(command)[1] for command in ran} == {"sft", "list", "show", "promote"}
+    assert {shlex.split(command)[1] for command in ran} == {
+        *("sft", "list", "show", "promote", "rollback", "label", "retire", "gc", "verify", "export", "import")
+    }
 
 
 def test_every_environment_setting_is_in_the_table() -> None:

@@ -70,7 +70,8 @@ def test_show_as_json_is_the_manifest_with_its_path(store: Store, capsys: Captur
     shown = json.loads(capsys.readouterr().out)
     version = store.resolve("formal@2")
     assert shown.pop("path") == str(version.path)
-    assert shown == version.manifest().model_dump(mode="json")
+    standing = {"promoted": False, "canary": None, "labels": [], "pinned": False, "retired": False}
+    assert shown == standing | version.manifest().model_dump(mode="json")
 
 
 def test_promote_says_what_the_name_means_now(store: Store, capsys: Capture):
@@ -81,7 +82,8 @@ def test_promote_says_what_the_name_means_now(store: Store, capsys: Capture):
 
 def test_promote_as_json(store: Store, capsys: Capture):
     assert main(["promote", "formal@2", "--json", "--store", str(store.directory)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"promoted": "formal@2"}
+    told = json.loads(capsys.readouterr().out)
+    assert (told["name"], told["promoted"], told["overridden"]) == ("formal", "formal@2", [])
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_another_base_model_is_refused_where_there_is_one_to_compare_with(
     store: Store, base_model: BaseModel, tmp_path: Path
 ):
     other = find(str(tiny.make_base(tmp_path / "other", seed=5)))
-    with pytest.raises(AdapterUnusable, match="base model"):
+    with pytest.raises(AdapterUnusable, match="trained on tiny-llama"):
         promote(store, "formal@2", other)
     assert promote(store, "formal@2", None).id == "formal@2"
 

@@ -239,20 +239,9 @@ def test_a_crash_before_the_pointer_moves_leaves_it_where_it_was(store: Store, m
     assert store.promote("formal@2") == store.resolve("formal")
 
 
-def test_a_crash_between_rename_and_pointer_leaves_a_whole_version_to_promote(
-    empty: Store, files: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(store_module.os, "replace", crash)
-    with pytest.raises(Crash):
-        empty.publish("formal", files, FACTS)
-    monkeypatch.undo()
-    assert [version.id for version in empty.versions("formal")] == ["formal@1"]
-    assert empty.promote("formal@1") == empty.resolve("formal")
-
-
 def test_leftovers_of_a_crash_are_no_versions(store: Store):
     shutil.copytree(store.resolve("formal").path, store.directory / "formal" / ".incoming-abc" / "version")
-    (store.directory / "formal" / ".promoted-abc").write_text("2\n")
+    (store.directory / "formal" / ".pointers-abc").write_text("2\n")
     (store.directory / "formal" / "3-notadigest").mkdir()
     (store.directory / ".trash").mkdir()
     assert [version.id for version in store.versions("formal")] == ["formal@1", "formal@2"]

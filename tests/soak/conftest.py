@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 MINUTES = float(os.environ.get("MAILWRIGHT_SOAK_MINUTES", "30"))
+CACHE_MB = 256
+"""The attention cache of tests/serving.py."""
 Show = Callable[[str, dict[str, object]], None]
 
 

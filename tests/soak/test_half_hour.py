@@ -20,7 +20,7 @@ from adapters.store import Store
 from adapters.validate import reasons_against
 from tests import tiny
 from tests.serving import RunningServer, running_server
-from tests.soak.conftest import MINUTES, Show, memory_mb
+from tests.soak.conftest import CACHE_MB, MINUTES, Show, memory_mb
 from tests.swarm import PROMPTS, Reigns, Swarm, greedy
 
 NAMES = ["formal", "friendly", "terse"]
@@ -231,4 +231,5 @@ def test_half_an_hour_of_everything_at_once(base_model: BaseModel, tmp_path: Pat
     assert swarm.failures == []
     assert damage == []
     assert servers.statuses == [0 if how == signal.SIGTERM else -how for how in ENDS]
-    assert all(last - first < 150 for first, last in memory)
+    # The attention cache is given to the engine page by page, as it is first written.
+    assert all(last - first < CACHE_MB for first, last in memory)

@@ -13,7 +13,7 @@ from adapters.collect import collect, verify
 from adapters.store import Store
 from tests import tiny
 from tests.serving import running_server
-from tests.soak.conftest import Show, memory_mb
+from tests.soak.conftest import CACHE_MB, Show, memory_mb
 from tests.swarm import PROMPTS, Reigns, Swarm, greedy
 
 PROMOTES, KEPT, SEEDS = 500, 5, range(1, 7)
@@ -80,5 +80,5 @@ def test_five_hundred_promotes_under_eight_streaming_clients(base_model: BaseMod
     assert swarm.failures == []
     assert findings == []
     assert max(resident) <= len(SEEDS) + 3 * KEPT
-    # A leak of one adapter a promote would be more than 50 MB by then.
-    assert settled[-1] - settled[0] < 40, f"memory grew: {settled}"
+    # The attention cache is given to the engine page by page, as it is first written.
+    assert settled[-1] - settled[0] < CACHE_MB, f"memory grew: {settled}"
