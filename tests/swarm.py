@@ -65,6 +65,23 @@ class Answer:
     text: str = ""
     problem: str = ""
     """Why there was none: a status, an error event, or what broke."""
+    cut: bool = False
+    """It began and ended neither as it should nor with an error event."""
+
+
+@dataclass
+class Absence:
+    """When the server was being ended and started again; `asked`: not killed, so that it ends what it has begun."""
+
+    since: float
+    asked: bool
+    until: float = math.inf
+
+    def excuses(self, answer: Answer) -> bool:
+        if self.since > answer.ended or self.until < answer.sent:
+            return False
+        # A server that is asked to end may refuse, and end an answer with an error event, but not just cut it.
+        return not (self.asked and answer.cut)
 
 
 @dataclass
@@ -78,8 +95,7 @@ class Swarm:
     base_names: tuple[str, ...] = ("base",)
     counts: Counter = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
-    away: list[tuple[float, float]] = field(default_factory=list)
-    """When the server was being stopped or started: what overlaps with that may be refused."""
+    away: list[Absence] = field(default_factory=list)
     tokens: int = 0
 
     async def run(self, clients: int, work: Awaitable[None]) -> None:
@@ -123,10 +139,11 @@ class Swarm:
                     if line.startswith("data: {"):
                         self._read(json.loads(line.removeprefix("data: ")), answer)
         except httpx.HTTPError as exc:
+            answer.cut = not answer.problem and answer.first_byte < math.inf
             answer.problem = answer.problem or f"{type(exc).__name__}"
         answer.ended = time.monotonic()
         if not ended and not answer.problem:
-            answer.problem = "the stream just stopped"
+            answer.cut, answer.problem = True, "the stream just stopped"
         return answer
 
     def _read(self, event: dict, answer: Answer) -> None:
@@ -140,7 +157,7 @@ class Swarm:
 
     def _judge(self, answer: Answer) -> None:
         if answer.problem:
-            if any(begin <= answer.ended and end >= answer.sent for begin, end in self.away):
+            if any(absence.excuses(answer) for absence in self.away):
                 self.counts["refused while the server was away"] += 1
             else:
                 self._fail(answer, answer.problem)

@@ -19,14 +19,13 @@ from adapters.pointers import Pointers
 from adapters.store import Store
 from adapters.validate import reasons_against
 from tests import tiny
-from tests.serving import RunningServer, running_server
+from tests.serving import ROOT, RunningServer, running_server
 from tests.soak.conftest import CACHE_MB, MINUTES, Show, memory_mb
-from tests.swarm import PROMPTS, Reigns, Swarm, greedy
+from tests.swarm import PROMPTS, Absence, Reigns, Swarm, greedy
 
 NAMES = ["formal", "friendly", "terse"]
 SEEDS = range(1, 7)
 CLIENTS = 8
-ADAPTERS = Path(sys.executable).parent / "adapters"
 ENDS = [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]
 """How servers end, evenly spread over the time."""
 
@@ -124,10 +123,10 @@ class Operator:
 
 
 async def command(*arguments: str, store: Store) -> None:
-    """The installed `adapters` command, as an operator runs it."""
+    """The `adapters` command as a process, of the same tree as the server."""
     process = await asyncio.create_subprocess_exec(
-        ADAPTERS,
-        *arguments,
+        *[sys.executable, "-m", "adapters.cli", *arguments],
+        cwd=ROOT,
         env={**os.environ, "MAILWRIGHT_STORE": str(store.directory)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -181,12 +180,12 @@ def test_half_an_hour_of_everything_at_once(base_model: BaseModel, tmp_path: Pat
                 assert swarm.failures == []
             memory.append((round(at_first), round(memory_mb(servers.now.process.pid))))
             if part < len(ENDS):
-                away = time.monotonic()
-                swarm.away.append((away, float("inf")))
+                absence = Absence(time.monotonic(), asked=ENDS[part] == signal.SIGTERM)
+                swarm.away.append(absence)
                 await asyncio.to_thread(servers.end, ENDS[part])
                 await asyncio.to_thread(servers.start)
                 swarm.url = servers.now.url
-                swarm.away[-1] = (away, time.monotonic())
+                absence.until = time.monotonic()
 
     async def everything() -> Swarm:
         await operator.begin()
