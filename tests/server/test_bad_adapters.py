@@ -1,6 +1,7 @@
 """Every kind of bad adapter on the real server: refused with its own reason, and the engine never hears of it."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.vllm
 
 
 @pytest.fixture(scope="module")
-def versions(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def versions(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The bad version of each kind, all put into the server's store at once, none of them promoted."""
     elsewhere = Store(tmp_path_factory.mktemp("elsewhere") / "store")
     versions = {}
@@ -24,7 +25,8 @@ def versions(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) ->
         versions[kind] = version.id
     (elsewhere.directory / "bad" / POINTERS).unlink()
     shutil.move(elsewhere.directory / "bad", server.store.directory / "bad")
-    return versions
+    yield versions
+    shutil.rmtree(server.store.directory / "bad")
 
 
 def ask(server: RunningServer, model: str) -> httpx.Response:

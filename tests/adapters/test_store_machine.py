@@ -1,0 +1,174 @@
+"""Every command of the store in any order, alone and two at a time, against a model of it in plain Python."""
+
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from adapters.collect import collect, verify
+from adapters.errors import AdapterNotFound, ConfigError
+from adapters.leases import Lease
+from adapters.store import CONFIG, WEIGHTS, Store
+from tests import tiny
+
+FACTS = tiny.facts("tiny-llama", f"sha256:{'a' * 64}")
+NUMBERS = st.integers(1, 3)
+Command = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What users see of one name; `there` are the versions whose files lie in the store."""
+
+    there: frozenset[int] = frozenset()
+    last: int = 0
+    promoted: int | None = None
+    history: tuple[int, ...] = ()
+    canary: int | None = None
+    labelled: int | None = None
+    pinned: frozenset[int] = frozenset()
+    retired: frozenset[int] = frozenset()
+    held: frozenset[int] = field(default=frozenset())
+
+    def after(self, command: str, number: int) -> "Model":
+        """This model if the command is refused."""
+        if command in ("hold", "release"):
+            held = self.held - {number} if command == "release" else self.held | ({number} & self.there)
+            return replace(self, held=held)
+        if command == "collect":
+            return replace(self, there=self.there - (self.retired - self.held))
+        if command == "publish":
+            new = replace(self, there=self.there | {self.last + 1}, last=self.last + 1)
+            return new._promoted(new.last) if new.promoted is None else new
+        if command == "roll back":
+            return self._rolled_back()
+        if command == "bring back":
+            return replace(self, retired=self.retired - ({number} & self.there))
+        if number not in self.there or number in self.retired:
+            return self
+        return self._changed(command, number)
+
+    def _changed(self, command: str, number: int) -> "Model":
+        """By a command that takes a version which is not retired."""
+        if command == "promote":
+            return self._promoted(number)
+        if command == "canary" and number != self.promoted:
+            return replace(self, canary=number)
+        if command == "label":
+            return replace(self, labelled=number)
+        if command == "pin":
+            return replace(self, pinned=self.pinned | {number})
+        if command == "unpin":
+            return replace(self, pinned=self.pinned - {number})
+        if command == "retire" and number not in (self.promoted, self.canary):
+            labelled = None if self.labelled == number else self.labelled
+            return replace(self, labelled=labelled, pinned=self.pinned - {number}, retired=self.retired | {number})
+        return self
+
+    def _rolled_back(self) -> "Model":
+        earlier = [n for n in self.history if n not in self.retired]
+        if self.canary:
+            return replace(self, canary=None)
+        return replace(self, promoted=earlier[-1], history=tuple(earlier[:-1])) if earlier else self
+
+    def _promoted(self, number: int) -> "Model":
+        before = [self.promoted] if self.promoted and self.promoted != number else []
+        return replace(self, promoted=number, history=(*self.history, *before), canary=None)
+
+
+COMMANDS = st.tuples(
+    st.sampled_from(
+        [
+            *("publish", "promote", "canary", "roll back", "label", "pin", "unpin", "retire", "bring back"),
+            *("hold", "release", "collect"),
+        ]
+    ),
+    NUMBERS,
+)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scratch = tempfile.TemporaryDirectory()
+        self.files = Path(self.scratch.name, "files")
+        self.files.mkdir()
+        (self.files / CONFIG).write_text("{}")
+        (self.files / WEIGHTS).write_bytes(b"weights")
+        self.directory = Path(self.scratch.name, "store")
+        self.directory.mkdir()
+        self.lease = Lease(self.directory)
+        self.model = Model()
+
+    def teardown(self) -> None:
+        self.lease.close()
+        self.scratch.cleanup()
+
+    def run(self, command: str, number: int) -> None:
+        """By a Store of its own, as another process has; a refusal changes nothing, and is no error of the test."""
+        store, reference = Store(self.directory), f"formal@{number}"
+        versions = {version.number: version for version in store.versions("formal")}
+        commands: dict[str, Callable[[], object]] = {
+            "publish": lambda: store.publish("formal", self.files, FACTS),
+            "promote": lambda: store.promote(reference),
+            "canary": lambda: store.promote(reference, percent=10),
+            "roll back": lambda: store.roll_back("formal"),
+            "label": lambda: store.label(reference, "candidate"),
+            "pin": lambda: store.pin(reference),
+            "unpin": lambda: store.unpin(reference),
+            "retire": lambda: store.retire(reference),
+            "bring back": lambda: store.bring_back(reference),
+            "hold": lambda: store.hold(versions[number], self.lease) if number in versions else None,
+            "release": lambda: self.lease.release(reference),
+            "collect": lambda: collect(store, watch_seconds=0),
+        }
+        with suppress(AdapterNotFound, ConfigError):
+            commands[command]()
+
+    @rule(command=COMMANDS)
+    def one(self, command: Command) -> None:
+        self.run(*command)
+        self.model = self.model.after(*command)
+        assert self.seen() == self.model
+
+    @precondition(lambda self: self.model.there)
+    @rule(first=COMMANDS, second=COMMANDS)
+    def two_at_a_time(self, first: Command, second: Command) -> None:
+        threads = [threading.Thread(target=self.run, args=command) for command in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = self.seen()
+        assert found in (self.model.after(*first).after(*second), self.model.after(*second).after(*first))
+        self.model = found
+
+    @invariant()
+    def nothing_is_damaged_or_left_over(self) -> None:
+        assert verify(Store(self.directory), lambda _: [], watch_seconds=0) == []
+
+    def seen(self) -> Model:
+        store = Store(self.directory)
+        pointers = store.pointers("formal")
+        numbers = {version.number for version in store.versions("formal")}
+        return Model(
+            there=frozenset(numbers),
+            last=max([*numbers, *pointers.retired], default=0),
+            promoted=pointers.promoted,
+            history=pointers.history,
+            canary=pointers.canary and pointers.canary.version,
+            labelled=pointers.labels.get("candidate"),
+            pinned=frozenset(pointers.pinned),
+            retired=frozenset(pointers.retired),
+            held=frozenset(n for n in range(1, 6) if (self.lease.path / f"formal@{n}").exists()),
+        )
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
