@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Lease:
         self.path = directory / LEASES / name
         self._beats = 0
         self._held: set[str] = set()
+        # A server beats in one thread and holds in others.
+        self._renewing = threading.Lock()
         self._heartbeat = self._begin()
 
     def beat(self) -> None:
@@ -83,9 +86,10 @@ class Lease:
 
     def _renew_if_lost(self) -> None:
         """Another machine takes this one for dead when it has slept, and removes the lease."""
-        if os.fstat(self._heartbeat).st_nlink == 0:
-            lost, self._heartbeat = self._heartbeat, self._begin()
-            os.close(lost)
+        with self._renewing:
+            if os.fstat(self._heartbeat).st_nlink == 0:
+                lost, self._heartbeat = self._heartbeat, self._begin()
+                os.close(lost)
 
     def _sign_of_life(self) -> bytes:
         self._beats += 1

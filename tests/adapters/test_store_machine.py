@@ -48,17 +48,25 @@ class Model:
             return new._promoted(new.last) if new.promoted is None else new
         if command == "roll back":
             return self._rolled_back()
+        if command == "remove label":
+            return replace(self, labelled=None)
+        if command == "retire the name":
+            return Model(there=self.there, last=self.last, retired=self.retired | self.there, held=self.held)._or(self)
         if command == "bring back":
             return replace(self, retired=self.retired - ({number} & self.there))
         if number not in self.there or number in self.retired:
             return self
         return self._changed(command, number)
 
+    def _or(self, before: "Model") -> "Model":
+        """Only if it retires anything that was not retired before."""
+        return self if self.retired != before.retired else before
+
     def _changed(self, command: str, number: int) -> "Model":
         """By a command that takes a version which is not retired."""
         if command == "promote":
             return self._promoted(number)
-        if command == "canary" and number != self.promoted:
+        if command == "canary" and self.promoted not in (None, number):
             return replace(self, canary=number)
         if command == "label":
             return replace(self, labelled=number)
@@ -88,7 +96,7 @@ COMMANDS = st.tuples(
     st.sampled_from(
         [
             *("publish", "promote", "canary", "roll back", "label", "pin", "unpin", "retire", "bring back"),
-            *("hold", "release", "collect"),
+            *("hold", "release", "collect", "remove label", "retire the name"),
         ]
     ),
     NUMBERS,
@@ -126,6 +134,8 @@ class StoreMachine(RuleBasedStateMachine):
             "unpin": lambda: store.unpin(reference),
             "retire": lambda: store.retire(reference),
             "bring back": lambda: store.bring_back(reference),
+            "remove label": lambda: store.remove_label("formal", "candidate"),
+            "retire the name": lambda: store.retire("formal"),
             "hold": lambda: store.hold(versions[number], self.lease) if number in versions else None,
             "release": lambda: self.lease.release(reference),
             "collect": lambda: collect(store, watch_seconds=0),
