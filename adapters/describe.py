@@ -1,4 +1,4 @@
-"""Versions and names as plain values: what the `adapters` command answers with --json.
+"""Versions and names as plain values: what the `adapters` command answers with --json, and HTTP.
 
 This file knows neither arguments nor how anything is printed, but for the one line that `list` has for a version.
 """
@@ -75,12 +75,19 @@ def line(row: Described) -> str:
 def meaning(store: Store, name: str) -> Described:
     """What `name` means now, as every command that changes it answers with --json."""
     pointers = store.pointers(name)
-    canary = pointers.canary
     return {
         "name": name,
+        **meant(name, pointers),
+        "pinned": [f"{name}@{number}" for number in pointers.pinned],
+        "retired": [f"{name}@{number}" for number in pointers.retired],
+    }
+
+
+def meant(name: str, pointers: Pointers) -> Described:
+    """The versions that requests for `name` and its labels go to."""
+    canary = pointers.canary
+    return {
         "promoted": f"{name}@{pointers.promoted}" if pointers.promoted else None,
         "canary": {"id": f"{name}@{canary.version}", "percent": canary.percent} if canary else None,
         "labels": {label: f"{name}@{number}" for label, number in pointers.labels.items()},
-        "pinned": [f"{name}@{number}" for number in pointers.pinned],
-        "retired": [f"{name}@{number}" for number in pointers.retired],
     }

@@ -7,7 +7,6 @@ first load. It believes nothing that it reads: files may be hostile. This file k
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from pydantic import ValidationError
 
 from adapters.base_model import BaseModel, shaping_config
 from adapters.manifest import Manifest
-from adapters.store import CONFIG, MANIFEST, WEIGHTS
+from adapters.store import CONFIG, MANIFEST, WEIGHTS, digest_until_weights
 from adapters.tensors import CODE, Header, expected_shape, header_of, largest_file, partner, values_of
 
 MAX_RANK = 64
@@ -220,7 +219,7 @@ def _judge_weights(
         return None
     rank = config.get("r") if config and not config.get("rank_pattern") else None
     reasons += _header_reasons(header, rank if isinstance(rank, int) else None, shape, max_rank)
-    digest = hashlib.sha256(f"{CONFIG}\0".encode() + (directory / CONFIG).read_bytes() + f"{WEIGHTS}\0".encode())
+    digest = digest_until_weights(directory)
     digest.update(header.raw)
     reasons += _value_reasons(directory / WEIGHTS, header, digest.update)
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from pydantic import BaseModel as Checked
 from pydantic import ConfigDict, Field, ValidationError
 
 from adapters.base_model import BaseModel
-from adapters.describe import standing
+from adapters.describe import meant, standing
 from adapters.errors import AdapterUnusable, ConfigError, Forbidden, MailwrightError, RequestError, StoreDamaged
 from adapters.manifest import NAME
 from adapters.pointers import Pointers
@@ -109,13 +109,10 @@ class Views:
             pointers = self._store.pointers(name)
         except StoreDamaged as exc:  # one damaged adapter must not hide the others
             pointers, problem = Pointers(), str(exc)
-        canary = pointers.canary
         return {
             "id": name,
             "object": "adapter",
-            "promoted": pointers.promoted and f"{name}@{pointers.promoted}",
-            "canary": canary and {"id": f"{name}@{canary.version}", "percent": canary.percent},
-            "labels": {label: f"{name}@{number}" for label, number in pointers.labels.items()},
+            **meant(name, pointers),
             "problem": problem,
             "versions": [self._version(version, pointers) for version in self._store.versions(name)],
         }

@@ -58,7 +58,7 @@ class Gate:
         metrics: Metrics,
         base_names: Sequence[str],
         api_key: str | None,
-        ending: Ending | None = None,
+        ending: Ending,
     ) -> None:
         self._app = app
         self._store = store
@@ -66,7 +66,7 @@ class Gate:
         self._metrics = metrics
         self._base_names = tuple(base_names)
         self._api_key = api_key.encode() if api_key else None
-        self._ending = ending or Ending()
+        self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

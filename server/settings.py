@@ -120,7 +120,7 @@ def _refuse_open_door(settings: Settings) -> None:
 
 def _refuse_environment(environment: Mapping[str, str]) -> None:
     for name, why in {
-        "VLLM_USE_RUST_FRONTEND": "vLLM's Rust frontend ignores the gate, the routes and the resolver",
+        "VLLM_USE_RUST_FRONTEND": "vLLM's Rust frontend ignores the gate and the routes",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "it opens routes that load any directory, two of them without a key",
         "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "it writes people's mail into the log",
     }.items():

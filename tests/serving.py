@@ -42,6 +42,16 @@ class RunningServer:
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
 
+    def ask(self, model: str, **options: object) -> httpx.Response:
+        """A short answer of `model`, whatever its status."""
+        body = {"model": model, "prompt": "Write.", "max_tokens": 8, "temperature": 0} | options
+        return httpx.post(f"{self.url}/v1/completions", json=body, timeout=120)
+
+    def metric(self, beginning: str) -> float:
+        """The sum of the series whose lines begin like that."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(beginning))
+
     def async_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
 

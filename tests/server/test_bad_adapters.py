@@ -29,25 +29,15 @@ def versions(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.rmtree(server.store.directory / "bad")
 
 
-def ask(server: RunningServer, model: str) -> httpx.Response:
-    body = {"model": model, "prompt": "Write.", "max_tokens": 8, "temperature": 0}
-    return httpx.post(f"{server.url}/v1/completions", json=body, timeout=120)
-
-
-def metric(server: RunningServer, line: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines()
-    return sum(float(found.split()[-1]) for found in lines if found.startswith(line))
-
-
 def loads(server: RunningServer, result: str) -> float:
-    return metric(server, f'mailwright_adapter_loads_total{{adapter="bad",result="{result}"}}')
+    return server.metric(f'mailwright_adapter_loads_total{{adapter="bad",result="{result}"}}')
 
 
 @pytest.mark.parametrize("kind", bad_adapters.KINDS)
 def test_it_is_422_with_its_own_reason(server: RunningServer, versions: dict[str, str], kind: str):
     refused = loads(server, "refused")
     for _ in range(2):
-        answer = ask(server, versions[kind])
+        answer = server.ask(versions[kind])
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "adapter_unusable")
         assert bad_adapters.KINDS[kind].reason in answer.json()["error"]["message"]
     # The second time nothing was read again.
@@ -57,10 +47,10 @@ def test_it_is_422_with_its_own_reason(server: RunningServer, versions: dict[str
 def test_the_engine_has_heard_of_none_and_the_good_ones_write_as_before(
     server: RunningServer, versions: dict[str, str], tmp_path: Path
 ):
-    before = ask(server, "formal@2").json()["choices"][0]["text"]
+    before = server.ask("formal@2").json()["choices"][0]["text"]
     for version in versions.values():
-        assert ask(server, version).status_code == 422
-    assert ask(server, "formal@2").json()["choices"][0]["text"] == before
+        assert server.ask(version).status_code == 422
+    assert server.ask("formal@2").json()["choices"][0]["text"] == before
     assert (loads(server, "loaded"), loads(server, "failed")) == (0, 0)
     known = httpx.get(f"{server.url}/v1/adapters/bad", timeout=60).json()["versions"]
     assert len(known) == len(versions)

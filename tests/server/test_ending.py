@@ -29,6 +29,18 @@ def play(client: FakeClient, scene: Callable[[Ending], Awaitable[None]]) -> Endi
     return asyncio.run(stage())
 
 
+async def endless_answer(ending: Ending) -> asyncio.Task[None]:
+    """One that has begun."""
+
+    async def answer() -> None:
+        with ending.answering():
+            await asyncio.Event().wait()
+
+    begun = asyncio.create_task(answer())
+    await asyncio.sleep(0)
+    return begun
+
+
 def test_from_the_shutdown_of_the_engine_on_nothing_new_begins():
     client = FakeClient()
 
@@ -48,13 +60,8 @@ def test_what_the_engine_did_not_finish_is_told_so_a_while_after_its_end(monkeyp
     monkeypatch.setattr(ending_module, "LAST_WORDS_SECONDS", 0.01)
     client = FakeClient()
 
-    async def answer(ending: Ending) -> None:
-        with ending.answering():
-            await asyncio.Event().wait()
-
     async def scene(ending: Ending) -> None:
-        waiting = asyncio.create_task(answer(ending))
-        await asyncio.sleep(0)
+        waiting = await endless_answer(ending)
         await asyncio.to_thread(client.shutdown, timeout=1)
         await until(waiting.done)
         assert isinstance(waiting.exception(), Overloaded)
@@ -63,13 +70,8 @@ def test_what_the_engine_did_not_finish_is_told_so_a_while_after_its_end(monkeyp
 
 
 def test_a_request_that_is_cancelled_for_another_reason_stays_cancelled():
-    async def answer(ending: Ending) -> None:
-        with ending.answering():
-            await asyncio.Event().wait()
-
     async def scene(ending: Ending) -> None:
-        waiting = asyncio.create_task(answer(ending))
-        await asyncio.sleep(0)
+        waiting = await endless_answer(ending)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from adapters.errors import AdapterUnusable, Overloaded
 from adapters.store import Store
+from server.ending import Ending
 from server.gate import MAX_BODY_BYTES, Gate, Message, Receive, Scope, Send
 from server.metrics import UNKNOWN, Metrics
 from server.residency import Residency
@@ -51,7 +52,7 @@ def gate(
     registry: CollectorRegistry | None = None,
 ) -> Gate:
     metrics = Metrics(registry or CollectorRegistry(), "tiny-llama")
-    return Gate(app, store, loads or residency(), metrics, ("tiny-llama", "base"), api_key)
+    return Gate(app, store, loads or residency(), metrics, ("tiny-llama", "base"), api_key, Ending())
 
 
 def ask(gate: Gate, method: str, path: str, **options: Any) -> httpx.Response:

@@ -21,14 +21,8 @@ pytestmark = pytest.mark.vllm
 PROMOTES = 40
 
 
-def metric(server: RunningServer, line: str) -> float:
-    """The sum of the series whose lines begin like that."""
-    lines = httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines()
-    return sum(float(found.split()[-1]) for found in lines if found.startswith(line))
-
-
 def loads(server: RunningServer, name: str, result: str = "loaded") -> float:
-    return metric(server, f'mailwright_adapter_loads_total{{adapter="{name}",result="{result}"}}')
+    return server.metric(f'mailwright_adapter_loads_total{{adapter="{name}",result="{result}"}}')
 
 
 def shown(server: RunningServer, reference: str) -> dict:
@@ -39,11 +33,6 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
         while not await asyncio.to_thread(holds):
             await asyncio.sleep(0.05)
-
-
-def ask(server: RunningServer, model: str) -> httpx.Response:
-    body = {"model": model, "prompt": "Write.", "max_tokens": 2}
-    return httpx.post(f"{server.url}/v1/completions", json=body, timeout=120)
 
 
 async def together(*asked: Callable[[], httpx.Response]) -> list[httpx.Response]:
@@ -84,7 +73,7 @@ def test_a_stream_ends_on_the_version_that_it_began_with(server: RunningServer):
                 events.append(json.loads(line.removeprefix("data: ")))
             if len(events) == 1:
                 server.store.promote(second)
-                assert ask(server, "steady").json()["model"] == second
+                assert server.ask("steady").json()["model"] == second
     assert {event["model"] for event in events} == {first}
     assert "".join(event["choices"][0]["text"] for event in events if event["choices"]) == alone["choices"][0]["text"]
 
@@ -106,10 +95,10 @@ def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(
 
     tiny.publish(server.store, server.base, "cached", seed=47)
     old = [written(server.url)]
-    before = metric(server, "vllm:prefix_cache_hits_total")
+    before = server.metric("vllm:prefix_cache_hits_total")
     old.append(written(server.url))
     # In tokens: more than the last words of the prompt.
-    assert metric(server, "vllm:prefix_cache_hits_total") - before > len(body["prompt"]) / 2
+    assert server.metric("vllm:prefix_cache_hits_total") - before > len(body["prompt"]) / 2
     assert old[0]["choices"][0]["text"] == old[1]["choices"][0]["text"]
     server.store.promote(tiny.publish(server.store, server.base, "cached", seed=48).id)
     new = [written(server.url) for _ in range(2)]
@@ -127,7 +116,7 @@ def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(
 
 def test_a_retired_version_leaves_the_engine_after_its_last_request(server: RunningServer):
     first, second = (tiny.publish(server.store, server.base, "passing", seed).id for seed in (49, 50))
-    ask(server, second)
+    server.ask(second)
     assert shown(server, second)["loaded"]
     # Long enough that it is still being written when a slow machine has come to look.
     body = {"model": second, "prompt": "Go on.", "max_tokens": 1900, "n": 8, "ignore_eos": True, "stream": True}
@@ -137,7 +126,7 @@ def test_a_retired_version_leaves_the_engine_after_its_last_request(server: Runn
         next(lines)
         in_use.append(shown(server, second)["in_use"])
         server.store.retire(second)
-        assert ask(server, second).status_code == 404
+        assert server.ask(second).status_code == 404
         rest = list(lines)
     assert in_use == [1]
     assert "data: [DONE]" in rest
@@ -146,17 +135,17 @@ def test_a_retired_version_leaves_the_engine_after_its_last_request(server: Runn
     def engine_holds_what_is_shown() -> bool:
         adapters = httpx.get(f"{server.url}/v1/adapters", timeout=60).json()["data"]
         loaded = sum(version["loaded"] for adapter in adapters for version in adapter["versions"])
-        return metric(server, "mailwright_adapters_resident") == loaded
+        return server.metric("mailwright_adapters_resident") == loaded
 
     asyncio.run(until(engine_holds_what_is_shown))
-    assert ask(server, first).status_code == 200
+    assert server.ask(first).status_code == 200
 
 
 def test_twenty_first_requests_for_a_version_are_one_load(server: RunningServer):
     tiny.publish(server.store, server.base, "sought", seed=51)
     cold = tiny.publish(server.store, server.base, "sought", seed=52).id
     before = loads(server, "sought")
-    answers = asyncio.run(together(*[lambda: ask(server, cold)] * 20))
+    answers = asyncio.run(together(*[lambda: server.ask(cold)] * 20))
     assert {answer.status_code for answer in answers} == {200}
     # The promoted version is loaded ahead, perhaps just now.
     assert loads(server, "sought") - before <= 2
@@ -165,12 +154,12 @@ def test_twenty_first_requests_for_a_version_are_one_load(server: RunningServer)
 
 def test_made_up_names_load_nothing_and_add_no_series(server: RunningServer):
     turned_away = 'mailwright_requests_total{adapter="_unknown",outcome="client_error"}'
-    before = metric(server, turned_away)
+    before = server.metric(turned_away)
     with httpx.Client(base_url=server.url, timeout=120) as client:
         for number in range(1000):
             body = {"model": f"junk-{number}", "prompt": "Write.", "max_tokens": 1}
             assert client.post("/v1/completions", json=body).status_code == 404
-    assert metric(server, turned_away) == before + 1000
+    assert server.metric(turned_away) == before + 1000
     exposed = httpx.get(f"{server.url}/metrics", timeout=60).text
     assert "junk" not in exposed
     assert 'mailwright_adapter_loads_total{adapter="_unknown"' not in exposed
@@ -179,12 +168,12 @@ def test_made_up_names_load_nothing_and_add_no_series(server: RunningServer):
 def test_too_many_cold_versions_at_once_are_told_to_come_back(server: RunningServer):
     promoted, *cold = [tiny.publish(server.store, server.base, "crowd", 60).id for _ in range(MAX_COLD_LOADS + 5)]
     # Otherwise the server may begin to load it by itself just then, and that counts.
-    assert ask(server, promoted).status_code == 200
+    assert server.ask(promoted).status_code == 200
 
     async def scene() -> None:
         # Nothing of the name can be loaded while somebody else has its lock.
         with server.store.locked("crowd"):
-            asked = [asyncio.create_task(asyncio.to_thread(ask, server, version)) for version in cold]
+            asked = [asyncio.create_task(asyncio.to_thread(server.ask, version)) for version in cold]
             await until(lambda: sum(task.done() for task in asked) == len(cold) - MAX_COLD_LOADS)
             refused = [task.result() for task in asked if task.done()]
             assert {answer.status_code for answer in refused} == {503}
@@ -196,5 +185,5 @@ def test_too_many_cold_versions_at_once_are_told_to_come_back(server: RunningSer
     with ThreadPoolExecutor(len(cold) + 2) as pool, asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(pool)
         runner.run(scene())
-    assert {ask(server, version).status_code for version in cold} == {200}
+    assert {server.ask(version).status_code for version in cold} == {200}
     server.store.retire("crowd")

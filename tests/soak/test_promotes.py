@@ -5,7 +5,6 @@ import json
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from adapters.base_model import BaseModel
@@ -19,11 +18,6 @@ from tests.swarm import PROMPTS, Reigns, Swarm, greedy
 PROMOTES, KEPT, SEEDS = 500, 5, range(1, 7)
 SETTLED = 100
 """Promotes after which memory is compared: by then every buffer has its size."""
-
-
-def engine_holds(url: str) -> float:
-    lines = httpx.get(f"{url}/metrics", timeout=60).text.splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith("mailwright_adapters_resident "))
 
 
 @pytest.mark.timeout(3600)
@@ -57,7 +51,7 @@ def test_five_hundred_promotes_under_eight_streaming_clients(base_model: BaseMod
                     await asyncio.to_thread(store.retire, f"formal@{number - KEPT}")
                 if number % 50 == 0:
                     await asyncio.to_thread(collect, store)
-                    resident.append(await asyncio.to_thread(engine_holds, server.url))
+                    resident.append(await asyncio.to_thread(server.metric, "mailwright_adapters_resident "))
                     memory.append(memory_mb(server.process.pid))
                 assert swarm.failures == []
 

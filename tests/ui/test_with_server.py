@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -54,13 +53,8 @@ def test_closing_the_tab_ends_the_writing_in_the_engine(server: RunningServer, o
         expect(tab.answer("left")).not_to_have_value("")
         tab.page.close()
         for _ in range(400):
-            if running(server) == 0:
+            if server.metric("vllm:num_requests_running") == 0:
                 break
             watcher.page.wait_for_timeout(50)
-        assert running(server) == 0
+        assert server.metric("vllm:num_requests_running") == 0
         watcher.page.context.close()
-
-
-def running(server: RunningServer) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running"))
