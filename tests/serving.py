@@ -132,6 +132,12 @@ def alive_in_group(group: int) -> list[str]:
     return found
 
 
+def memory_mb(process: int) -> float:
+    """Resident memory of a server and its engine, in MB."""
+    parent = psutil.Process(process)
+    return sum(member.memory_info().rss for member in [parent, *parent.children(recursive=True)]) / 2**20
+
+
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

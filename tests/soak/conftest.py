@@ -12,15 +12,10 @@ import psutil
 import pytest
 
 MINUTES = float(os.environ.get("MAILWRIGHT_SOAK_MINUTES", "30"))
-CACHE_MB = 256
-"""The attention cache of tests/serving.py."""
+GROWTH_MB = 256
+"""What a server may take more under load: its attention cache (tests/serving.py), given to it page by page as it is
+first written, and some kilobytes of vLLM's worker an answer. That swaps leave nothing: tests/server/test_swap.py."""
 Show = Callable[[str, dict[str, object]], None]
-
-
-def memory_mb(process: int) -> float:
-    """Resident memory of a server and its engine, in MB."""
-    parent = psutil.Process(process)
-    return sum(member.memory_info().rss for member in [parent, *parent.children(recursive=True)]) / 2**20
 
 
 @pytest.fixture
