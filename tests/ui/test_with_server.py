@@ -33,7 +33,10 @@ def test_a_person_compares_changes_regenerates_and_keeps(server: RunningServer, 
         panel.get_by_role("button").first.click()
         email = panel.get_by_label("Right email, as you would have sent it")
         expect(email).to_have_value(tab.answer("right").input_value())
+        # A click waits until the panel has opened and stands still: a text filled in before that can be drawn over.
+        email.click()
         email.fill("Dear Ada, thank you for the chairs. Kim")
+        expect(email).to_have_value("Dear Ada, thank you for the chairs. Kim")
         panel.get_by_role("button", name="Keep", exact=True).click()
         expect(panel.locator(".note textarea")).to_have_value(re.compile("^1 email kept for "))
         # The voice offered first is the first in the store, which other tests fill too.
