@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 240
 """Twenty on an idle machine; training runs may share it."""
 LEAVE_SECONDS = 20
+"""How long the engine may take to be gone once the server has ended."""
 STOCK = os.environ.get("MAILWRIGHT_TEST_STOCK") == "1"
 VOICES = ["formal", "friendly", "terse", "warm"]
 """One for each of the four slots."""
@@ -52,6 +53,10 @@ class RunningServer:
         """The sum of the series whose lines begin like that."""
         lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(beginning))
+
+    def loads(self, name: str, result: str = "loaded") -> float:
+        """How often a version of `name` was loaded, or failed to be, so far."""
+        return self.metric(f'mailwright_adapter_loads_total{{adapter="{name}",result="{result}"}}')
 
     def async_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)

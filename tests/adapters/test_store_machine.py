@@ -51,16 +51,14 @@ class Model:
         if command == "remove label":
             return replace(self, labelled=None)
         if command == "retire the name":
-            return Model(there=self.there, last=self.last, retired=self.retired | self.there, held=self.held)._or(self)
+            if self.there <= self.retired:
+                return self
+            return Model(there=self.there, last=self.last, retired=self.retired | self.there, held=self.held)
         if command == "bring back":
             return replace(self, retired=self.retired - ({number} & self.there))
         if number not in self.there or number in self.retired:
             return self
         return self._changed(command, number)
-
-    def _or(self, before: "Model") -> "Model":
-        """Only if it retires anything that was not retired before."""
-        return self if self.retired != before.retired else before
 
     def _changed(self, command: str, number: int) -> "Model":
         """By a command that takes a version which is not retired."""

@@ -29,19 +29,15 @@ def versions(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.rmtree(server.store.directory / "bad")
 
 
-def loads(server: RunningServer, result: str) -> float:
-    return server.metric(f'mailwright_adapter_loads_total{{adapter="bad",result="{result}"}}')
-
-
 @pytest.mark.parametrize("kind", bad_adapters.KINDS)
 def test_it_is_422_with_its_own_reason(server: RunningServer, versions: dict[str, str], kind: str):
-    refused = loads(server, "refused")
+    refused = server.loads("bad", "refused")
     for _ in range(2):
         answer = server.ask(versions[kind])
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "adapter_unusable")
         assert bad_adapters.KINDS[kind].reason in answer.json()["error"]["message"]
     # The second time nothing was read again.
-    assert loads(server, "refused") == refused + 1
+    assert server.loads("bad", "refused") == refused + 1
 
 
 def test_the_engine_has_heard_of_none_and_the_good_ones_write_as_before(
@@ -51,7 +47,7 @@ def test_the_engine_has_heard_of_none_and_the_good_ones_write_as_before(
     for version in versions.values():
         assert server.ask(version).status_code == 422
     assert server.ask("formal@2").json()["choices"][0]["text"] == before
-    assert (loads(server, "loaded"), loads(server, "failed")) == (0, 0)
+    assert (server.loads("bad", "loaded"), server.loads("bad", "failed")) == (0, 0)
     known = httpx.get(f"{server.url}/v1/adapters/bad", timeout=60).json()["versions"]
     assert len(known) == len(versions)
     assert not any(version["loaded"] for version in known)
