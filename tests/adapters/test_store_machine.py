@@ -1,30 +1,35 @@
 """Every command of the store in any order, alone and two at a time, against a model of it in plain Python."""
 
+import atexit
+import functools
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from adapters import base_model
+from adapters.base_model import BaseModel
 from adapters.collect import collect, verify
 from adapters.errors import AdapterNotFound, ConfigError
 from adapters.leases import Lease
-from adapters.store import CONFIG, WEIGHTS, Store
+from adapters.store import Store
+from adapters.transfer import export, import_
 from tests import tiny
 
-FACTS = tiny.facts("tiny-llama", f"sha256:{'a' * 64}")
 NUMBERS = st.integers(1, 3)
 Command = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class Model:
-    """What users see of one name; `there` are the versions whose files lie in the store."""
+    """What users see of one name: `there` are the versions in the store, `exported` those copied out, in no store."""
 
     there: frozenset[int] = frozenset()
     last: int = 0
@@ -34,7 +39,8 @@ class Model:
     labelled: int | None = None
     pinned: frozenset[int] = frozenset()
     retired: frozenset[int] = frozenset()
-    held: frozenset[int] = field(default=frozenset())
+    held: frozenset[int] = frozenset()
+    exported: frozenset[int] = frozenset()
 
     def after(self, command: str, number: int) -> "Model":
         """This model if the command is refused."""
@@ -43,7 +49,7 @@ class Model:
             return replace(self, held=held)
         if command == "collect":
             return replace(self, there=self.there - (self.retired - self.held))
-        if command == "publish":
+        if command == "publish" or (command == "import" and self.exported):
             new = replace(self, there=self.there | {self.last + 1}, last=self.last + 1)
             return new._promoted(new.last) if new.promoted is None else new
         if command == "roll back":
@@ -53,7 +59,8 @@ class Model:
         if command == "retire the name":
             if self.there <= self.retired:
                 return self
-            return Model(there=self.there, last=self.last, retired=self.retired | self.there, held=self.held)
+            gone = self.retired | self.there
+            return Model(self.there, self.last, retired=gone, held=self.held, exported=self.exported)
         if command == "bring back":
             return replace(self, retired=self.retired - ({number} & self.there))
         if number not in self.there or number in self.retired:
@@ -66,6 +73,8 @@ class Model:
             return self._promoted(number)
         if command == "canary" and self.promoted not in (None, number):
             return replace(self, canary=number)
+        if command == "export":
+            return replace(self, exported=self.exported | {number})
         if command == "label":
             return replace(self, labelled=number)
         if command == "pin":
@@ -94,23 +103,32 @@ COMMANDS = st.tuples(
     st.sampled_from(
         [
             *("publish", "promote", "canary", "roll back", "label", "pin", "unpin", "retire", "bring back"),
-            *("hold", "release", "collect", "remove label", "retire the name"),
+            *("hold", "release", "collect", "remove label", "retire the name", "export", "import"),
         ]
     ),
     NUMBERS,
 )
 
 
+@functools.cache
+def trained() -> tuple[BaseModel, Path]:
+    """A base model and an adapter of it, once for all runs."""
+    directory = Path(tempfile.mkdtemp(prefix="mailwright-test-"))
+    atexit.register(shutil.rmtree, directory)
+    base = base_model.find(str(tiny.make_base(directory / "base")))
+    return base, tiny.make_adapter(base.path, directory / "adapter", seed=1)
+
+
 class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scratch = tempfile.TemporaryDirectory()
-        self.files = Path(self.scratch.name, "files")
-        self.files.mkdir()
-        (self.files / CONFIG).write_text("{}")
-        (self.files / WEIGHTS).write_bytes(b"weights")
+        self.base, self.files = trained()
+        self.facts = tiny.facts(self.base.name, self.base.fingerprint, base_source=self.base.source)
         self.directory = Path(self.scratch.name, "store")
         self.directory.mkdir()
+        self.out = Path(self.scratch.name, "exported")
+        self.out.mkdir()
         self.lease = Lease(self.directory)
         self.model = Model()
 
@@ -123,7 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
         store, reference = Store(self.directory), f"formal@{number}"
         versions = {version.number: version for version in store.versions("formal")}
         commands: dict[str, Callable[[], object]] = {
-            "publish": lambda: store.publish("formal", self.files, FACTS),
+            "publish": lambda: store.publish("formal", self.files, self.facts),
             "promote": lambda: store.promote(reference),
             "canary": lambda: store.promote(reference, percent=10),
             "roll back": lambda: store.roll_back("formal"),
@@ -137,6 +155,8 @@ class StoreMachine(RuleBasedStateMachine):
             "hold": lambda: store.hold(versions[number], self.lease) if number in versions else None,
             "release": lambda: self.lease.release(reference),
             "collect": lambda: collect(store, watch_seconds=0),
+            "export": lambda: export(store.resolve(reference), self.out / reference),
+            "import": lambda: import_(store, next(self.exported(), self.out / "nothing"), "formal", self.base),
         }
         with suppress(AdapterNotFound, ConfigError):
             commands[command]()
@@ -147,7 +167,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = self.model.after(*command)
         assert self.seen() == self.model
 
-    @precondition(lambda self: self.model.there)
     @rule(first=COMMANDS, second=COMMANDS)
     def two_at_a_time(self, first: Command, second: Command) -> None:
         threads = [threading.Thread(target=self.run, args=command) for command in (first, second)]
@@ -163,6 +182,9 @@ class StoreMachine(RuleBasedStateMachine):
     def nothing_is_damaged_or_left_over(self) -> None:
         assert verify(Store(self.directory), lambda _: [], watch_seconds=0) == []
 
+    def exported(self) -> Iterator[Path]:
+        return self.out.glob("formal@*")
+
     def seen(self) -> Model:
         store = Store(self.directory)
         pointers = store.pointers("formal")
@@ -177,8 +199,9 @@ class StoreMachine(RuleBasedStateMachine):
             pinned=frozenset(pointers.pinned),
             retired=frozenset(pointers.retired),
             held=frozenset(n for n in range(1, 6) if (self.lease.path / f"formal@{n}").exists()),
+            exported=frozenset(int(path.name.partition("@")[2]) for path in self.exported()),
         )
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
+TestStoreMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)
