@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from adapters import base_model
 from adapters.base_model import BaseModel
@@ -160,6 +160,11 @@ class StoreMachine(RuleBasedStateMachine):
         }
         with suppress(AdapterNotFound, ConfigError):
             commands[command]()
+
+    @initialize(published=st.integers(0, 3))
+    def some_are_there(self, published: int) -> None:
+        for number in range(published):
+            self.one(("publish", number))
 
     @rule(command=COMMANDS)
     def one(self, command: Command) -> None:
