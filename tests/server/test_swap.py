@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from adapters.base_model import BaseModel
 from adapters.collect import collect
 from adapters.store import Store
 from server.residency import MAX_COLD_LOADS
-from tests import tiny
+from tests import bad_adapters, tiny
 from tests.serving import RunningServer, memory_mb, running_server
 from tests.swarm import PROMPTS, Reigns, Swarm, greedy
 
@@ -95,6 +96,51 @@ def test_a_stream_ends_on_the_version_that_it_began_with(server: RunningServer):
                 assert server.ask("steady").json()["model"] == second
     assert {event["model"] for event in events} == {first}
     assert "".join(event["choices"][0]["text"] for event in events if event["choices"]) == alone["choices"][0]["text"]
+
+
+@pytest.mark.parametrize("end", ["promote", "rollback"])
+def test_a_canary_answers_its_share_under_a_series_of_its_own_until_it_ends(server: RunningServer, end: str):
+    name = f"trial-{end}"
+    old, new = (tiny.publish(server.store, server.base, name, seed).id for seed in (49, 50))
+    people = [f"person {number}" for number in range(24)]
+
+    def writers() -> dict[str, str]:
+        return {person: server.ask(name, user=person, max_tokens=2).json()["model"] for person in people}
+
+    def counted() -> list[float]:
+        return [server.metric(f'mailwright_requests_total{{adapter="{of}"') for of in (name, f"{name}@canary")]
+
+    server.store.promote(new, percent=40)
+    drawn = writers()
+    assert writers() == drawn, "one person meets one version"
+    shares = Counter(drawn.values())
+    assert set(shares) == {old, new}
+    assert counted() == [2 * shares[old], 2 * shares[new]]
+    after = {"promote": new, "rollback": old}[end]
+    server.store.promote(new) if end == "promote" else server.store.roll_back(name)
+    assert set(writers().values()) == {after}
+    assert counted() == [2 * shares[old] + len(people), 2 * shares[new]]
+
+
+def test_a_restarted_server_comes_back_to_what_was_promoted_and_pinned_past_a_bad_adapter(
+    base_model: BaseModel, tmp_path: Path
+):
+    store = Store(tmp_path / "store")
+    bad = tiny.publish(store, base_model, "a-bad-one", seed=51)
+    bad_adapters.spoil("NaN", bad.path)
+    promoted, pinned, other = (tiny.publish(store, base_model, "formal", seed) for seed in (52, 53, 54))
+    for life in (1, 2):
+        with running_server(base_model, store, 4, tmp_path / "server.log") as server:
+            if life == 1:
+                store.pin(pinned.id)
+            warm = until(lambda server=server: all(shown(server, v.id)["loaded"] for v in (promoted, pinned)))
+            asyncio.run(warm)
+            assert not shown(server, other.id)["loaded"]
+            assert shown(server, bad.id)["refused"]
+            assert server.loads("formal") == 2
+            for version in (promoted, pinned):
+                assert server.ask(version.id).json()["model"] == version.id
+            assert server.loads("formal") == 2, "it was warm before it was asked for"
 
 
 def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(
