@@ -24,6 +24,7 @@ from adapters.store import (
     INCOMING,
     MANIFEST,
     NEW_POINTERS,
+    OLD_POINTER,
     POINTERS,
     VERSION_DIRECTORY,
     WEIGHTS,
@@ -181,7 +182,7 @@ def _verify_name(store: Store, name: str, reasons: Callable[[Version], list[str]
         kind = next(what for prefix, what in LEFTOVERS.items() if path.name.startswith(prefix))
         findings.append(Finding(path, kind, True))
     for path in entries:
-        known = path.name in (LOCK, POINTERS) or path.name.startswith(tuple(LEFTOVERS))
+        known = path.name in (LOCK, POINTERS, OLD_POINTER) or path.name.startswith(tuple(LEFTOVERS))
         if not known and not VERSION_DIRECTORY.fullmatch(path.name):
             findings.append(Finding(path, UNKNOWN, False))
     for number, count in Counter(version.number for version in versions).items():

@@ -40,6 +40,8 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
 POINTERS = "pointers.json"
+OLD_POINTER = "promoted"
+"""Release 0.1.0 wrote the promoted number alone; the first change after it writes pointers.json, which goes before."""
 INCOMING = ".incoming-"
 NEW_POINTERS = ".pointers-"
 VERSION_DIRECTORY = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{12})")
@@ -98,10 +100,16 @@ class Store:
         try:
             return Pointers.model_validate_json(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            return Pointers()
+            return self._old_pointers(name)
         except (ValidationError, IsADirectoryError) as exc:
             mend = f"`adapters promote {name}@N` writes it anew, without its labels and what was retired"
             raise StoreDamaged(f"{file} is damaged", mend) from exc
+
+    def _old_pointers(self, name: str) -> Pointers:
+        with suppress(OSError, UnicodeDecodeError):
+            number = (self.directory / name / OLD_POINTER).read_text().strip()
+            return Pointers(promoted=int(number) if NUMBER.fullmatch(number) else None)
+        return Pointers()
 
     def promoted(self, name: str) -> Version | None:
         """The version that the bare `name` means, a canary apart; None if none is promoted or it is gone."""

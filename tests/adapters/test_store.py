@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from adapters import store as store_module
+from adapters.collect import verify
 from adapters.errors import AdapterNotFound, ConfigError
 from adapters.store import CONFIG, POINTERS, WEIGHTS, Store, content_digest
 from tests import tiny
@@ -93,6 +94,27 @@ def test_a_promote_is_seen_by_another_store_object(store: Store):
     assert reader.resolve("formal").id == "formal@1"
     store.promote("formal@2")
     assert reader.resolve("formal").id == "formal@2"
+
+
+def test_a_store_of_0_1_0_keeps_its_promoted_version_until_the_next_change(store: Store):
+    home = store.directory / "formal"
+    (home / POINTERS).unlink()
+    (home / "promoted").write_text("2\n")
+    assert store.resolve("formal").id == "formal@2"
+    assert verify(store, lambda _: [], watch_seconds=0) == []
+    store.label("formal@1", "first")
+    assert store.resolve("formal").id == "formal@2"
+    store.promote("formal@1")
+    assert store.resolve("formal").id == "formal@1"
+    assert store.roll_back("formal").id == "formal@2"
+
+
+@pytest.mark.parametrize("content", [b"", b"no number", b"\xff"])
+def test_an_old_pointer_that_is_no_number_promotes_nothing(store: Store, content: bytes):
+    (store.directory / "formal" / POINTERS).unlink()
+    (store.directory / "formal" / "promoted").write_bytes(content)
+    with pytest.raises(AdapterNotFound):
+        store.resolve("formal")
 
 
 def test_a_promote_without_a_version_says_how(store: Store):
