@@ -143,7 +143,7 @@ def _canonical_parts(path: Path) -> Iterator[bytes]:
     yield json.dumps(shaping_config(path), sort_keys=True).encode()
     tokenizer = json.loads((path / "tokenizer.json").read_text())
     yield json.dumps([tokenizer["model"]["vocab"], tokenizer.get("added_tokens", [])], sort_keys=True).encode()
-    yield _chat_template(path).encode()
+    yield chat_template(path).encode()
     for name, dtype, shape, data in sorted(_tensors(path), key=lambda tensor: tensor[0]):
         yield f"{name} {dtype} {shape}".encode()
         yield data()
@@ -177,7 +177,7 @@ def _template_files(path: Path) -> list[Path]:
     return [f for f in (path / "chat_template.jinja", path / "tokenizer_config.json") if f.is_file()]
 
 
-def _chat_template(path: Path) -> str:
+def chat_template(path: Path) -> str:
     for file in _template_files(path):
         if file.suffix == ".jinja":
             return file.read_text()

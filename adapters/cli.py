@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from adapters import base_model, describe
+from adapters.audit import table
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import store_directory
 from adapters.store import Store, Version
@@ -120,6 +121,9 @@ def _add_readers(add: Callable[..., argparse.ArgumentParser]) -> None:
         "show", _show, "what one version says of itself", "adapters show formal", "adapters show formal@candidate"
     )
     show.add_argument("reference", metavar="NAME[@N]")
+    audit = add("audit", _audit, "who changed what, the newest last", "adapters audit --adapter formal --last 50")
+    audit.add_argument("--last", type=int, default=20, metavar="N", help="how many entries (default: %(default)s)")
+    audit.add_argument("--adapter", metavar="NAME[@N]", help="only what was done to it")
     add(
         "verify",
         _verify,
@@ -225,13 +229,19 @@ def _show(store: Store, args: argparse.Namespace) -> None:
     if args.json:
         _print_json(described)
         return
-    for key, value in described.items():
-        if isinstance(value, dict):
-            print(f"{key}:")
-            for inner, setting in value.items():
-                print(f"  {inner}: {', '.join(map(str, setting)) if isinstance(setting, list) else setting}")
-        else:
-            print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+    for line in describe.lines(described):
+        print(line)
+
+
+def _audit(store: Store, args: argparse.Namespace) -> None:
+    entries = store.audit.entries(args.last, args.adapter)
+    if args.json:
+        _print_json(entries)
+        return
+    for line in table(entries):
+        print(line)
+    if not entries:
+        print(f"no entries in {store.audit.file}")
 
 
 def _verify(store: Store, args: argparse.Namespace) -> int:

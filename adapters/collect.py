@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapters.disk import LOCK, explained, is_locked
+from adapters.audit import LOG
+from adapters.disk import LOCK, explained, is_locked, sync
 from adapters.errors import StoreDamaged
 from adapters.leases import LEASES, WATCH_SECONDS, Claim, claims, holders, remove_dead
 from adapters.manifest import NAME
@@ -22,6 +23,7 @@ from adapters.pointers import Pointers
 from adapters.store import (
     CONFIG,
     INCOMING,
+    KEYS,
     MANIFEST,
     NEW_POINTERS,
     OLD_POINTER,
@@ -104,19 +106,23 @@ def _dead(store: Store, watch_seconds: float) -> list[Claim]:
 def _collect_name(store: Store, name: str, dead: list[Claim], dry_run: bool, collected: Collected) -> None:
     home = store.directory / name
     with store.locked(name, reading=dry_run):
-        going = _leftovers(home)
+        going, unwanted = _leftovers(home), []
         collected.removed += [str(path.relative_to(store.directory)) for path in going]
         for version, holding in _unwanted(store, name, dead, collected):
             if holding:
                 collected.kept.append(f"{version.id}: a server may have it loaded (lease {', '.join(holding)})")
             else:
-                going.append(version.path)
+                unwanted.append(version)
                 collected.removed.append(version.id)
         if dry_run:
             return
         if any(path.name.startswith(INCOMING) for path in going):
             store.settle(name)
         removing = [_set_aside(path) for path in going]
+        for version in unwanted:
+            removing.append(_set_aside(version.path))
+            sync(home)
+            store.audit.record("remove", version)
     # Deleting takes time, and needs no lock any more.
     for path in removing:
         _delete(path)
@@ -159,7 +165,9 @@ def _raise_unless_gone(_function: object, _path: object, info: tuple[object, Bas
 def _foreign(directory: Path) -> Iterator[Finding]:
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         # lost+found is of the file system.
-        if not (path.is_dir() and (NAME.fullmatch(path.name) or path.name in (LEASES, "lost+found"))):
+        ours = NAME.fullmatch(path.name) or path.name in (LEASES, "lost+found")
+        files = path.is_file() and (path.name in (KEYS, LOCK) or path.name.startswith(LOG))
+        if not (path.is_dir() and ours) and not files:
             yield Finding(path, UNKNOWN, False)
     leases = directory / LEASES
     for path in sorted(leases.iterdir()) if leases.is_dir() else []:

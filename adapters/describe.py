@@ -1,6 +1,6 @@
 """Versions and names as plain values: what the `adapters` command answers with --json, and HTTP.
 
-This file knows neither arguments nor how anything is printed, but for the one line that `list` has for a version.
+This file knows neither arguments nor how anything is printed, but for what `list` and `show` say of a version.
 """
 
 from __future__ import annotations
@@ -70,6 +70,17 @@ def line(row: Described) -> str:
     if row["damage"]:
         said.append(f"damaged: {row['damage']}")
     return ", ".join(said)
+
+
+def lines(described: Described) -> Iterator[str]:
+    """What `show` prints of a version: a line for each field, and for each field of a field."""
+    for key, value in described.items():
+        if isinstance(value, dict):
+            yield f"{key}:"
+            for inner, setting in value.items():
+                yield f"  {inner}: {', '.join(map(str, setting)) if isinstance(setting, list) else setting}"
+        else:
+            yield f"{key}: {', '.join(value) if isinstance(value, list) else value}"
 
 
 def meaning(store: Store, name: str) -> Described:

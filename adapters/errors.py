@@ -4,17 +4,22 @@ MailwrightError                      500 internal_error
 ├── ConfigError(ValueError)          400 invalid_request      a flag, setting or recipe that cannot work
 ├── DataError(ValueError)            400 invalid_request      rows of emails that cannot be used; every one listed
 ├── RequestError(ValueError)         400 invalid_request      a request that is not what the OpenAI API allows
-│   └── RequestTooLarge              413 request_too_large
+│   ├── ContextTooLong               400 context_length_exceeded
+│   ├── RequestTimeout               408 request_timeout      its headers or its body took too long
+│   ├── RequestTooLarge              413 request_too_large
+│   └── HeadersTooLarge              431 headers_too_large
 ├── BaseModelError(OSError)          500 internal_error       the base model cannot be found, fetched or trusted
 ├── StoreDamaged(OSError)            500 internal_error       a file of the store that is not what it should be
 ├── StoreUnwritable(OSError)         500 internal_error       the store's disk is full or read-only; nothing was changed
 ├── KeptDamaged(OSError)             500 internal_error       kept examples that cannot be read or written
+├── KeysDamaged(OSError)             500 internal_error       API keys that cannot be read: nobody is let in
 ├── ServerProblem(ConnectionError)   502 bad_gateway          the server cannot be reached, refuses, or answers nonsense
 ├── AdapterNotFound(LookupError)     404 model_not_found
 ├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
 ├── PathNotFound(LookupError)        404 not_found            a path that this server does not have
 ├── Unauthorised(PermissionError)    401 invalid_api_key
 ├── Forbidden(PermissionError)       403 insufficient_permissions
+├── RateLimited(RuntimeError)        429 rate_limit_exceeded  carries `retry_after` in seconds
 └── Overloaded(RuntimeError)         503 overloaded           carries `retry_after` in seconds
 
 A leaf knows its HTTP status and OpenAI code, and inherits its standard-library kin, so that callers may catch either.
@@ -32,6 +37,8 @@ class MailwrightError(Exception):
     status = 500
     code = "internal_error"
     type = "server_error"
+    param: str | None = None
+    """The field of the request that is at fault."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -69,9 +76,25 @@ class DataError(MailwrightError, ValueError):
 class RequestError(MailwrightError, ValueError):
     status, code, type = 400, "invalid_request", "invalid_request_error"
 
+    def __init__(self, message: str, hint: str = "", param: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.param = param
+
+
+class ContextTooLong(RequestError):
+    code = "context_length_exceeded"
+
+
+class RequestTimeout(RequestError):
+    status, code = 408, "request_timeout"
+
 
 class RequestTooLarge(RequestError):
     status, code = 413, "request_too_large"
+
+
+class HeadersTooLarge(RequestError):
+    status, code = 431, "headers_too_large"
 
 
 class BaseModelError(MailwrightError, OSError):
@@ -90,6 +113,10 @@ class KeptDamaged(MailwrightError, OSError):
     pass
 
 
+class KeysDamaged(MailwrightError, OSError):
+    pass
+
+
 class ServerProblem(MailwrightError, ConnectionError):
     """What a client of the server is told; the message is one sentence or two with what to do."""
 
@@ -97,13 +124,13 @@ class ServerProblem(MailwrightError, ConnectionError):
 
 
 class AdapterNotFound(MailwrightError, LookupError):
-    status, code, type = 404, "model_not_found", "invalid_request_error"
+    status, code, type, param = 404, "model_not_found", "invalid_request_error", "model"
 
 
 class AdapterUnusable(MailwrightError, ValueError):
     """`reasons` lists everything that is wrong with it, not only the first thing."""
 
-    status, code, type = 422, "adapter_unusable", "invalid_request_error"
+    status, code, type, param = 422, "adapter_unusable", "invalid_request_error", "model"
 
     def __init__(
         self,
@@ -125,6 +152,16 @@ class Unauthorised(MailwrightError, PermissionError):
 
 class Forbidden(MailwrightError, PermissionError):
     status, code, type = 403, "insufficient_permissions", "invalid_request_error"
+
+
+class RateLimited(MailwrightError, RuntimeError):
+    """This caller has used up what its key allows; try again after `retry_after` seconds."""
+
+    status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message, f"try again in {retry_after} s")
+        self.retry_after = retry_after
 
 
 class Overloaded(MailwrightError, RuntimeError):

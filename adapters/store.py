@@ -6,6 +6,8 @@
     STORE/formal/.incoming-*        a publish that is under way, locked, or was cut off: adapters/collect.py
     STORE/formal/.removing-*        what adapters/collect.py is deleting, or was when it was cut off
     STORE/.leases/                  what servers may have loaded (adapters/leases.py)
+    STORE/audit.jsonl               who changed what (adapters/audit.py)
+    STORE/keys.json                 API keys of the servers (server/keys.py), changed under STORE/.lock
 
 The directory's name carries the weights' digest because vLLM's prefix cache is keyed by (name, path). A crash at any
 point leaves the old state or the new one, and at worst leftovers that nothing reads. This file does not know whether
@@ -24,12 +26,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from adapters.audit import Audit
 from adapters.disk import explained, locked, sync
 from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.leases import Lease
@@ -40,12 +42,14 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
 POINTERS = "pointers.json"
+KEYS = "keys.json"
 OLD_POINTER = "promoted"
 """Release 0.1.0 wrote the promoted number alone; the first change after it writes pointers.json, which goes before."""
 INCOMING = ".incoming-"
 NEW_POINTERS = ".pointers-"
 VERSION_DIRECTORY = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{12})")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+Change = Callable[[Pointers, int], Pointers]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class Version:
         """The exact name that requests, answers and logs use: `formal@3`."""
         return f"{self.name}@{self.number}"
 
+    @property
+    def digest(self) -> str:
+        """The first 12 hex digits of the SHA-256 of its content."""
+        return self.path.name.partition("-")[2]
+
     def manifest(self) -> Manifest:
         """Raises:
         StoreDamaged: it is missing, or not what this program wrote.
@@ -75,6 +84,7 @@ class Version:
 class Store:
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
+        self.audit = Audit(self.directory)
 
     def names(self) -> list[str]:
         """Every name that was published under, also if all its versions are retired or gone."""
@@ -164,6 +174,7 @@ class Store:
                     self._replace_pointers(name, pointers.with_promoted(number))
                 incoming.rename(version.path)
                 sync(home)
+                self.audit.record("publish", version, promoted=pointers.promoted is None)
         return version
 
     def promote(self, reference: str, percent: int | None = None) -> Version:
@@ -174,8 +185,8 @@ class Store:
         if "@" not in reference:
             raise ConfigError(f"{reference!r} gives no version", f"give one, for example {reference}@1")
         if percent is not None:
-            return self._point(reference, lambda pointers, number: pointers.with_canary(number, percent))
-        return self._point(reference, Pointers.with_promoted, mend=True)
+            return self._point(reference, lambda p, number: p.with_canary(number, percent), "promote", percent=percent)
+        return self._point(reference, Pointers.with_promoted, "promote", mend=True)
 
     def roll_back(self, name: str) -> Version:
         """End the canary if there is one, else promote what was promoted before; the version that `name` means then."""
@@ -185,35 +196,40 @@ class Store:
             if version is None:
                 raise StoreDamaged(f"what was promoted of {name} before is not there", "adapters promote NAME@N")
             self._replace_pointers(name, pointers)
+            self.audit.record("rollback", version)
         return version
 
     def label(self, reference: str, label: str) -> Version:
         """Make `name@label` mean the version of `reference`, also if it meant another one."""
-        return self._point(reference, lambda pointers, number: pointers.with_label(label, number))
+        return self._point(reference, lambda p, number: p.with_label(label, number), "label", label=label)
 
     def remove_label(self, name: str, label: str) -> None:
         with self._changing(name):
-            self._replace_pointers(name, self._settled(name).without_label(label))
+            pointers = self._settled(name)
+            self._replace_pointers(name, pointers.without_label(label))
+            self.audit.record("unlabel", self._version(name, pointers.labels[label]) or name, label=label)
 
     def pin(self, reference: str) -> Version:
         """Have every server of this store keep the version of `reference` loaded."""
-        return self._point(reference, Pointers.with_pin)
+        return self._point(reference, Pointers.with_pin, "pin")
 
     def unpin(self, reference: str) -> Version:
-        return self._point(reference, Pointers.without_pin)
+        return self._point(reference, Pointers.without_pin, "unpin")
 
     def retire(self, reference: str) -> list[Version]:
         """Make `formal@3`, or every version of `formal`, answer no more requests; `adapters gc` may remove it then."""
         name, at, _ = reference.partition("@")
         if at:
-            return [self._point(reference, Pointers.with_retired)]
+            return [self._point(reference, Pointers.with_retired, "retire")]
         with self._changing(name):
             pointers = self._settled(name)
             there = self.versions(name)
             retired = [version for version in there if version.number not in pointers.retired]
             if not retired:
-                raise self._not_found(reference)
+                raise self.not_found(reference)
             self._replace_pointers(name, pointers.all_retired([version.number for version in there]))
+            for version in retired:
+                self.audit.record("retire", version)
         return retired
 
     def bring_back(self, reference: str) -> list[Version]:
@@ -226,6 +242,8 @@ class Store:
             if not back:
                 raise ConfigError(f"the store keeps no retired {reference[:80]!r}", "what gc removed is gone for good")
             self._replace_pointers(name, pointers.brought_back([version.number for version in back]))
+            for version in back:
+                self.audit.record("unretire", version)
         return back
 
     def settle(self, name: str) -> None:
@@ -241,10 +259,10 @@ class Store:
             AdapterNotFound: they are gone already.
         """
         if not version.path.is_dir():
-            raise self._not_found(version.id)
+            raise self.not_found(version.id)
         with self.locked(version.name):
             if not version.path.is_dir():
-                raise self._not_found(version.id)
+                raise self.not_found(version.id)
             lease.hold(version.id)
 
     @contextmanager
@@ -261,14 +279,14 @@ class Store:
             AdapterNotFound: there is nothing of that name.
         """
         if not self.versions(name):
-            raise self._not_found(name)
+            raise self.not_found(name)
         with self.locked(name):
             yield
 
     def _look_up(self, reference: str, key: bytes | None) -> tuple[Version, bool]:
         name, at, selector = reference.partition("@")
         if not NAME.fullmatch(name):
-            raise self._not_found(reference)
+            raise self.not_found(reference)
         pointers = self.pointers(name)
         while True:
             number = self._number(name, pointers, selector if at else None, key)
@@ -278,7 +296,7 @@ class Store:
                 break
             pointers = now
         if version is None or number in pointers.retired:
-            raise self._not_found(reference)
+            raise self.not_found(reference)
         return version, not at and number != pointers.promoted
 
     def _number(self, name: str, pointers: Pointers, selector: str | None, key: bytes | None) -> int | None:
@@ -294,11 +312,11 @@ class Store:
     def _version(self, name: str, number: int | None) -> Version | None:
         return next((version for version in self.versions(name) if version.number == number), None)
 
-    def _point(self, reference: str, change: Callable[[Pointers, int], Pointers], mend: bool = False) -> Version:
-        """Change the pointers with the version of `reference`; `mend`: also if their file is damaged."""
+    def _point(self, reference: str, change: Change, what: str, mend: bool = False, **details: str | int) -> Version:
+        """Change the pointers with the version of `reference`, log `what`; `mend`: also if their file is damaged."""
         name, _, selector = reference.partition("@")
         if not self.versions(name):
-            raise self._not_found(reference)
+            raise self.not_found(reference)
         with self.locked(name):
             try:
                 pointers, version = self._settled(name), self.resolve(reference)
@@ -307,7 +325,10 @@ class Store:
                 if not mend or not found:
                     raise
                 pointers, version = Pointers(), found
-            self._replace_pointers(name, change(pointers, version.number))
+            changed = change(pointers, version.number)
+            self._replace_pointers(name, changed)
+            if changed != pointers:
+                self.audit.record(what, version, **details)
         return version
 
     def _replace_pointers(self, name: str, pointers: Pointers) -> None:
@@ -332,28 +353,30 @@ class Store:
             sync(self.directory)
             with self.locked(name):
                 scratch = Path(tempfile.mkdtemp(dir=home, prefix=INCOMING))
-                remove = partial(shutil.rmtree, scratch, ignore_errors=True)
-                stack.callback(remove)  # also if it cannot be locked
+                stack.callback(shutil.rmtree, scratch, ignore_errors=True)  # also if it cannot be locked
                 stack.enter_context(locked(scratch))
-                stack.callback(remove)  # as long as nobody else may lock it
+                stack.callback(shutil.rmtree, scratch, ignore_errors=True)  # as long as nobody else may lock it
             incoming = scratch / "version"
             incoming.mkdir()
             yield incoming
 
-    def _not_found(self, reference: str) -> AdapterNotFound:
+    def not_found(self, reference: str, visible: Callable[[str], bool] = lambda _: True) -> AdapterNotFound:
+        """What to answer to `reference` that is not there, or is not `visible`: alike, and with visible names only."""
         name, _, selector = reference.partition("@")
-        return AdapterNotFound(f"the model {reference[:80]!r} does not exist", self._nearest(name, selector))
+        hint = self._nearest(name, selector, visible)
+        return AdapterNotFound(f"the model {reference[:80]!r} does not exist", hint)
 
-    def _nearest(self, name: str, selector: str) -> str:
+    def _nearest(self, name: str, selector: str, visible: Callable[[str], bool]) -> str:
         """What could have been meant, for `name@selector` that was not found."""
-        pointers = self.pointers(name) if NAME.fullmatch(name) else Pointers()
-        there = [version.id for version in self.versions(name) if version.number not in pointers.retired]
+        seen = bool(NAME.fullmatch(name)) and visible(name)
+        pointers = self.pointers(name) if seen else Pointers()
+        there = [v.id for v in self.versions(name) if v.number not in pointers.retired] if seen else []
         if selector in map(str, pointers.retired):
             return f"{name}@{selector} is retired"
         if there:
             asked = f"it has the versions {', '.join(there)}"
             return asked if selector else f"{name} has no promoted version; {asked}"
-        names = self.names()
+        names = list(filter(visible, self.names()))
         near = difflib.get_close_matches(name, names, n=3)
         if near and name not in names:
             return f"did you mean {' or '.join(near)}?"

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapters import base_model
+from adapters.audit import Audit
 from adapters.base_model import DEFAULT_NAME, BaseModel
 from adapters.disk import sync
 from adapters.errors import AdapterUnusable, BaseModelError, ConfigError, StoreDamaged
@@ -113,6 +114,8 @@ def export(version: Version, directory: Path) -> None:
             f"{version.id} cannot be copied to {directory}: {exc.strerror} ({exc.filename})",
             "give a new directory in one that exists and may be written",
         ) from exc
+    # In the store that it lies in: STORE/NAME/N-DIGEST.
+    Audit(version.path.parents[1]).record("export", version)
 
 
 def _check_directory(directory: Path) -> None:

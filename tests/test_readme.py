@@ -73,7 +73,7 @@ def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: Base
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
     assert {shlex.split(command)[1] for command in ran} == {
-        *("sft", "list", "show", "promote", "rollback", "label", "retire", "gc", "verify", "export", "import")
+        *("sft", "list", "show", "promote", "rollback", "label", "retire", "gc", "verify", "export", "import", "audit")
     }
 
 

@@ -4,10 +4,12 @@ unshare --mount python -m tests.adapters.odd_disks full FILES MOUNT_POINT
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 from adapters.collect import collect, verify
@@ -35,6 +37,14 @@ def attempt(store: Store, change: Callable[[], object]) -> dict:
         findings = [finding.what for finding in verify(store, lambda _: [], watch_seconds=0)]
         return {"error": str(exc), "hint": exc.hint, "before": before, "after": seen(store), "findings": findings}
     return {"done": str(done)}
+
+
+def warned(change: Callable[[], object]) -> list[str]:
+    """What is logged meanwhile."""
+    logged = BufferingHandler(capacity=100)
+    logging.getLogger().addHandler(logged)
+    change()
+    return [record.getMessage() for record in logged.buffer]
 
 
 def small_disk(mount_point: str) -> Path:
@@ -101,6 +111,7 @@ def read_only(template: str) -> dict:
         "retire": attempt(store, lambda: store.retire("formal")),
         "collect": attempt(store, lambda: collect(store)),
         "hold": attempt(store, lambda: store.hold(version, lease)),
+        "load": warned(lambda: store.audit.record("load", version)),
     }
 
 

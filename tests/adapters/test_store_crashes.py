@@ -84,10 +84,12 @@ def test_a_command_killed_at_any_step_leaves_the_old_or_the_new_state_and_the_ne
     steps = int(run(sys.executable, "-m", "tests.adapters.dying", command, template, tmp_path / "copies"))
     copies = [Store(tmp_path / "copies" / str(step) / "store") for step in range(1, steps + 1)]
     new = state(copies[-1])
-    seen, left = [], set()
+    seen, left, logged = [], set(), []
     for store in copies:
         found = state(store)
         assert found in (old, new)
+        logged.append(len(store.audit.entries(last=10)) - versions)
+        assert logged[-1] == 0 or found == new
         seen.append(found == new)
         findings = verify(store, no_reasons)
         assert {finding.path for finding in findings} == hidden(store)
@@ -96,6 +98,7 @@ def test_a_command_killed_at_any_step_leaves_the_old_or_the_new_state_and_the_ne
         assert_everything_goes_on(store, template / "files")
     assert (seen[0], seen[-1]) == (False, True)
     assert seen == sorted(seen)
+    assert (logged[0], logged[-1]) == (0, 1)
     assert left == kinds_left
 
 
@@ -132,13 +135,16 @@ def test_a_gc_killed_at_any_step_removes_whole_versions_and_the_next_one_the_res
     for step in range(1, steps + 1):
         store = Store(tmp_path / "copies" / str(step) / "store")
         left.append(len(store.versions("formal")))
+        logged = [entry["adapter"] for entry in store.audit.entries(last=10) if entry["what"] == "remove"]
+        assert 3 - left[-1] - len(logged) in (0, 1)
+        assert not {*logged} & {version.id for version in store.versions("formal")}
         findings = verify(store, no_reasons)
         assert {finding.path for finding in findings} == hidden(store)
         collect(store)
         assert [version.id for version in store.versions("formal")] == ["formal@3"]
         assert (hidden(store), verify(store, no_reasons)) == (set(), [])
         assert store.publish("formal", template / "files", FACTS).id == "formal@4"
-    assert (left[0], left[-1]) == (3, 1)
+    assert (left[0], left[-1], logged) == (3, 1, ["formal@1", "formal@2"])
     assert left == sorted(left, reverse=True)
 
 
@@ -176,6 +182,8 @@ def test_a_read_only_store_is_read_and_verified_and_each_change_is_refused(templ
     assert told.pop("read") == "formal@1"
     assert told.pop("verified") == [".incoming-dead"]
     assert told.pop("would collect") == ["formal/.incoming-dead"]
+    (warning,) = told.pop("load")
+    assert warning.endswith("store/audit.jsonl: Read-only file system")
     assert set(told) == {"publish", "publish a new name", "promote", "retire", "collect", "hold"}
     for refusal in told.values():
         assert refusal["error"].endswith("cannot be written: Read-only file system")

@@ -168,9 +168,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(command=COMMANDS)
     def one(self, command: Command) -> None:
+        logged, old = self.logged(), self.model
         self.run(*command)
-        self.model = self.model.after(*command)
+        self.model = old.after(*command)
         assert self.seen() == self.model
+        entries = len(self.model.retired ^ old.retired) + len(old.there - self.model.there)
+        assert self.logged() - logged == (entries or (self.model != replace(old, held=self.model.held)))
 
     @rule(first=COMMANDS, second=COMMANDS)
     def two_at_a_time(self, first: Command, second: Command) -> None:
@@ -189,6 +192,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def exported(self) -> Iterator[Path]:
         return self.out.glob("formal@*")
+
+    def logged(self) -> int:
+        return len(Store(self.directory).audit.entries(last=10_000))
 
     def seen(self) -> Model:
         store = Store(self.directory)
