@@ -1,54 +1,79 @@
 """What every request passes first: may it come in, which exact version does it mean, and is that version loaded?
 
-Pure ASGI around vLLM's application. It is an allow-list: vLLM has other paths that reach the engine with an adapter's
-name in a header or without a key, and all of them are 404 here. The request's `model` is rewritten to the exact
-version, so that the answer names the version that wrote it. This file knows no vLLM: residency loads, openai_errors
-words the answers, observe measures.
+Pure ASGI around all of vLLM's application. It is an allow-list: vLLM has other paths that reach the engine with an
+adapter's name in a header or without a key, and all of them are 404 here; so does it with headers and fields. The
+request's `model` is rewritten to the exact version, so that the answer names the version that wrote it. This file knows
+no vLLM: access knows who asks, limits what may be asked, residency loads, openai_errors words the answers, observe
+measures.
 """
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import json
 import logging
 import re
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from adapters.errors import MailwrightError, PathNotFound, RequestError, RequestTooLarge, Unauthorised
+from adapters.audit import acting_as
+from adapters.errors import AdapterNotFound, MailwrightError, PathNotFound, RequestError, RequestTooLarge
 from adapters.store import Store
+from server.access import Access, check_scope
+from server.connection import ABORT
 from server.ending import Ending
+from server.keys import CALLER, Caller, Scope
+from server.limits import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Limits, check, parse
 from server.metrics import CANARY, Metrics
 from server.observe import Observation, Receive
 from server.openai_errors import ErrorShaper, Message, Send
 from server.residency import Residency
 
-Scope = dict[str, Any]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Mapping[bytes, bytes]
+Asgi = dict[str, Any]
+"""An ASGI scope."""
+Application = Callable[[Asgi, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 2**20
 """A million characters is more than any context here holds, and little enough to parse on the event loop."""
+READER_SECONDS = 30.0
+"""How long a client may leave an answer unread once its buffers are full."""
 
 OPEN = {("GET", "/health")}
-WRITING = {("POST", "/v1/chat/completions"), ("POST", "/v1/completions")}
-READING = {("GET", "/v1/models"), ("GET", "/v1/adapters"), ("GET", "/metrics")}
-NAMED = {
-    "GET": re.compile(r"/v1/(models|adapters)/[^/]+"),
-    "POST": re.compile(r"/v1/adapters/[^/]+/(load|pin|unload|promote|rollback)"),
+WRITING = {("POST", path) for path in (CHAT, COMPLETIONS, RESPONSES, MESSAGES)}
+NAMED_EVENTS = (RESPONSES, MESSAGES)
+"""Paths whose streams consist of events with names."""
+READERS: frozenset[Scope] = frozenset({"infer", "admin"})
+READING: dict[tuple[str, str], frozenset[Scope]] = {
+    ("GET", "/v1/models"): READERS,
+    ("GET", "/v1/adapters"): READERS,
+    ("GET", "/openapi.json"): READERS,
+    ("GET", "/metrics"): frozenset({"metrics"}),
+}
+NAMED: dict[str, tuple[re.Pattern[str], frozenset[Scope]]] = {
+    "GET": (re.compile(r"/v1/(?:models|adapters)/([^/]+)"), READERS),
+    "POST": (re.compile(r"/v1/adapters/([^/]+)/(?:load|pin|unload|promote|rollback)"), frozenset({"admin"})),
 }
 """Paths with a name in them, by method."""
+PASSED = {b"host", b"accept", b"accept-encoding", b"origin", b"content-type", b"content-length", b"traceparent"}
+"""Headers that vLLM gets; others of a client's would choose its rank, priority, session or request id."""
+PREFLIGHT = {b"access-control-request-method", b"access-control-request-headers"}
 
 logger = logging.getLogger(__name__)
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was complete: there is nobody to answer."""
+    """The client hung up before its request was complete, or reads no more: there is nobody to answer."""
 
 
 class Gate:
-    """`base_names` are all names of the base model, the one that its metrics carry first."""
+    """`base_names` are all names of the base model, the one that its metrics carry first.
+
+    `cross_origin`: vLLM answers a browser's preflight requests, for the origins that the operator allows.
+    """
 
     def __init__(
         self,
@@ -57,117 +82,146 @@ class Gate:
         residency: Residency,
         metrics: Metrics,
         base_names: Sequence[str],
-        api_key: str | None,
+        access: Access,
+        limits: Limits,
         ending: Ending,
+        cross_origin: bool = False,
     ) -> None:
         self._app = app
         self._store = store
         self._residency = residency
         self._metrics = metrics
         self._base_names = tuple(base_names)
-        self._api_key = api_key.encode() if api_key else None
+        self._access = access
+        self._limits = limits
         self._ending = ending
+        self._cross_origin = cross_origin
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "this server has no websockets"})
-        elif _route(scope) in WRITING:
-            with Observation(self._metrics, receive, send) as seen:
-                await self._http(scope, seen.receive, ErrorShaper(seen.send), seen)
         else:
-            await self._http(scope, receive, ErrorShaper(send))
+            await self._http(scope, receive, _impatient(scope, send))
 
-    async def _http(self, scope: Scope, receive: Receive, send: ErrorShaper, seen: Observation | None = None) -> None:
-        """`seen` watches a request that writes, and there is none for the others."""
+    async def _http(self, scope: Asgi, receive: Receive, send: Send) -> None:
+        request_id = uuid.uuid4().hex.encode()
+        named_events = scope["path"] in NAMED_EVENTS
+        answer_headers = [(b"x-request-id", request_id)]
+        if _route(scope) in WRITING:
+            with Observation(self._metrics, receive, send) as seen:
+                shaper = ErrorShaper(seen.send, answer_headers, named_events)
+                if not await self._safely(self._write(scope, seen.receive, shaper, seen, request_id), shaper):
+                    seen.client_left()
+        else:
+            shaper = ErrorShaper(send, answer_headers)
+            await self._safely(self._read(scope, receive, shaper, request_id), shaper)
+
+    async def _safely(self, work: Awaitable[None], send: ErrorShaper) -> bool:
+        """Whether there was a client to the end; whatever `work` raises is answered."""
         try:
-            self._let_in(scope)
-            if seen:
-                with self._ending.answering():
-                    await self._write(scope, receive, send, seen)
-            else:
-                await self._answer(scope, receive, send)
+            await work
         except ClientGone:
-            return
+            return False
         except MailwrightError as exc:
             await send.fail(exc)
         except Exception as exc:  # the top of a request: whatever it is, the client gets an answer and the log a trace
             # Without the exception's text, which may quote somebody's mail.
             logger.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
             await send.fail(MailwrightError("the server failed on this request", "its log says where"))
+        return True
 
-    async def _write(self, scope: Scope, receive: Receive, send: ErrorShaper, seen: Observation) -> None:
-        async with self._exact(await read_body(scope, receive), seen) as body:
-            seen.handed_over()
-            await self._answer(_with_length(scope, len(body)), replay(body, receive), send)
+    async def _write(
+        self, scope: Asgi, receive: Receive, send: ErrorShaper, seen: Observation, request_id: bytes
+    ) -> None:
+        headers = dict(scope["headers"])
+        caller = self._access.caller(headers)
+        check_scope(caller, frozenset({"infer"}))
+        _check_kind(headers)
+        with self._ending.answering(), self._access.admitted(caller) as quota, acting_as(caller.name):
+            send.headers += [(name.encode(), value.encode()) for name, value in quota.items()]
+            request = parse(await read_body(headers, receive))
+            check(scope["path"], request, self._limits)
+            async with self._exact(request, caller, seen) as body:
+                seen.handed_over()
+                passed = [*_passed(headers, request_id), (b"content-length", str(len(body)).encode())]
+                await self._answer({**scope, "headers": passed}, replay(body, receive), send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: ErrorShaper) -> None:
+    async def _read(self, scope: Asgi, receive: Receive, send: ErrorShaper, request_id: bytes) -> None:
+        headers = dict(scope["headers"])
+        passed = _passed(headers, request_id, b"content-length")
+        if self._cross_origin and scope["method"] == "OPTIONS" and PREFLIGHT & headers.keys():
+            passed += [(name, headers[name]) for name in PREFLIGHT & headers.keys()]
+        elif _route(scope) not in OPEN:
+            caller = self._access.caller(headers)
+            self._check_path(scope, caller)
+            scope = {**scope, CALLER: caller}
+            with acting_as(caller.name):
+                return await self._answer({**scope, "headers": passed}, receive, send)
+        await self._answer({**scope, "headers": passed}, receive, send)
+
+    async def _answer(self, scope: Asgi, receive: Receive, send: ErrorShaper) -> None:
         await self._app(scope, receive, send)
         if send.streaming:
             await send.fail(MailwrightError("the stream broke off"))
 
-    def _let_in(self, scope: Scope) -> None:
-        route = _route(scope)
-        if route in OPEN:
-            return
-        if self._api_key and not hmac.compare_digest(_bearer_token(scope), self._api_key):
-            raise Unauthorised("no valid API key came with the request", "send the header Authorization: Bearer KEY")
-        method, path = route
-        if route not in WRITING | READING and not (method in NAMED and NAMED[method].fullmatch(path)):
+    def _check_path(self, scope: Asgi, caller: Caller) -> None:
+        """Raise what keeps `caller` from a path that writes nothing: it is not there, or not for this caller."""
+        method, path = _route(scope)
+        scopes, reference = READING.get((method, path)), None
+        if scopes is None and method in NAMED:
+            pattern, allowed = NAMED[method]
+            if match := pattern.fullmatch(path):
+                scopes, reference = allowed, match[1]
+        if scopes is None:
             raise PathNotFound(f"this server has no {method} {path[:200]}", "GET /v1/models lists what it serves")
+        check_scope(caller, scopes)
+        if reference is not None and not caller.may_use(reference, self._base_names):
+            raise self._not_found(reference, caller)
 
     @asynccontextmanager
-    async def _exact(self, body: bytes, seen: Observation) -> AsyncIterator[bytes]:
-        """`body` with the exact version as its `model`; that version stays loaded as long as the context lasts.
+    async def _exact(self, request: dict[str, Any], caller: Caller, seen: Observation) -> AsyncIterator[bytes]:
+        """The body with the exact version as its `model`; that version stays loaded as long as the context lasts.
 
         Base models pass as they are.
         """
-        request = parse(body)
         model = request["model"]
+        if not caller.may_use(model, self._base_names):
+            raise self._not_found(model, caller)
         if model in self._base_names:
             seen.belongs_to(self._base_names[0])
             yield json.dumps(request).encode()
             return
-        version, canary = self._store.route(model, whose(request, body))
+        try:
+            version, canary = self._store.route(model, whose(request))
+        except AdapterNotFound as exc:
+            raise exc if caller.sees_all else self._not_found(model, caller) from None
         seen.belongs_to(f"{version.name}{CANARY}" if canary else version.name)
         async with self._residency.using(version) as seen.cold:
             request["model"] = version.id
             yield json.dumps(request).encode()
 
-
-def parse(body: bytes) -> dict[str, Any]:
-    """The request as an object that names a model.
-
-    Raises:
-        RequestError: it is not JSON, not an object, or has no model.
-    """
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise RequestError("the request's body is not valid JSON") from exc
-    if not isinstance(request, dict):
-        raise RequestError("the request's body must be a JSON object")
-    if not isinstance(request.get("model"), str) or not request["model"]:
-        raise RequestError("the request names no model", 'give "model": the base model, an adapter, or adapter@version')
-    return request
+    def _not_found(self, reference: str, caller: Caller) -> AdapterNotFound:
+        """The same for what is not there and what `caller` may not use, and names only what that may."""
+        return self._store.not_found(reference, lambda name: caller.may_use(name, self._base_names))
 
 
-def whose(request: dict[str, Any], body: bytes) -> bytes:
+def whose(request: dict[str, Any]) -> bytes:
     """What a canary's share is drawn by: the `user` that the request gives, so that one person meets one version."""
     user = request.get("user")
-    return user.encode(errors="replace") if isinstance(user, str) and user else body
+    return user.encode() if isinstance(user, str) and user else json.dumps(request).encode()
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
+async def read_body(headers: Headers, receive: Receive) -> bytes:
     """The whole body.
 
     Raises:
         RequestTooLarge: it is, or says that it is, larger than MAX_BODY_BYTES.
         ClientGone: the client hung up.
     """
-    announced = _header(scope, b"content-length")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced[:20]) > MAX_BODY_BYTES:
         raise _too_large()
     parts, size, more = [], 0, True
     while more:
@@ -192,23 +246,37 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _route(scope: Scope) -> tuple[str, str]:
+def _impatient(scope: Asgi, send: Send) -> Send:
+    """`send` that drops a client which reads nothing for READER_SECONDS: its answer would wait in memory for ever."""
+    abort = scope.get("extensions", {}).get(ABORT)
+
+    async def sending(message: Message) -> None:
+        try:
+            async with asyncio.timeout(READER_SECONDS):
+                await send(message)
+        except TimeoutError:
+            if abort:
+                abort()
+            raise ClientGone from None
+
+    return sending
+
+
+def _route(scope: Asgi) -> tuple[str, str]:
     return scope["method"], scope["path"]
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
-    return next((value for key, value in scope["headers"] if key == name), b"")
+def _passed(headers: Headers, request_id: bytes, *also: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers for vLLM, without those that frame the body unless named in `also`; vLLM takes on the request id."""
+    kept = [(name, value) for name, value in headers.items() if name in PASSED and name != b"content-length"]
+    return [*kept, *((name, headers[name]) for name in also if name in headers), (b"x-request-id", request_id)]
 
 
-def _bearer_token(scope: Scope) -> bytes:
-    scheme, _, token = _header(scope, b"authorization").partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else b""
-
-
-def _with_length(scope: Scope, length: int) -> Scope:
-    framing = (b"content-length", b"transfer-encoding")
-    headers = [(key, value) for key, value in scope["headers"] if key not in framing]
-    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
+def _check_kind(headers: Headers) -> None:
+    """Raise RequestError unless the body says that it is JSON: a page of a web site can send all else unasked."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise RequestError("the request's Content-Type is not application/json", "send Content-Type: application/json")
 
 
 def _too_large() -> RequestTooLarge:

@@ -9,6 +9,7 @@ together what answers them.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
 from adapters.store import Store
+from server import keys_cli
 from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
@@ -40,13 +42,17 @@ LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 # Settings that are ours to make: a second value after `--` would get past the checks of server/settings.py.
 OURS = (
     *("model", "served_model_name", "host", "port", "uds", "api_key", "middleware", "api_server_count"),
-    *("enable_lora", "lora_modules", "worker_extension_cls"),
+    *("enable_lora", "lora_modules", "worker_extension_cls", "enable_request_id_headers", "disable_fastapi_docs"),
+    # These write people's mail into the log.
+    *("enable_log_requests", "enable_log_outputs", "log_error_stack"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 after a clean stop, 2 for what the user can mend, 1 when vLLM fails, INTERRUPTED at start."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["keys"]:
+        return keys_cli.main(arguments[1:])
     try:
         run(read(arguments, os.environ))
     except MailwrightError as exc:
@@ -70,6 +76,8 @@ def run(settings: Settings) -> None:
     refuse_untested_vllm(installed_vllm())
     _refuse_missing_entry_points()
     silence_telemetry()
+    # A core dump would hold the mail that was being written; vLLM's processes inherit this.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # One allow-list over all of vLLM's plugin groups: nothing that happens to be installed gets in.
     os.environ["VLLM_PLUGINS"] = f"{GENERAL},{ROUTES}"
     # The threads of a forked worker would share one core.
@@ -108,6 +116,9 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
         "worker-extension-cls": "server.cpu_lora.WorkerProbe",
         # vLLM's own default aborts running requests.
         "shutdown-timeout": settings.shutdown_seconds,
+        "max-num-queued-reqs": settings.max_queued,
+        # vLLM's own default lets every web site that is open in a browser here read answers.
+        "allowed-origins": "[]",
     }
     if settings.kv_cache_bytes:
         flags["kv-cache-memory-bytes"] = settings.kv_cache_bytes
@@ -127,6 +138,8 @@ def _serve(service: Service) -> None:
     from vllm.entrypoints.launchers.launcher import setup_server
     from vllm.logger import configure_logging_from_args
 
+    from server.connection import Connection
+
     arguments = _parsed(service)
     configure_logging_from_args(arguments)
     _refuse_failed_plugins()
@@ -137,7 +150,7 @@ def _serve(service: Service) -> None:
         where = f"{service.settings.host}:{service.settings.port}"
         raise ConfigError(f"cannot listen on {where}: {exc.strerror}", "give another --port") from exc
     # vLLM's own `run_server` is these two steps, with a handler that loses a signal while the engine starts.
-    uvloop.run(run_server_worker(address, socket, arguments))
+    uvloop.run(run_server_worker(address, socket, arguments, http=Connection))
     if service.ending.engine_died:
         raise RuntimeError("its engine died")
 

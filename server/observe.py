@@ -13,12 +13,17 @@ import time
 from collections.abc import Awaitable, Callable
 
 from server.metrics import UNKNOWN, Metrics, Outcome
-from server.openai_errors import SSE_ERROR, Message, Send
+from server.openai_errors import SSE_ERRORS, Message, Send
 
 Receive = Callable[[], Awaitable[Message]]
 
 EVENT = b'data: {"'
 LAST_EVENT = b"data: [DONE]"
+NAMED = b"event: "
+TEXT_EVENTS = (b"response.output_text.delta", b"response.function_call_arguments.delta", b"content_block_delta")
+USAGE_EVENTS = (b"response.completed", b"response.incomplete", b"message_delta")
+LAST_EVENTS = (b"response.completed", b"response.incomplete", b"message_stop")
+"""Of /v1/responses and /v1/messages, whose events have names."""
 TEXT_FIELDS = ("content", "text", "reasoning", "tool_calls")
 """Where an answer's text can be; the first event of a chat has a role and nothing else."""
 USAGE = b'"usage":{'
@@ -86,21 +91,39 @@ class Observation:
         return self._send(message)
 
     def _look_at(self, body: bytes) -> None:
-        if body.startswith(SSE_ERROR):
+        if body.startswith(SSE_ERRORS):
             self._broken = True
         elif body.startswith(EVENT):
             self._last = body
             self._last_token = self._clock()
             if self._first_token is None and has_text(body):
-                self._first_token = self._last_token
-                seconds = self._last_token - self._arrived
-                load = "cold" if self.cold else "warm"
-                self._metrics.first_token.labels(self._adapter or UNKNOWN, load).observe(seconds)
+                self._first()
+        elif body.startswith(NAMED):
+            self._look_at_named(body)
         elif body.startswith(b"{"):
             self._last = body
         elif body.startswith(LAST_EVENT):
             # A client that hangs up now has everything.
             self._finished = True
+
+    def _look_at_named(self, body: bytes) -> None:
+        name = body[len(NAMED) : body.find(b"\n")]
+        if name in TEXT_EVENTS:
+            self._last_token = self._clock()
+            if self._first_token is None:
+                self._first()
+        if name in USAGE_EVENTS:
+            self._last = body
+        self._finished = self._finished or name in LAST_EVENTS
+
+    def _first(self) -> None:
+        self._first_token = self._last_token
+        load = "cold" if self.cold else "warm"
+        seconds = self._last_token - self._arrived
+        self._metrics.first_token.labels(self._adapter or UNKNOWN, load).observe(seconds)
+
+    def client_left(self) -> None:
+        self._gone = True
 
     def _count_answer(self, adapter: str, outcome: Outcome) -> None:
         prompt_tokens, completion_tokens = tokens_used(self._last)
@@ -117,7 +140,7 @@ class Observation:
             return "client_gone"
         if self._broken or not self._finished:
             return "server_error"
-        if self._status in (422, 503):
+        if self._status in (422, 429, 503):
             return "refused"
         if self._status >= 400:
             return "server_error" if self._status >= 500 else "client_error"
@@ -146,4 +169,5 @@ def tokens_used(message: bytes) -> tuple[int, int]:
         usage, _ = json.JSONDecoder().raw_decode(text)
     except ValueError:
         return 0, 0
-    return usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    read, written = (usage.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion"))
+    return read or usage.get("input_tokens") or 0, written or usage.get("output_tokens") or 0

@@ -7,11 +7,13 @@ stream that just stops would pass for a success. This file knows ASGI messages, 
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from adapters.errors import AdapterNotFound, AdapterUnusable, MailwrightError, Overloaded, Unauthorised
+from adapters.errors import AdapterNotFound, MailwrightError, Overloaded, RateLimited, Unauthorised
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -23,19 +25,28 @@ CODES = {
     404: "not_found",
     405: "method_not_allowed",
     413: "request_too_large",
+    415: "invalid_request",
     422: "invalid_request",
     429: "rate_limit_exceeded",
     503: "overloaded",
 }
 # What vLLM names as the parameter at fault when a prompt is too long; its message text is nothing to rely on.
 CONTEXT_PARAMETERS = ("input_text", "input_tokens")
-SSE_ERROR = b'data: {"error"'
+SSE_ERRORS = (b'data: {"error"', b"event: error\n")
+RETRY_SECONDS = 1
+"""What a 429 or 503 of vLLM's own tells the client to wait: its queue is full."""
 
 
 def body_of(error: MailwrightError) -> bytes:
     message = f"{error.message}; {error.hint}" if error.hint else error.message
-    param = "model" if isinstance(error, AdapterNotFound | AdapterUnusable) else None
-    return _body(message, error.type, param, error.code)
+    return _body(message, error.type, error.param, error.code)
+
+
+def headers_of(error: MailwrightError) -> list[tuple[bytes, bytes]]:
+    """What goes with the body of `error`: when to come back, or how to identify."""
+    if isinstance(error, Overloaded | RateLimited):
+        return [(b"retry-after", str(error.retry_after).encode())]
+    return [(b"www-authenticate", b"Bearer")] if isinstance(error, Unauthorised) else []
 
 
 def rewritten(status: int, body: bytes) -> bytes:
@@ -47,11 +58,24 @@ def rewritten(status: int, body: bytes) -> bytes:
     details = found.get("error") if isinstance(found, dict) else None
     if not isinstance(details, dict):
         details = {"message": body.decode(errors="replace")[:1000] or f"the request failed with status {status}"}
-    param, code = details.get("param"), details.get("code")
+    param, code, kind = details.get("param"), details.get("code"), details.get("type")
     if not isinstance(code, str):
         code = _code(status, param)
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return _body(str(details.get("message")), kind, param, code)
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+    if isinstance(param, str):
+        param = param.removeprefix("body.")
+    return _body(_unquoted(str(details.get("message"))), str(kind), param, code)
+
+
+def _unquoted(message: str) -> str:
+    """vLLM's message without the values that it repeats: the caller knows them, and a log of errors must not."""
+    lines = message.split("\n")[1:]
+    try:
+        found = [ast.literal_eval(line.strip()) for line in lines if line.strip()]
+        said = [f"{error['loc'].removeprefix('body.')}: {error['msg']}" for error in found]
+    except (ValueError, SyntaxError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
+        said = []
+    return "; ".join(said) or re.sub(r", value=.*\)$", ")", message, flags=re.DOTALL)
 
 
 def _code(status: int, param: object) -> str:
@@ -67,10 +91,18 @@ def _body(message: str, kind: str, param: object, code: str) -> bytes:
 
 
 class ErrorShaper:
-    """Wraps `send` for one request: errors leave in OpenAI's shape, everything else leaves as it is."""
+    """Wraps `send` for one request: errors leave in OpenAI's shape, everything else leaves as it is.
 
-    def __init__(self, send: Send) -> None:
+    `headers` are added to every answer, and more may be put there before it begins. `named_events`: the events of this
+    path's streams have names, and an error is one called `error`.
+    """
+
+    def __init__(
+        self, send: Send, headers: list[tuple[bytes, bytes]] | None = None, named_events: bool = False
+    ) -> None:
         self._send = send
+        self.headers = [] if headers is None else headers
+        self._event = b"event: error\ndata: " if named_events else b"data: "
         self._failed_start: Message | None = None
         self._failed_body = b""
         self.started = False
@@ -84,8 +116,8 @@ class ErrorShaper:
             await self._start(message)
         elif self._failed_start is not None:
             await self._collect(self._failed_start, message)
-        elif self.streaming and message.get("body", b"").startswith(SSE_ERROR):
-            await self._end_stream(_event_of(message["body"]))
+        elif self.streaming and message.get("body", b"").startswith(SSE_ERRORS):
+            await self._end_stream(_error_in(message["body"]))
         else:
             self.finished = not message.get("more_body", False)
             await self._send(message)
@@ -95,14 +127,9 @@ class ErrorShaper:
         if self.finished:
             return
         if not self.started:
-            extra = []
-            if isinstance(error, Overloaded):
-                extra.append((b"retry-after", str(error.retry_after).encode()))
-            if isinstance(error, Unauthorised):
-                extra.append((b"www-authenticate", b"Bearer"))
-            await self._answer(error.status, extra, body_of(error))
+            await self._answer(error.status, headers_of(error), body_of(error))
         elif self.streaming:
-            await self._end_stream(b"data: " + body_of(error) + b"\n\n")
+            await self._end_stream(body_of(error))
 
     async def _start(self, message: Message) -> None:
         if message["status"] >= 400:
@@ -111,31 +138,41 @@ class ErrorShaper:
         self.started = True
         kind = dict(message["headers"]).get(b"content-type", b"")
         self.streaming = kind.startswith(b"text/event-stream")
-        await self._send(message)
+        replaced = {name for name, _ in self.headers}
+        kept = [(name, value) for name, value in message["headers"] if name.lower() not in replaced]
+        await self._send({**message, "headers": [*kept, *self.headers]})
 
     async def _collect(self, start: Message, message: Message) -> None:
         self._failed_body += message.get("body", b"")
         if not message.get("more_body", False):
             replaced = (b"content-length", b"content-type")
             kept = [(name, value) for name, value in start["headers"] if name.lower() not in replaced]
+            if start["status"] in (429, 503) and b"retry-after" not in dict(kept):
+                kept.append((b"retry-after", str(RETRY_SECONDS).encode()))
             await self._answer(start["status"], kept, rewritten(start["status"], self._failed_body))
 
     async def _answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.started = self.finished = True
-        headers = [*headers, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers = [
+            *headers,
+            *self.headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _end_stream(self, event: bytes) -> None:
+    async def _end_stream(self, error: bytes) -> None:
         self.finished = True
+        event = self._event + error + b"\n\n"
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
 
-def _event_of(event: bytes) -> bytes:
-    """vLLM's own error event (`data: {"error": ...}`, sometimes with `[DONE]` behind it) in OpenAI's shape."""
-    body = event.removeprefix(b"data: ").split(b"\n\n", 1)[0]
+def _error_in(event: bytes) -> bytes:
+    """The body of vLLM's own error event, which sometimes has a name before it and `[DONE]` behind, in our shape."""
+    body = event.partition(b"data: ")[2].split(b"\n\n", 1)[0]
     try:
         status = int(json.loads(body)["error"]["code"])
     except (ValueError, KeyError, TypeError):
         status = 500
-    return b"data: " + rewritten(status, body) + b"\n\n"
+    return rewritten(status, body)

@@ -12,14 +12,20 @@ from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from adapters.base_model import BaseModel
-from adapters.errors import ConfigError, MailwrightError, Overloaded
+from adapters.audit import acting_as
+from adapters.base_model import BaseModel, chat_template
+from adapters.errors import ConfigError, MailwrightError
+from adapters.settings import is_loopback
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
+from server import redaction
+from server.access import Access
 from server.claims import StoreClaims
 from server.ending import Ending
 from server.gate import Gate
-from server.metrics import Metrics
+from server.keys import Caller, Keys
+from server.limits import Limits
+from server.metrics import LoadResult, Metrics
 from server.reconcile import reconcile
 from server.residency import Reasons, Residency
 from server.settings import Settings
@@ -46,10 +52,11 @@ class Service:
 
 
 def register() -> None:
-    """Install our arithmetic for CPUs in this process; again is harmless."""
+    """Install our arithmetic for CPUs in this process, and keep requests out of its log; again is harmless."""
     from server import cpu_lora
 
     cpu_lora.install()
+    redaction.install(redaction.ENGINE)
 
 
 class EndpointPlugin:
@@ -63,9 +70,11 @@ class EndpointPlugin:
         from prometheus_client import REGISTRY, disable_created_metrics
 
         from server.adapter_routes import adapter_routes
+        from server.openapi import openapi_route
         from server.routes import metrics_route, model_routes
 
         service: Service = app.state.args.mailwright
+        self._app = app
         self._store = Store(service.settings.store)
         # Otherwise every counter and histogram has a second series, that says when it began.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -76,35 +85,61 @@ class EndpointPlugin:
             Loras(app),
             self._claims,
             service.settings.max_resident,
-            self._metrics.load_ended,
+            self._load_ended,
         )
         app.include_router(model_routes(self._store, service.base, service.base_names, self._residency))
-        app.include_router(
-            adapter_routes(
-                self._store, self._residency, service.base, service.settings.max_rank, bool(service.settings.api_key)
-            )
-        )
+        app.include_router(adapter_routes(self._store, self._residency, service.base, service.settings.max_rank))
         app.include_router(metrics_route(REGISTRY))
+        app.include_router(openapi_route(app, service.settings.allow_fields))
         app.add_exception_handler(MailwrightError, _answer)
-        app.add_middleware(
-            Gate,
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
+        redaction.install(redaction.SERVING)
+        service: Service = args.mailwright
+        service.ending.follow(engine_client)
+        # Around everything that vLLM and what it uses have put around the routes since `attach_router`.
+        gate: Any = Gate(
+            self._app.middleware_stack or self._app.build_middleware_stack(),
             store=self._store,
             residency=self._residency,
             metrics=self._metrics,
             base_names=service.base_names,
-            api_key=service.settings.api_key,
+            access=Access(
+                Keys(service.settings.store),
+                service.settings.api_key,
+                is_loopback(service.settings.host),
+                self._limit_met,
+            ),
+            limits=Limits(
+                engine_client.model_config.max_model_len, takes_tools(service.base), service.settings.allow_fields
+            ),
             ending=service.ending,
+            cross_origin=bool(args.allowed_origins),
         )
-
-    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
-        refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
-        args.mailwright.ending.follow(engine_client)
+        self._app.middleware_stack = gate
         # Kept, because the loop alone does not keep a task; the end of the loop cancels them.
         self._following = [
             asyncio.create_task(self._metrics.follow_residents(engine_client.list_loras)),
             asyncio.create_task(self._claims.keep_alive()),
-            asyncio.create_task(reconcile(self._store, self._residency)),
+            asyncio.create_task(self._reconcile()),
         ]
+
+    async def _reconcile(self) -> None:
+        with acting_as("server"):
+            await reconcile(self._store, self._residency)
+
+    def _load_ended(self, version: Version, result: LoadResult, seconds: float) -> None:
+        self._metrics.load_ended(version.name, result, seconds)
+        self._store.audit.record("load", version, result=result)
+
+    def _limit_met(self, caller: Caller, limit: str) -> None:
+        def record() -> None:
+            with acting_as(caller.name):
+                self._store.audit.record("limit", limit=limit)
+
+        # The disk may be slow, and this is the event loop.
+        asyncio.get_running_loop().run_in_executor(None, record)
 
 
 class Loras:
@@ -150,11 +185,16 @@ def refuse_stock_workers(wrappers: list[str]) -> None:
         )
 
 
+def takes_tools(base: BaseModel) -> bool:
+    """Whether the chat template of `base` mentions tools; without that the model would never see them."""
+    return "tools" in chat_template(base.path)
+
+
 async def _answer(request: Any, error: Exception) -> Any:
     from starlette.responses import Response
 
-    from server.openai_errors import body_of
+    from server.openai_errors import body_of, headers_of
 
     assert isinstance(error, MailwrightError)
-    headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
+    headers = {name.decode(): value.decode() for name, value in headers_of(error)}
     return Response(body_of(error), error.status, headers, media_type="application/json")

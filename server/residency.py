@@ -68,7 +68,7 @@ class Refusal:
 class Residency:
     """`judge` answers the reasons why a version cannot be served, and none if it can; it runs in a thread.
 
-    `report` hears of every load when it is over: the name of the adapter, the result, and the seconds that it took.
+    `report` hears of every load when it is over: the version, the result, and the seconds that it took; it may block.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Residency:
         engine: Engine,
         claims: Claims,
         capacity: int,
-        report: Callable[[str, LoadResult, float], None] = lambda *_: None,
+        report: Callable[[Version, LoadResult, float], None] = lambda *_: None,
         max_cold_loads: int = MAX_COLD_LOADS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -200,7 +200,7 @@ class Residency:
             raise
         finally:
             if result:
-                self._report(version.name, result, time.monotonic() - started)
+                await asyncio.to_thread(self._report, version, result, time.monotonic() - started)
             if result != "loaded":
                 await asyncio.to_thread(self._claims.release, version)
         self._remember(version, reasons)

@@ -16,12 +16,14 @@ from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest, gzip_accepted
 
 from adapters.base_model import BaseModel
 from adapters.errors import RequestError, StoreDamaged
 from adapters.store import Store, Version
+from server.keys import CALLER, Caller
 from server.residency import Residency
 
 Card = dict[str, Any]
@@ -42,11 +44,7 @@ def facts(version: Version) -> Facts:
     StoreDamaged: its manifest is missing or damaged.
     """
     manifest = version.manifest()
-    return Facts(manifest.created.timestamp(), manifest.base_name, digest(version))
-
-
-def digest(version: Version) -> str:
-    return version.path.name.partition("-")[2]
+    return Facts(manifest.created.timestamp(), manifest.base_name, version.digest)
 
 
 def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], residency: Residency) -> APIRouter:
@@ -64,15 +62,17 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
         except StoreDamaged:
             created, parent = 0, base.name
         loaded = version.id in residency.residents()
-        return {**card(name, version.id, parent, created), "digest": digest(version), "loaded": loaded}
+        return {**card(name, version.id, parent, created), "digest": version.digest, "loaded": loaded}
 
     # Not async: FastAPI runs them in a thread, because they read the disk.
     @router.get("/v1/models")
     def list_models(request: Request, versions: str = "promoted") -> Card:
         if versions not in ("promoted", "all"):
             raise RequestError(f"versions={versions[:80]} is unknown", "ask with versions=all, or without it")
-        cards = [base_card(name, request) for name in base_names]
-        cards += [version_card(name, version) for name, version in _meanings(store, versions == "all")]
+        caller: Caller = request.scope[CALLER]
+        cards = [base_card(name, request) for name in base_names if caller.may_use(name, base_names)]
+        meanings = _meanings(store, versions == "all")
+        cards += [version_card(name, version) for name, version in meanings if caller.may_use(name)]
         return {"object": "list", "data": cards}
 
     @router.get("/v1/models/{model}")
@@ -106,7 +106,7 @@ def metrics_route(registry: CollectorRegistry) -> APIRouter:
     # Not async, so it runs in a thread: 200 adapters take a tenth of a second, in which no stream may stand still.
     # Always plain text, though Prometheus would rather have OpenMetrics: there the client library (0.26) writes
     # `vllm_x` for vLLM's `vllm:x`, under which no dashboard looks for it.
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     def metrics(request: Request) -> Response:
         names = request.query_params.getlist("name[]")
         body = generate_latest(registry.restricted_registry(names) if names else registry)

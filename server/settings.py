@@ -16,6 +16,7 @@ from adapters import base_model
 from adapters.cli import Parser, port
 from adapters.errors import ConfigError
 from adapters.settings import is_loopback, store_directory
+from server.keys import Keys
 
 TESTED_VLLM = (0, 32)
 """Major and minor version: the points where the server hooks into vLLM move between minor versions."""
@@ -26,7 +27,9 @@ examples:
   server --base ~/models/SmolLM2-360M-Instruct --store ./store --port 8080
   server --max-loras 8 --kv-cache 4             eight adapters in one batch, 4 GiB for the attention cache
   server --kv-cache 8                           on a GPU: the rest of its memory stays free, to train beside it
-  MAILWRIGHT_API_KEY=... server --host 0.0.0.0  reachable from other machines, with a key
+  server keys create --name phone --models 'formal*,base'
+                                                an API key; from then on nobody is let in without one
+  server --host 0.0.0.0                         reachable from other machines, which needs a key
   server -- --seed 7                            everything after -- goes to vLLM unchanged
 """
 
@@ -50,8 +53,12 @@ class Settings:
     dtype: str
     shutdown_seconds: int
     """How long running answers may take to finish after SIGTERM or Ctrl-C."""
+    max_queued: int
+    """Requests that are answered or wait; the next ones get 503."""
+    allow_fields: frozenset[str]
+    """Fields of vLLM's own that requests may have."""
     api_key: str | None
-    """None: everybody who reaches the port may call."""
+    """The operator's own, which may do everything; others lie in the store (server/keys.py)."""
     debug: bool
     vllm_arguments: tuple[str, ...]
 
@@ -77,6 +84,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         kv_cache_bytes=flags.kv_cache and int(flags.kv_cache * 2**30),
         dtype=flags.dtype,
         shutdown_seconds=flags.shutdown_seconds,
+        max_queued=flags.max_queued,
+        allow_fields=frozenset(filter(None, flags.allow_fields.split(","))),
         api_key=environment.get("MAILWRIGHT_API_KEY") or None,
         debug=flags.debug,
         vllm_arguments=tuple(arguments[split + 1 :]),
@@ -111,10 +120,10 @@ def installed_vllm() -> str | None:
 
 
 def _refuse_open_door(settings: Settings) -> None:
-    if settings.api_key is None and not is_loopback(settings.host):
+    if settings.api_key is None and not is_loopback(settings.host) and not Keys(settings.store).all():
         raise ConfigError(
             f"--host {settings.host} would let other machines in without a key",
-            "set MAILWRIGHT_API_KEY, or keep --host 127.0.0.1",
+            "make one (server keys create), set MAILWRIGHT_API_KEY, or keep --host 127.0.0.1",
         )
 
 
@@ -123,6 +132,8 @@ def _refuse_environment(environment: Mapping[str, str]) -> None:
         "VLLM_USE_RUST_FRONTEND": "vLLM's Rust frontend ignores the gate and the routes",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "it opens routes that load any directory, two of them without a key",
         "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "it writes people's mail into the log",
+        "VLLM_SERVER_DEV_MODE": "it opens routes that control the engine, and writes more of a request into the log",
+        "VLLM_ENABLE_RESPONSES_API_STORE": "it keeps people's mail in memory, for whoever knows an answer's id",
     }.items():
         if environment.get(name, "").strip().lower() not in ("", "0", "false"):
             raise ConfigError(f"{name} is set: {why}", f"unset {name}")
@@ -138,7 +149,7 @@ def _refuse_environment(environment: Mapping[str, str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="server",
-        usage="server [flags] [-- vLLM's own flags]",
+        usage="server [flags] [-- vLLM's own flags]\n       server keys create|list|revoke ...",
         description="Serve one base model and every adapter in the store over the OpenAI API.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -153,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--store", metavar="DIR", help="where the adapters are (default: MAILWRIGHT_STORE, else the user's data folder)"
     )
-    add("--host", default="127.0.0.1", help="address to bind; any but loopback needs MAILWRIGHT_API_KEY (%(default)s)")
+    add("--host", default="127.0.0.1", help="address to bind; any but loopback needs an API key (%(default)s)")
     add("--port", type=port, default=8000, help="port to bind (%(default)s)")
     add("--max-loras", type=_positive, default=4, metavar="N", help="adapters that one batch may mix (%(default)s)")
     add(
@@ -178,6 +189,19 @@ def _parser() -> argparse.ArgumentParser:
         default=30,
         metavar="N",
         help="how long running answers may take to finish after SIGTERM or Ctrl-C (%(default)s)",
+    )
+    add(
+        "--max-queued",
+        type=_positive,
+        default=256,
+        metavar="N",
+        help="requests being answered or waiting; more get status 503 (%(default)s)",
+    )
+    add(
+        "--allow-fields",
+        default="",
+        metavar="FIELDS",
+        help="vLLM's own request fields to let through, for example top_k,min_p (none)",
     )
     add("--debug", action="store_true", help="show tracebacks")
     return parser

@@ -29,6 +29,8 @@ START_SECONDS = 240
 LEAVE_SECONDS = 20
 """How long the engine may take to be gone once the server has ended."""
 STOCK = os.environ.get("MAILWRIGHT_TEST_STOCK") == "1"
+FIELDS = "ignore_eos,min_tokens,skip_special_tokens"
+"""vLLM's own, with which a test says how long an answer gets."""
 VOICES = ["formal", "friendly", "terse", "warm"]
 """One for each of the four slots."""
 
@@ -96,7 +98,7 @@ def running_server(
     )
     command += ["--port", str(port), "--max-loras", str(max_loras), "--dtype", dtype]
     if not STOCK:
-        command += ["--store", str(store.directory), "--kv-cache", "0.25", *arguments]
+        command += ["--store", str(store.directory), "--kv-cache", "0.25", "--allow-fields", FIELDS, *arguments]
     environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {}), **environment}
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -53,9 +53,9 @@ class FakeEngine:
     def release(self, version: Version) -> None:
         self.claimed.remove(version.id)
 
-    def report(self, name: str, result: str, seconds: float) -> None:
+    def report(self, version: Version, result: str, seconds: float) -> None:
         assert seconds >= 0
-        self.reported.append((name, result))
+        self.reported.append((version.name, result))
 
 
 def version(name: str, number: int = 1) -> Version:

@@ -13,9 +13,12 @@ from fastapi.testclient import TestClient
 from adapters.base_model import BaseModel
 from adapters.errors import MailwrightError
 from adapters.store import POINTERS, Store, Version
+from server.access import LOCAL
 from server.adapter_routes import MAX_ORDER_BYTES, adapter_routes
+from server.keys import Caller
 from server.openai_errors import body_of
 from tests import tiny
+from tests.server.callers import asked_by
 from tests.server.fake_engine import FakeEngine
 from tests.serving import RunningServer, running_server
 
@@ -33,11 +36,11 @@ def operator(store: Store, base_model: BaseModel, engine: FakeEngine) -> Iterato
         yield client
 
 
-def asking(store: Store, base: BaseModel, engine: FakeEngine, capacity: int = 4, keyed: bool = True) -> TestClient:
+def asking(store: Store, base: BaseModel, engine: FakeEngine, capacity: int = 4, caller: Caller = LOCAL) -> TestClient:
     app = FastAPI()
-    app.include_router(adapter_routes(store, engine.residency(capacity), base, 16, keyed))
+    app.include_router(adapter_routes(store, engine.residency(capacity), base, 16))
     app.add_exception_handler(MailwrightError, lambda _, error: Response(body_of(error), error.status))
-    return TestClient(app)
+    return TestClient(asked_by(app, caller))
 
 
 def versions(client: TestClient, name: str = "formal") -> dict[str, dict[str, Any]]:
@@ -118,16 +121,10 @@ def test_one_damaged_adapter_hides_no_other(store: Store, operator: TestClient):
     assert "damaged" in friendly["versions"][0]["problem"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_without_a_key_nobody_may_order_anything(store: Store, base_model: BaseModel, engine: FakeEngine, command: str):
-    store.promote("formal@2")
-    store.pin("formal@1")
-    before = store.pointers("formal")
-    with asking(store, base_model, engine, keyed=False) as client:
-        said = error_of(client.post(f"/v1/adapters/formal@1/{command}"), 403, "insufficient_permissions")
-        assert client.get("/v1/adapters/formal").is_success
-    assert "MAILWRIGHT_API_KEY" in said
-    assert (store.pointers("formal"), engine.load_calls) == (before, [])
+def test_the_list_has_what_the_key_may_use(store: Store, base_model: BaseModel, engine: FakeEngine):
+    one = Caller("1", "one", frozenset({"infer"}), ("fr*",))
+    with asking(store, base_model, engine, caller=one) as client:
+        assert [adapter["id"] for adapter in client.get("/v1/adapters").json()["data"]] == ["friendly"]
 
 
 def test_load_loads_what_the_reference_means(store: Store, operator: TestClient, engine: FakeEngine):

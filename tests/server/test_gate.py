@@ -11,13 +11,18 @@ from prometheus_client import CollectorRegistry
 
 from adapters.errors import AdapterUnusable, Overloaded
 from adapters.store import Store
+from server.access import Access
 from server.ending import Ending
-from server.gate import MAX_BODY_BYTES, Gate, Message, Receive, Scope, Send
+from server.gate import MAX_BODY_BYTES, Asgi, Gate, Message, Receive, Send
+from server.keys import Keys, Order
+from server.limits import Limits
 from server.metrics import UNKNOWN, Metrics
 from server.residency import Residency
 from tests.server.fake_engine import FakeEngine
 
 CHAT = "/v1/chat/completions"
+LOCAL = [(b"host", b"127.0.0.1:8000"), (b"content-type", b"application/json")]
+"""The headers of a request from this machine."""
 
 
 class Echo:
@@ -27,7 +32,7 @@ class Echo:
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
         self.paths.append(scope["path"])
         body = b"{}"
         if scope["method"] == "POST":
@@ -52,13 +57,17 @@ def gate(
     registry: CollectorRegistry | None = None,
 ) -> Gate:
     metrics = Metrics(registry or CollectorRegistry(), "tiny-llama")
-    return Gate(app, store, loads or residency(), metrics, ("tiny-llama", "base"), api_key, Ending())
+    access = Access(Keys(store.directory), api_key, local=True)
+    limits = Limits(context=2048, takes_tools=False, more_fields=frozenset({"top_k"}))
+    return Gate(app, store, loads or residency(), metrics, ("tiny-llama", "base"), access, limits, Ending())
 
 
 def ask(gate: Gate, method: str, path: str, **options: Any) -> httpx.Response:
+    options["headers"] = {"content-type": "application/json", **options.get("headers", {})}
+
     async def once() -> httpx.Response:
         transport = httpx.ASGITransport(app=gate)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(once())
@@ -134,7 +143,7 @@ def test_a_version_stays_loaded_until_its_answer_has_ended(store: Store):
     seen = []
 
     class Slow(Echo):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
             await loads.unload("formal@1")
             seen.append(list(engine.held))
             await super().__call__(scope, receive, send)
@@ -204,7 +213,12 @@ def test_a_large_body_is_413_whether_announced_or_not(store: Store):
         ("POST", "/v1/load_lora_adapter"),
         ("DELETE", "/adapters/formal"),
         ("POST", "/tokenize"),
-        ("POST", "/v1/responses"),
+        ("GET", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/resp_1/cancel"),
+        ("POST", "/v1/messages/count_tokens"),
+        ("POST", "/v1/embeddings"),
+        ("OPTIONS", CHAT),
+        ("HEAD", "/v1/models"),
         ("POST", "/v1/chat/completions/"),
         ("POST", "//v1/chat/completions"),
         ("GET", CHAT),
@@ -218,8 +232,9 @@ def test_a_large_body_is_413_whether_announced_or_not(store: Store):
 )
 def test_whatever_is_not_allowed_is_404(store: Store, method: str, path: str):
     app = Echo()
-    answer = ask(gate(app, store), method, f"http://server{path}")
-    assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+    answer = ask(gate(app, store), method, f"http://127.0.0.1{path}")
+    assert answer.status_code == 404
+    assert method == "HEAD" or error_of(answer)["code"] == "not_found"
     assert app.paths == []
 
 
@@ -251,10 +266,10 @@ def test_the_right_key_lets_in(store: Store):
 
 
 def test_an_exception_is_500_and_the_log_does_not_quote_it(store: Store, caplog: pytest.LogCaptureFixture):
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+    async def broken(scope: Asgi, receive: Receive, send: Send) -> None:
         raise ValueError((await receive())["body"])
 
-    answer = ask(gate(broken, store), "POST", CHAT, json={"model": "base", "prompt": "Dear Ms Secret"})
+    answer = ask(gate(broken, store), "POST", CHAT, json={"model": "base", "user": "Dear Ms Secret"})
     assert (answer.status_code, error_of(answer)["code"]) == (500, "internal_error")
     assert "ValueError" in caplog.text
     assert "in broken" in caplog.text
@@ -263,7 +278,7 @@ def test_an_exception_is_500_and_the_log_does_not_quote_it(store: Store, caplog:
 
 @pytest.mark.parametrize("breaks", [True, False])
 def test_a_stream_that_breaks_or_just_stops_ends_with_an_error(store: Store, breaks: bool):
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
         if breaks:
@@ -285,7 +300,7 @@ def exchange(entrance: Gate, kind: str, *incoming: Message) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": kind, "method": "POST", "path": CHAT, "headers": []}
+    scope = {"type": kind, "method": "POST", "path": CHAT, "headers": LOCAL}
     asyncio.run(entrance(scope, receive, send))
     return sent
 
@@ -293,7 +308,7 @@ def exchange(entrance: Gate, kind: str, *incoming: Message) -> list[Message]:
 def test_vllm_hears_when_the_client_hangs_up(store: Store):
     heard = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
         heard.extend([(await receive())["type"], (await receive())["type"]])
 
     body = {"type": "http.request", "body": b'{"model": "base"}', "more_body": False}
@@ -328,7 +343,7 @@ JUNK = [{"type": "http.request", "body": b'{"model": "formal@9"}', "more_body": 
 def answers(*steps: Message | Exception) -> Any:
     """An application that sends `steps`; at HANGS_UP it waits for the client to do that, an exception it raises."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "http.request"
         for step in steps:
             if isinstance(step, Exception):
@@ -402,7 +417,7 @@ def test_a_request_is_in_flight_while_vllm_has_it_and_not_after_it_was_cancelled
     async def play() -> None:
         reached = asyncio.Event()
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def app(scope: Asgi, receive: Receive, send: Send) -> None:
             for message in begins:
                 await send(message)
             reached.set()
@@ -414,7 +429,7 @@ def test_a_request_is_in_flight_while_vllm_has_it_and_not_after_it_was_cancelled
         async def send(message: Message) -> None:
             pass
 
-        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": LOCAL}
         answering = asyncio.create_task(gate(app, store, registry=registry)(scope, receive, send))
         await asyncio.wait_for(reached.wait(), 10)
         assert counted(registry, "requests_in_flight") == {("formal",): 1}
@@ -436,7 +451,7 @@ def test_ten_thousand_made_up_names_add_no_series(store: Store):
 
     async def ask_all() -> None:
         transport = httpx.ASGITransport(app=entrance)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             for number in range(10_000):
                 await client.post(CHAT, json={"model": f"voice-{number:x}"})
 
@@ -452,3 +467,198 @@ def test_what_only_reads_is_not_counted(store: Store):
     for path in ("/metrics", "/v1/models", "/invocations"):
         ask(entrance, "GET", path)
     assert counted(registry, "requests_total") == {}
+
+
+def key(store: Store, **order: Any) -> dict[str, str]:
+    """The header that a new key's owner sends."""
+    return {"Authorization": f"Bearer {Keys(store.directory).create(Order('app', **order))[1]}"}
+
+
+def test_a_key_lets_in_from_when_it_is_made_until_it_is_revoked(store: Store):
+    entrance = gate(Echo(), store)
+    assert ask(entrance, "POST", CHAT, json={"model": "formal"}).status_code == 200
+    headers = key(store)
+    assert ask(entrance, "POST", CHAT, json={"model": "formal"}).status_code == 401
+    assert ask(entrance, "POST", CHAT, json={"model": "formal"}, headers=headers).status_code == 200
+    Keys(store.directory).revoke("app")
+    answer = ask(entrance, "POST", CHAT, json={"model": "formal"}, headers=headers)
+    assert (answer.status_code, "was revoked" in error_of(answer)["message"]) == (401, True)
+    # Without a key nobody comes in again: the last one's end does not open the door.
+    assert ask(entrance, "POST", CHAT, json={"model": "formal"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        (("infer",), {f"POST {CHAT}", "GET /v1/models", "GET /v1/adapters/formal"}),
+        (("metrics",), {"GET /metrics"}),
+        (("admin",), {"GET /v1/models", "GET /v1/adapters/formal", "POST /v1/adapters/formal@2/promote"}),
+    ],
+)
+def test_a_key_may_what_its_scope_says(store: Store, scopes: Any, allowed: set[str]):
+    headers, entrance = key(store, scopes=scopes), gate(fails(200), store)
+    for request in (
+        *(f"POST {CHAT}", "GET /v1/models", "GET /metrics"),
+        *("GET /v1/adapters/formal", "POST /v1/adapters/formal@2/promote"),
+    ):
+        answer = ask(entrance, *request.split(), json={"model": "formal"}, headers=headers)
+        assert answer.status_code == (200 if request in allowed else 403)
+        assert request in allowed or error_of(answer)["code"] == "insufficient_permissions"
+
+
+def test_without_keys_nobody_administers_over_http(store: Store):
+    answer = ask(gate(Echo(), store), "POST", "/v1/adapters/formal@2/promote")
+    assert (answer.status_code, error_of(answer)["code"]) == (403, "insufficient_permissions")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "8.8.8.8", "[::2]"]
+)
+def test_without_keys_the_host_must_be_this_machine(store: Store, host: str):
+    answer = ask(gate(Echo(), store), "POST", CHAT, json={"model": "formal"}, headers={"Host": host})
+    assert (answer.status_code, error_of(answer)["code"]) == (403, "insufficient_permissions")
+    assert ask(gate(Echo(), store), "GET", "/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2:8000", "localhost:8000", "LOCALHOST", "[::1]:8000"])
+def test_without_keys_a_loopback_host_is_let_in(store: Store, host: str):
+    assert ask(gate(Echo(), store), "POST", CHAT, json={"model": "formal"}, headers={"Host": host}).status_code == 200
+
+
+def test_with_a_key_the_host_may_be_any(store: Store):
+    headers = key(store) | {"Host": "mail.example.org"}
+    assert ask(gate(Echo(), store), "POST", CHAT, json={"model": "formal"}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "asked", ["friendly", "friendly@1", "friendly@candidate", "nosuch", "base", "tiny-llama", "frie"]
+)
+def test_what_a_key_may_not_use_and_what_is_not_there_answer_alike(store: Store, asked: str):
+    headers, entrance = key(store, models=("formal*",), scopes=("infer", "admin")), gate(Echo(), store)
+    for method, path in [("POST", CHAT), ("GET", f"/v1/models/{asked}"), ("POST", f"/v1/adapters/{asked}/load")]:
+        answer = ask(entrance, method, path, json={"model": asked}, headers=headers)
+        error = error_of(answer)
+        assert (answer.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+        assert error["message"] == f"the model {asked!r} does not exist; there are formal"
+
+
+def test_suggested_names_are_those_that_the_key_may_use(store: Store):
+    headers, entrance = key(store, models=("formal*",)), gate(Echo(), store)
+    message = error_of(ask(entrance, "POST", CHAT, json={"model": "frmal"}, headers=headers))["message"]
+    assert "did you mean formal?" in message
+    message = error_of(ask(entrance, "POST", CHAT, json={"model": "formal@7"}, headers=headers))["message"]
+    assert "it has the versions formal@1, formal@2" in message
+
+
+def test_a_key_for_the_base_model_may_use_it_under_all_its_names(store: Store):
+    headers, entrance = key(store, models=("base",)), gate(Echo(), store)
+    statuses = [
+        ask(entrance, "POST", CHAT, json={"model": model}, headers=headers).status_code
+        for model in ("base", "tiny-llama", "formal")
+    ]
+    assert statuses == [200, 200, 404]
+
+
+def test_anthropics_header_carries_a_key_too(store: Store):
+    headers = {"x-api-key": key(store)["Authorization"].removeprefix("Bearer ")}
+    assert ask(gate(Echo(), store), "POST", "/v1/messages", json={"model": "base"}, headers=headers).status_code == 200
+
+
+def test_a_key_at_its_requests_a_minute_gets_429_and_hears_when_to_come_back(store: Store):
+    headers, entrance = key(store, requests_per_minute=2), gate(Echo(), store)
+    answers = [ask(entrance, "POST", CHAT, json={"model": "base"}, headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers[:2]] == ["1", "0"]
+    assert error_of(answers[2])["code"] == "rate_limit_exceeded"
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 30
+
+
+def test_every_answer_has_a_request_id_that_vllm_gets_too_and_no_client_chooses(store: Store):
+    passed = []
+
+    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+        passed.append(dict(scope["headers"]).get(b"x-request-id", b"").decode())
+        await Echo()(scope, receive, send)
+
+    headers = {"X-Request-Id": "canary", "X-Session-Id": "canary", "X-Amzn-SageMaker-Session-Id": "NEW_SESSION"}
+    seen = set()
+    for method, path, body in [("POST", CHAT, {"model": "base"}), ("POST", CHAT, {}), ("GET", "/health", None)]:
+        answer = ask(gate(app, store), method, path, json=body, headers=headers)
+        seen.add(answer.headers["x-request-id"])
+    assert ask(gate(app, store), "GET", "/nowhere").headers["x-request-id"]
+    assert (len(seen), "canary" in seen) == (3, False)
+    assert len(passed) == 2
+    assert set(passed) < seen
+
+
+def test_vllm_gets_no_header_that_would_choose_for_it(store: Store):
+    passed: list[bytes] = []
+
+    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+        passed.extend(name for name, _ in scope["headers"])
+        await Echo()(scope, receive, send)
+
+    headers = {"X-Data-Parallel-Rank": "1", "Authorization": "Bearer x", "Cookie": "a=b", "traceparent": "00-1-1-00"}
+    ask(gate(app, store), "POST", CHAT, json={"model": "base"}, headers=headers)
+    wanted = {b"host", b"accept", b"accept-encoding", b"content-type", b"content-length", b"x-request-id"}
+    assert set(passed) == wanted | {b"traceparent"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "text/plain; application/json"]
+)
+def test_a_body_that_does_not_say_that_it_is_json_is_400(store: Store, kind: str):
+    answer = ask(gate(Echo(), store), "POST", CHAT, content=b'{"model": "base"}', headers={"content-type": kind})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+
+
+def test_preflights_reach_vllm_only_where_the_operator_allows_origins(store: Store):
+    headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    app = Echo()
+    closed = gate(app, store)
+    assert ask(closed, "OPTIONS", CHAT, headers=headers).status_code == 404
+    closed._cross_origin = True
+    assert ask(closed, "OPTIONS", CHAT, headers=headers).status_code == 200
+    assert app.paths == [CHAT]
+
+
+def test_a_client_that_reads_nothing_is_dropped(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.gate.READER_SECONDS", 0.01)
+    registry, dropped, ended = CollectorRegistry(), [], []
+
+    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+        try:
+            await answers(STREAM, EVENT, DONE, END)(scope, receive, send)
+        except BaseException as exc:
+            ended.append(type(exc).__name__)
+            raise
+
+    async def play() -> None:
+        async def receive() -> Message:
+            return FORMAL[0]
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": CHAT,
+            "headers": LOCAL,
+            "extensions": {"mailwright.abort": lambda: dropped.append(True)},
+        }
+        await asyncio.wait_for(gate(app, store, registry=registry)(scope, receive, send), 10)
+
+    asyncio.run(play())
+    assert (dropped, ended) == ([True], ["ClientGone"])
+    assert counted(registry, "requests_total") == {("formal", "client_gone"): 1}
+
+
+def test_a_broken_stream_of_named_events_ends_with_one_called_error(store: Store):
+    event = {**EVENT, "body": b'event: response.output_text.delta\ndata: {"type":"x"}\n\n'}
+    answer = ask(gate(answers(STREAM, event, BREAKS), store), "POST", "/v1/responses", json={"model": "base"})
+    last = answer.text.removesuffix("\n\n").split("\n\n")[-1]
+    name, data = last.split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["code"] == "internal_error"

@@ -134,3 +134,31 @@ def test_vllms_own_error_event_is_rewritten_and_nothing_follows_it():
 
 def test_nothing_is_said_twice():
     assert len(shaped(start(200), part(b"{}"), failure=MailwrightError("late"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "said", "field"),
+    [
+        (
+            "2 validation errors:\n  {'type': 'x', 'loc': 'body.n', 'msg': 'must be an integer', 'input': 'canary'}"
+            "\n  {'type': 'y', 'loc': 'body.stop', 'msg': 'too long', 'input': '<list>', 'ctx': {'canary': 1}}",
+            "body.n",
+            "n: must be an integer; stop: too long",
+            "n",
+        ),
+        ("it is wrong (parameter=seed, value=canary (x)\n)", "seed", "it is wrong (parameter=seed)", "seed"),
+        ("the template\nhas no such thing", None, "the template\nhas no such thing", None),
+    ],
+)
+def test_the_values_that_vllm_repeats_are_left_out(message: str, param: str | None, said: str, field: str | None):
+    error = error_in(rewritten(400, json.dumps({"error": {"message": message, "param": param, "code": 400}}).encode()))
+    assert (error["message"], error["param"]) == (said, field)
+
+
+def test_a_503_of_vllms_own_says_when_to_come_back_and_ours_keeps_its_time():
+    [begun, _] = shaped(start(503), part(b'{"error": {"message": "busy", "code": 503}}'))
+    assert dict(begun["headers"])[b"retry-after"] == b"1"
+    theirs = start(503)
+    theirs["headers"].append((b"retry-after", b"7"))
+    [begun, _] = shaped(theirs, part(b"{}"))
+    assert [value for name, value in begun["headers"] if name == b"retry-after"] == [b"7"]

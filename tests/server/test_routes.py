@@ -18,19 +18,22 @@ from adapters.base_model import BaseModel
 from adapters.errors import MailwrightError
 from adapters.manifest import Manifest
 from adapters.store import POINTERS, Store, Version
+from server.access import LOCAL
+from server.keys import Caller
 from server.openai_errors import body_of
 from server.residency import Residency
 from server.routes import facts, metrics_route, model_routes
 from tests import tiny
+from tests.server.callers import asked_by
 from tests.server.fake_engine import FakeEngine
 
 
-def asking(store: Store, base: BaseModel, residency: Residency | None = None) -> TestClient:
+def asking(store: Store, base: BaseModel, residency: Residency | None = None, caller: Caller = LOCAL) -> TestClient:
     app = FastAPI()
     app.state.vllm_config = SimpleNamespace(model_config=SimpleNamespace(max_model_len=2048))
     app.include_router(model_routes(store, base, ("tiny-llama", "base"), residency or FakeEngine().residency()))
     app.add_exception_handler(MailwrightError, lambda _, error: Response(body_of(error), error.status))
-    return TestClient(app)
+    return TestClient(asked_by(app, caller))
 
 
 def cards(client: TestClient, query: str = "") -> dict[str, dict[str, Any]]:
@@ -50,6 +53,16 @@ def test_clients_are_shown_the_base_names_and_the_promoted_names(store: Store, b
         2048,
     )
     assert (listed["formal"]["root"], listed["formal"]["parent"]) == ("formal@1", "tiny-llama")
+
+
+def test_a_key_is_shown_what_it_may_use(store: Store, base_model: BaseModel):
+    store.label("formal@2", "candidate")
+    one = Caller("1", "one", frozenset({"infer"}), ("formal",))
+    assert list(cards(asking(store, base_model, caller=one), "?versions=all")) == [
+        *["formal", "formal@candidate", "formal@1", "formal@2"],
+    ]
+    base = Caller("1", "one", frozenset({"infer"}), ("base",))
+    assert list(cards(asking(store, base_model, caller=base))) == ["tiny-llama", "base"]
 
 
 def test_on_request_labels_and_every_version_are_listed_with_what_they_mean(store: Store, base_model: BaseModel):

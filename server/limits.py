@@ -1,0 +1,283 @@
+"""What a request to write may ask for: the OpenAI API's own fields, within bounds, checked before vLLM sees it.
+
+vLLM takes many fields that only it knows, some of which run templates or load data, and bounds little: `n` up to
+16,384, schemas that take minutes to compile. Beyond these checks vLLM judges types and values itself. This file knows
+no ASGI, no keys and no adapters; server/gate.py calls it with the parsed body.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.errors import ContextTooLong, RequestError
+
+CHAT, COMPLETIONS, RESPONSES, MESSAGES = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FIELDS = {
+    CHAT: _words(
+        "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages"
+        " metadata modalities model moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key"
+        " prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed"
+        " service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity"
+        " web_search_options"
+    ),
+    COMPLETIONS: _words(
+        "best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed stop stream"
+        " stream_options suffix temperature top_p user"
+    ),
+    RESPONSES: _words(
+        "access_programs background background_options context_management conversation image include input instructions"
+        " max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls previous_response_id prompt"
+        " prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store"
+        " stream stream_options temperature text tool_choice tools top_logprobs top_p truncation user"
+    ),
+    MESSAGES: _words(
+        "cache_control container diagnostics inference_geo max_tokens messages metadata model output_config"
+        " service_tier speed stop_sequences stream system temperature thinking tool_choice tools top_k top_p"
+        " user_profile_id workspace_id"
+    ),
+}
+"""The fields of OpenAI's API, and of Anthropic's for MESSAGES, as their own clients (openai 3.54, anthropic 2.12) have
+them; `top_p`, `top_k` and `temperature` of MESSAGES are in the API though not in that client's types."""
+
+UNSUPPORTED = {
+    CHAT: ("audio", "functions", "function_call", "web_search_options"),
+    RESPONSES: ("background", "conversation", "image", "previous_response_id", "prompt"),
+    MESSAGES: ("container",),
+}
+"""Fields of the API that would be ignored here though the answer depends on them. Answers are not kept here."""
+
+TOKENS_ASKED = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+TEXTS = ("messages", "prompt", "input", "instructions", "system")
+MAX_MESSAGES = 256
+MAX_ANSWERS = 8
+"""`n`, and `n` for each of several prompts of a completion taken together."""
+MAX_STOPS = 16
+MAX_BIASES = 300
+"""OpenAI's own limit."""
+MAX_DEPTH = 32
+MAX_VALUES = 20_000
+"""Texts, numbers, lists and objects of a request: to look at ten times as many took a second of everybody's time."""
+CHARACTERS_PER_TOKEN = 32
+"""More characters than this for each token of the context cannot fit, and need not be tokenised to see that."""
+MAX_SCHEMA_BYTES = 16_384
+MAX_ALTERNATIVES = 16
+"""In all of `anyOf`, `oneOf`, `allOf` and `enum` objects of one list: xgrammar took over 40 s for 300."""
+MAX_REPEATS = 1000
+"""Product of the bounds `{m,n}` in one pattern of a schema: xgrammar took 19 s for 10,000."""
+INT64 = 2**63
+ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+PATTERNS = ("pattern", "patternProperties")
+
+
+@dataclass(frozen=True)
+class Limits:
+    context: int
+    """Prompt and answer together, in tokens."""
+    takes_tools: bool
+    """Whether the chat template has a place for tools."""
+    more_fields: frozenset[str] = frozenset()
+    """Fields of vLLM's own that the operator allows."""
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The request as an object that names a model.
+
+    Raises:
+        RequestError: it is not JSON, not an object, or has no model; or there are numbers, text or nesting in it that
+            nothing behind this could take.
+    """
+    # There is a comma between two values; a text has some too, but fewer than this if it is to fit any context.
+    if body.count(b",") > 5 * MAX_VALUES:
+        raise _too_many()
+    try:
+        request = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError("the request's body is not valid JSON") from exc
+    if not isinstance(request, dict):
+        raise RequestError("the request's body must be a JSON object")
+    for value in _every_value(request):
+        if isinstance(value, str) and not value.isascii():
+            _refuse_unless(
+                _is_unicode(value), "the request has half of a surrogate pair (\\ud800 to \\udfff) in a text"
+            )
+        elif isinstance(value, int | float):
+            # False for infinity and what is no number too.
+            _refuse_unless(abs(value) < INT64, "the request has a number beyond 64 bits")
+    if not isinstance(request.get("model"), str) or not request["model"]:
+        raise RequestError(
+            "the request names no model", 'give "model": the base model, an adapter, or adapter@version', "model"
+        )
+    return request
+
+
+def check(path: str, request: dict[str, Any], limits: Limits) -> None:
+    """Raise RequestError, with the field at fault, for what `request` may not ask of `path`."""
+    _check_fields(path, request, limits)
+    _check_texts(request, limits)
+    _check_tokens(request, limits)
+    _check_counts(request)
+    _check_tools(request, limits)
+    for field in ("response_format", "text", "tools", "output_config"):
+        if request.get(field):
+            _check_schema(request[field], field)
+
+
+def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
+    for field in request.keys() - FIELDS[path] - limits.more_fields:
+        raise RequestError(
+            f"{field[:80]!r} is not a field of {path}",
+            "leave it out; a field of vLLM's own has to be allowed by the operator (server --allow-fields)",
+            field[:80],
+        )
+    for field in UNSUPPORTED.get(path, ()):
+        if request.get(field):
+            raise RequestError(f"this server does not support {field!r}", "leave it out", field)
+    modalities = request.get("modalities")
+    if modalities and modalities != ["text"]:
+        raise RequestError("this server writes text only", 'leave "modalities" out', "modalities")
+
+
+def _check_texts(request: dict[str, Any], limits: Limits) -> None:
+    for field in ("messages", "input"):
+        if isinstance(request.get(field), list) and len(request[field]) > MAX_MESSAGES:
+            raise RequestError(
+                f"the request has {len(request[field])} messages", f"send at most {MAX_MESSAGES}, the latest", field
+            )
+    for field in TEXTS:
+        characters = sum(len(text) for text in _every_value(request.get(field)) if isinstance(text, str))
+        if characters > limits.context * CHARACTERS_PER_TOKEN:
+            raise ContextTooLong(
+                f"{field} has {characters} characters, which cannot fit into {limits.context} tokens",
+                "send a shorter conversation",
+                field,
+            )
+
+
+def _check_tokens(request: dict[str, Any], limits: Limits) -> None:
+    for field in TOKENS_ASKED:
+        asked = request.get(field)
+        if isinstance(asked, int) and asked > limits.context:
+            raise ContextTooLong(
+                f"{field} is {asked}, and this model has a context of {limits.context} tokens, prompt included",
+                "ask for fewer",
+                field,
+            )
+
+
+def _check_counts(request: dict[str, Any]) -> None:
+    prompt = request.get("prompt")
+    several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
+    prompts = len(prompt) if several else 1  # type: ignore[arg-type]  # `several` says that it is a list
+    for field in ("n", "best_of"):
+        asked = request.get(field)
+        answers = (asked if isinstance(asked, int) else 1) * prompts
+        if answers > MAX_ANSWERS:
+            where = field if prompts == 1 else "prompt"
+            raise RequestError(f"the request asks for {answers} answers", f"ask for at most {MAX_ANSWERS}", where)
+    if isinstance(request.get("best_of"), int) and request["best_of"] != (request.get("n") or 1):
+        raise RequestError("this server does not support 'best_of'", "leave it out", "best_of")
+    for field, most in {"stop": MAX_STOPS, "stop_sequences": MAX_STOPS, "logit_bias": MAX_BIASES}.items():
+        given = request.get(field)
+        if isinstance(given, list | dict) and len(given) > most:
+            raise RequestError(f"{field} has {len(given)} entries", f"give at most {most}", field)
+
+
+def _check_tools(request: dict[str, Any], limits: Limits) -> None:
+    if request.get("tools") and not limits.takes_tools:
+        raise RequestError(
+            "this base model's chat template has no place for tools, so that the model would never see them",
+            "leave tools out, or ask for a JSON answer with response_format",
+            "tools",
+        )
+
+
+def _check_schema(schema: Any, field: str) -> None:
+    """Bound what a grammar compiled from `schema` costs; vLLM compiles it in the engine."""
+    size = len(json.dumps(schema))
+    if size > MAX_SCHEMA_BYTES:
+        raise RequestError(f"{field} is {size} bytes long", f"send at most {MAX_SCHEMA_BYTES}", field)
+    for key, value in _every_item(schema):
+        if key in ALTERNATIVES and isinstance(value, list) and len(value) > MAX_ALTERNATIVES:
+            raise RequestError(f"{key} in {field} has {len(value)} alternatives", f"use {MAX_ALTERNATIVES}", field)
+        patterns = list(value) if isinstance(value, dict) else [value]
+        if key in PATTERNS and any(_repeats(str(pattern)) > MAX_REPEATS for pattern in patterns):
+            raise RequestError(f"a pattern in {field} repeats too often", "use maxLength instead", field)
+
+
+def _repeats(pattern: str) -> int:
+    """How often its innermost part may be repeated by counts, if all of them were nested."""
+    return math.prod(max(1, *map(int, bounds)) for bounds in re.findall(r"\{(\d{1,9}),?(\d{0,9})\}", _filled(pattern)))
+
+
+def _filled(pattern: str) -> str:
+    return re.sub(r"\{(\d+),?\}", r"{\1,\1}", pattern)
+
+
+def _every_item(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of every object in `value`, with what it has."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            yield from part.items()
+            left.extend(part.values())
+        elif isinstance(part, list):
+            left.extend(part)
+
+
+def _every_value(value: Any) -> Iterator[Any]:
+    """Everything in `value`: keys, texts, numbers; without recursion.
+
+    Raises:
+        RequestError: there are more than MAX_VALUES, or they lie deeper than MAX_DEPTH.
+    """
+    left, seen = [(value, 0)], 0
+    while left:
+        seen += 1
+        if seen > MAX_VALUES:
+            raise _too_many()
+        part, depth = left.pop()
+        if isinstance(part, dict | list):
+            _refuse_unless(depth < MAX_DEPTH, f"the request is nested deeper than {MAX_DEPTH} levels")
+            if isinstance(part, dict):
+                yield from part
+            left.extend((child, depth + 1) for child in (part.values() if isinstance(part, dict) else part))
+        else:
+            yield part
+
+
+def _too_many() -> RequestError:
+    return RequestError(f"the request has more than {MAX_VALUES} values", "send a shorter conversation")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _refuse_unless(condition: bool, why: str) -> None:
+    if not condition:
+        raise RequestError(why)

@@ -1,0 +1,186 @@
+"""What a request may ask for, and which of its fields is said to be at fault."""
+
+import json
+import typing
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.errors import RequestError
+from server.limits import (
+    CHAT,
+    COMPLETIONS,
+    FIELDS,
+    MAX_ANSWERS,
+    MAX_BIASES,
+    MAX_DEPTH,
+    MAX_MESSAGES,
+    MESSAGES,
+    RESPONSES,
+    Limits,
+    check,
+    parse,
+)
+
+LIMITS = Limits(context=100, takes_tools=False)
+
+
+def wrong(path: str, limits: Limits = LIMITS, **fields: Any) -> RequestError:
+    with pytest.raises(RequestError) as refused:
+        check(path, {"model": "formal", **fields}, limits)
+    return refused.value
+
+
+@pytest.mark.parametrize("field", ["chat_template", "top_k", "ignore_eos", "vllm_xargs", "cache_salt", "made_up"])
+def test_fields_that_the_api_does_not_have_are_refused_unless_the_operator_allows_them(field: str):
+    error = wrong(CHAT, **{field: 1})
+    assert (error.status, error.code, error.param) == (400, "invalid_request", field)
+    assert field in error.message
+    check(CHAT, {"model": "formal", field: 1}, Limits(100, False, frozenset({field})))
+
+
+@pytest.mark.parametrize(
+    ("path", "module", "name"),
+    [
+        (CHAT, "openai.types.chat.completion_create_params", "CompletionCreateParams"),
+        (COMPLETIONS, "openai.types.completion_create_params", "CompletionCreateParams"),
+        (RESPONSES, "openai.types.responses.response_create_params", "ResponseCreateParams"),
+        (MESSAGES, "anthropic.types.message_create_params", "MessageCreateParams"),
+    ],
+)
+def test_every_field_that_the_clients_know_is_let_through(path: str, module: str, name: str):
+    params = __import__(module, fromlist=[name])
+    known = {field for kind in typing.get_args(getattr(params, name)) for field in kind.__annotations__}
+    assert known <= FIELDS[path] | {"betas"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param", "code"),
+    [
+        (CHAT, {"max_tokens": 101}, "max_tokens", "context_length_exceeded"),
+        (CHAT, {"max_completion_tokens": 101}, "max_completion_tokens", "context_length_exceeded"),
+        (RESPONSES, {"max_output_tokens": 101}, "max_output_tokens", "context_length_exceeded"),
+        (CHAT, {"messages": [{"role": "user", "content": "x" * 3300}]}, "messages", "context_length_exceeded"),
+        (COMPLETIONS, {"prompt": ["x" * 1700, "x" * 1700]}, "prompt", "context_length_exceeded"),
+        (RESPONSES, {"instructions": "x" * 3300}, "instructions", "context_length_exceeded"),
+        (CHAT, {"messages": [{}] * (MAX_MESSAGES + 1)}, "messages", "invalid_request"),
+        (CHAT, {"n": MAX_ANSWERS + 1}, "n", "invalid_request"),
+        (COMPLETIONS, {"n": 3, "prompt": ["a", "b", "c"]}, "prompt", "invalid_request"),
+        (COMPLETIONS, {"prompt": [[1]] * (MAX_ANSWERS + 1)}, "prompt", "invalid_request"),
+        (COMPLETIONS, {"best_of": 2}, "best_of", "invalid_request"),
+        (CHAT, {"logit_bias": dict.fromkeys(map(str, range(MAX_BIASES + 1)), 1)}, "logit_bias", "invalid_request"),
+        (CHAT, {"stop": ["x"] * 17}, "stop", "invalid_request"),
+        (CHAT, {"tools": [{"type": "function"}]}, "tools", "invalid_request"),
+        (CHAT, {"functions": [{}]}, "functions", "invalid_request"),
+        (CHAT, {"modalities": ["text", "audio"]}, "modalities", "invalid_request"),
+        (RESPONSES, {"background": True}, "background", "invalid_request"),
+        (RESPONSES, {"previous_response_id": "resp_1"}, "previous_response_id", "invalid_request"),
+    ],
+)
+def test_each_bound_names_the_field_at_fault(path: str, fields: dict[str, Any], param: str, code: str):
+    error = wrong(path, **fields)
+    assert (error.param, error.code, bool(error.hint)) == (param, code, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {"max_tokens": 100, "n": MAX_ANSWERS, "stop": ["x"] * 16, "store": True, "metadata": {"a": "b"}}),
+        (CHAT, {"messages": [{"role": "user", "content": "x" * 3000}], "tools": [], "modalities": ["text"]}),
+        (COMPLETIONS, {"prompt": list(range(99)), "best_of": 1, "echo": True}),
+        (RESPONSES, {"input": "Hello", "background": False, "store": True}),
+        (MESSAGES, {"max_tokens": 10, "system": "Be brief.", "temperature": 0}),
+    ],
+)
+def test_what_the_api_allows_within_bounds_passes(path: str, fields: dict[str, Any]):
+    check(path, {"model": "formal", **fields}, LIMITS)
+
+
+def test_tools_pass_where_the_template_has_a_place_for_them():
+    check(CHAT, {"tools": [{"type": "function"}]}, Limits(100, takes_tools=True))
+
+
+def schema(inner: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "email", "schema": inner}}
+
+
+EMAIL = {
+    "type": "object",
+    "properties": {"subject": {"type": "string", "maxLength": 60}, "body": {"type": "string", "maxLength": 2000}},
+    "required": ["subject", "body"],
+}
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"type": "object", "properties": {f"field{number}": {"type": "string"} for number in range(1000)}},
+        {"anyOf": [{"type": "string", "maxLength": number} for number in range(17)]},
+        {"type": "array", "items": {"oneOf": [{}] * 17}},
+        {"type": "string", "pattern": "((a|b|c|d){1,100}){1,100}x"},
+        {"type": "string", "pattern": "(a{50}){50}"},
+        {"type": "object", "patternProperties": {"^(a{1,99}){1,99}$": {}}},
+    ],
+)
+def test_schemas_that_would_take_minutes_to_compile_are_refused(inner: Any):
+    assert wrong(CHAT, response_format=schema(inner)).param == "response_format"
+
+
+def test_the_schema_of_an_email_passes():
+    check(CHAT, {"response_format": schema(EMAIL)}, LIMITS)
+    check(CHAT, {"response_format": schema({"type": "string", "pattern": "^[A-Z]{2}[0-9]{1,9}$"})}, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"model": "base", "temperature": NaN}',
+        b'{"model": "base", "temperature": -Infinity}',
+        b'{"model": "base", "temperature": 1e999}',
+        b'{"model": "base", "seed": ' + b"9" * 5000 + b"}",
+        b'{"model": "base", "seed": ' + b"9" * 400 + b"}",
+        b'{"model": "base", "seed": 9223372036854775808}',
+        b'{"model": "base", "prompt": [' + b"1," * 20_000 + b"1]}",
+        b'{"model": "base", "prompt": [' + b"[]," * 330_000 + b"[]]}",
+        b'{"model": "base", "user": "\\ud800"}',
+        b'{"model": "base", "\\udfff": 1}',
+        b'{"model": "base", "messages": ' + b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1) + b"}",
+        b"{}",
+        b'{"model": 1}',
+        b'{"model": ""}',
+        b'{"model": null}',
+        b'{"model": ["base"]}',
+    ],
+)
+def test_a_body_that_nothing_could_take_is_400(body: bytes):
+    with pytest.raises(RequestError) as refused:
+        parse(body)
+    assert refused.value.status == 400
+
+
+def test_of_duplicate_keys_the_last_counts_for_everybody():
+    assert parse(b'{"model": "base", "model": "formal"}') == {"model": "formal"}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS[CHAT])), VALUES, max_size=8))
+def test_whatever_its_fields_hold_a_request_is_checked_or_refused(fields: dict[str, Any]):
+    body = json.dumps({**fields, "model": "formal"}).encode()
+    with suppress(RequestError):
+        check(CHAT, parse(body), LIMITS)
