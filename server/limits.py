@@ -64,6 +64,7 @@ UNSUPPORTED = {
 
 TOKENS_ASKED = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 TEXTS = ("messages", "prompt", "input", "instructions", "system")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 256
 MAX_ANSWERS = 8
 """`n`, and `n` for each of several prompts of a completion taken together."""
@@ -154,6 +155,11 @@ def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
 
 
 def _check_texts(request: dict[str, Any], limits: Limits) -> None:
+    messages = request.get("messages")
+    for message in messages if isinstance(messages, list) else []:
+        # A chat template writes any role into the prompt.
+        if isinstance(message, dict) and message.get("role") not in ROLES:
+            raise RequestError("a message has a role that is not in the API", f"use {', '.join(ROLES)}", "messages")
     for field in ("messages", "input"):
         if isinstance(request.get(field), list) and len(request[field]) > MAX_MESSAGES:
             raise RequestError(

@@ -32,6 +32,8 @@ CODES = {
 }
 # What vLLM names as the parameter at fault when a prompt is too long; its message text is nothing to rely on.
 CONTEXT_PARAMETERS = ("input_text", "input_tokens")
+MAX_FAULTS = 5
+"""Fields at fault that an error lists: a wrong value of a union is wrong in hundreds of ways."""
 SSE_ERRORS = (b'data: {"error"', b"event: error\n")
 RETRY_SECONDS = 1
 """What a 429 or 503 of vLLM's own tells the client to wait: its queue is full."""
@@ -69,13 +71,17 @@ def rewritten(status: int, body: bytes) -> bytes:
 
 def _unquoted(message: str) -> str:
     """vLLM's message without the values that it repeats: the caller knows them, and a log of errors must not."""
-    lines = message.split("\n")[1:]
+    said = dict.fromkeys(filter(None, map(_fault, message.split("\n")[1:])))
+    return "; ".join(list(said)[:MAX_FAULTS]) or re.sub(r", value=.*\)$", ")", message, flags=re.DOTALL)
+
+
+def _fault(line: str) -> str | None:
+    """Of a line of vLLM's about one field, where and what is wrong; None if it is none."""
     try:
-        found = [ast.literal_eval(line.strip()) for line in lines if line.strip()]
-        said = [f"{error['loc'].removeprefix('body.')}: {error['msg']}" for error in found]
+        error = ast.literal_eval(line.strip())
+        return f"{error['loc'].removeprefix('body.')}: {error['msg']}"
     except (ValueError, SyntaxError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
-        said = []
-    return "; ".join(said) or re.sub(r", value=.*\)$", ")", message, flags=re.DOTALL)
+        return None
 
 
 def _code(status: int, param: object) -> str:

@@ -84,8 +84,10 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     [("formal", "formal@1"), ("formal@2", "formal@2"), ("base", "base"), ("tiny-llama", "tiny-llama")],
 )
 def test_the_exact_version_reaches_vllm(store: Store, asked: str, exact: str):
-    answer = ask(gate(Echo(), store), "POST", CHAT, json={"model": asked, "messages": [{"content": "Grüße"}]})
-    assert answer.json() == {"model": exact, "messages": [{"content": "Grüße"}]}
+    answer = ask(
+        gate(Echo(), store), "POST", CHAT, json={"model": asked, "messages": [{"role": "user", "content": "Grüße"}]}
+    )
+    assert answer.json() == {"model": exact, "messages": [{"role": "user", "content": "Grüße"}]}
 
 
 def test_a_promote_takes_effect_at_the_next_request(store: Store):
