@@ -103,8 +103,8 @@ def parse(body: bytes) -> dict[str, Any]:
         RequestError: it is not JSON, not an object, or has no model; or there are numbers, text or nesting in it that
             nothing behind this could take.
     """
-    # There is a comma between two values; a text has some too, but fewer than this if it is to fit any context.
-    if body.count(b",") > 5 * MAX_VALUES:
+    # These stand between and around values; a text has some too, but fewer than this if it is to fit any context.
+    if sum(map(body.count, (b",", b"[", b"{"))) > 5 * MAX_VALUES:
         raise _too_many()
     try:
         request = json.loads(body, parse_constant=_no_number)

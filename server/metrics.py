@@ -56,9 +56,8 @@ REQUESTS = Series(
     "mailwright_requests_total",
     ("adapter", "outcome"),
     "requests",
-    "Requests for an answer that have ended: ok, client_error (4xx), refused (422, 429 or 503: the adapter is unusable,"
-    " a key at its limit or the server overloaded), server_error (other 5xx, or an answer that broke off), client_gone"
-    " (it hung up).",
+    "Requests for an answer that have ended: ok, client_error (4xx), refused (422 or 503: the adapter is unusable or"
+    " the server overloaded), server_error (other 5xx, or an answer that broke off), client_gone (it hung up).",
 )
 IN_FLIGHT = Series(
     Gauge,

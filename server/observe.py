@@ -140,7 +140,7 @@ class Observation:
             return "client_gone"
         if self._broken or not self._finished:
             return "server_error"
-        if self._status in (422, 429, 503):
+        if self._status in (422, 503):
             return "refused"
         if self._status >= 400:
             return "server_error" if self._status >= 500 else "client_error"

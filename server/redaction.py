@@ -35,6 +35,8 @@ def install(loggers: tuple[str, ...]) -> None:
         return record
 
     logging.setLogRecordFactory(made)
+    # It logs a traceback of 55 lines for every request that it refuses.
+    logging.getLogger("vllm.entrypoints.anthropic.api_router").setLevel(logging.CRITICAL)
     # These quote the values of the fields that they are about.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
 

@@ -153,6 +153,7 @@ def test_the_schema_of_an_email_passes():
         b'{"model": "base", "seed": 9223372036854775808}',
         b'{"model": "base", "prompt": [' + b"1," * 20_000 + b"1]}",
         b'{"model": "base", "prompt": [' + b"[]," * 330_000 + b"[]]}",
+        b'{"model": "base", "prompt": [' + (b"[" * 30 + b"]" * 30) * 15_000 + b"]}",
         b'{"model": "base", "user": "\\ud800"}',
         b'{"model": "base", "\\udfff": 1}',
         b'{"model": "base", "messages": ' + b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1) + b"}",

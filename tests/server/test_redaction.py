@@ -17,7 +17,7 @@ def installed() -> Iterator[None]:
 
 
 def test_wording_and_numbers_stay_and_all_else_becomes_its_type(caplog: pytest.LogCaptureFixture):
-    logger = logging.getLogger("vllm.entrypoints.anthropic.api_router")
+    logger = logging.getLogger("vllm.entrypoints.anthropic.serving")
     with caplog.at_level(logging.DEBUG):
         logger.debug("Response %s of %d tokens in %.1f s: %r", "req-canary", 12, 0.5, {"text": "canary"})
         logger.warning("fields %(names)s", {"names": ["canary"]})
