@@ -2,7 +2,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup demo screenshots test-tools test test-fast test-gpu soak check
+.PHONY: all setup demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz check
 all: check test
 
 setup: $(SETUP_DONE)
@@ -19,12 +19,17 @@ screenshots: test-tools
 
 test-tools: setup
 	@python3 deploy/setup.py --test-tools
+	@python3 deploy/setup.py --clients
 
 test: test-tools
 	$(VENV)/pytest
 
 test-fast: setup
 	$(VENV)/pytest -m "not vllm and not training and not browser"
+
+# Everything that the clients of the API are asked for, of which `make test` asks the first part; writes the README's table.
+test-clients: test-tools
+	MAILWRIGHT_CLIENTS=all $(VENV)/pytest tests/clients
 
 # On a machine with an NVIDIA GPU: the demo, a mixed batch and a swap.
 test-gpu: setup
@@ -33,6 +38,11 @@ test-gpu: setup
 # 500 promotes, then half an hour (MAILWRIGHT_SOAK_MINUTES) of everything at once.
 soak: setup
 	$(VENV)/pytest tests/soak -v -o addopts=--strict-markers
+
+# Hostile input for as long as MAILWRIGHT_FUZZ_EXAMPLES (500) takes: seven minutes.
+fuzz: test-tools
+	MAILWRIGHT_FUZZ_EXAMPLES=$${MAILWRIGHT_FUZZ_EXAMPLES:-500} $(VENV)/pytest tests/hostile tests/server/test_gate_fuzz.py -v \
+		--timeout 3600 -o addopts="--strict-markers -p no:schemathesis"
 
 check: setup
 	$(VENV)/ruff format --check .

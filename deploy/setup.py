@@ -2,6 +2,7 @@
 
     python3 deploy/setup.py               .venv with the pins
     python3 deploy/setup.py --test-tools  also the browser and the Prometheus that the tests drive (`make test`)
+    python3 deploy/setup.py --clients     also the clients of the API that the tests drive (`make test`)
 
 Installs the pins of deploy/requirements-cuda.txt where `nvidia-smi` answers, else of deploy/requirements-cpu.txt,
 then the tests' tools and Mailwright itself. What it installs is complete, so that pip resolves nothing. Safe to stop
@@ -11,6 +12,7 @@ and run again.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import re
 import shutil
@@ -27,10 +29,18 @@ LOG = ROOT / ".venv" / "setup.log"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SYSTEM_PACKAGES = ["python3.11", "python3.11-venv", "libnuma1", "curl"]
 BROWSER_PACKAGES = ["chromium", "fonts-dejavu-core"]
+NODE_PACKAGES = ["nodejs", "npm"]
+CLIENTS = ROOT / "tests" / "clients"
 
 
 def main() -> int:
-    return set_up_test_tools() if sys.argv[1:] == ["--test-tools"] else set_up()
+    match sys.argv[1:]:
+        case ["--test-tools"]:
+            return set_up_test_tools()
+        case ["--clients"]:
+            return set_up_clients()
+        case _:
+            return set_up()
 
 
 def set_up() -> int:
@@ -54,11 +64,7 @@ def set_up() -> int:
     for what, arguments in steps(kind):
         status = pip(what, arguments)
         if status:
-            tail = "\n  ".join(LOG.read_text().strip().splitlines()[-5:])
-            return fail(
-                f"{what} failed (pip's exit status {status}):\n  {tail}",
-                f"the whole log is {LOG}; then run `make setup` again",
-            )
+            return fail_with_log(f"{what} failed (pip's exit status {status})", "make setup")
     READY.touch()
     say(f"ready: .venv with the {kind.upper()} pins")
     return 0
@@ -91,13 +97,17 @@ def torch_arguments(torch: str) -> list[str]:
     return ["--no-deps", "--index-url", TORCH_CPU_INDEX, torch]
 
 
-def pip(what: str, arguments: list[str]) -> int:
-    """Run pip install, showing how many packages are there and the time left; everything it says goes to the log."""
+def pip(what: str, arguments: list[str], venv: Path | None = None) -> int:
+    """Run pip install, showing how many packages are there and the time left; everything it says goes to the log.
+
+    `venv`: where to install, instead of .venv.
+    """
     total = 1
     if "-r" in arguments:
         total = sum("==" in line for line in Path(arguments[arguments.index("-r") + 1]).read_text().splitlines())
     started, done = time.monotonic(), 0
-    command = [str(VENV / "bin" / "pip"), "install", "--disable-pip-version-check", "--progress-bar", "off", *arguments]
+    program = (venv or VENV) / "bin" / "pip"
+    command = [str(program), "install", "--disable-pip-version-check", "--progress-bar", "off", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PIP_QUIET": "0"}
     )
@@ -192,6 +202,48 @@ def unpack_prometheus() -> bool:
     return all(binary.is_file() for binary in binaries)
 
 
+def set_up_clients() -> int:
+    """Clients of the API in environments of their own, since they ask for other versions than the server does.
+
+    Those for Python lie in .venv/clients, those for Node beside their scripts. Nothing is done until their pins change.
+    """
+    pins = [CLIENTS / name for name in ("requirements.txt", "package.json", "package-lock.json")]
+    installed, modules = VENV / "clients", CLIENTS / "node_modules"
+    ready = installed / ".ready"
+    content = hashlib.sha256(b"".join(file.read_bytes() for file in pins)).hexdigest()
+    if ready.is_file() and ready.read_text() == content and modules.is_dir():
+        return 0
+    if not shutil.which("npm"):
+        install_system_packages(NODE_PACKAGES)
+        if not shutil.which("npm"):
+            return fail("the tests need node and npm", f"install them: sudo apt-get install {' '.join(NODE_PACKAGES)}")
+    LOG.write_text("")
+    say("creating .venv/clients")
+    subprocess.run([VENV / "bin" / "python", "-m", "venv", "--clear", str(installed)], check=True)
+    total = sum("==" in line for line in pins[0].read_text().splitlines())
+    # Compiled are the few files that are imported, when they are: all of them would take longer than the rest.
+    arguments = ["--no-deps", "--no-compile", "-r", str(pins[0])]
+    status = pip(f"installing {total} packages of Python clients", arguments, installed)
+    if status:
+        return fail_with_log(f"installing the Python clients failed (pip's exit status {status})", "make test-tools")
+    status = npm("installing the Node clients")
+    if status:
+        return fail_with_log(f"installing the Node clients failed (npm's exit status {status})", "make test-tools")
+    ready.write_text(content)
+    return 0
+
+
+def npm(what: str) -> int:
+    """Install exactly what package-lock.json names; no package may run anything."""
+    started = time.monotonic()
+    bar(what, 0, 1, 0)
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    with LOG.open("a") as log:
+        status = subprocess.run(command, cwd=CLIENTS, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    bar(what, 1, 1, time.monotonic() - started, end="\n")
+    return status
+
+
 def gpu_answers() -> bool:
     return (
         bool(shutil.which("nvidia-smi"))
@@ -201,6 +253,11 @@ def gpu_answers() -> bool:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def fail_with_log(what: str, again: str) -> int:
+    tail = "\n  ".join(LOG.read_text().strip().splitlines()[-5:])
+    return fail(f"{what}:\n  {tail}", f"the whole log is {LOG}; then run `{again}` again")
 
 
 def fail(what: str, hint: str) -> int:

@@ -180,3 +180,61 @@ def test_prometheus_is_unpacked_into_the_environment_and_not_installed(setup: Mo
         assert setup.unpack_prometheus()
     assert sorted(file.name for file in (setup.VENV / "bin").iterdir()) == ["prometheus", "promtool"]
     assert not (setup.VENV / "debian").exists()
+
+
+@pytest.fixture
+def clients(setup: ModuleType, tmp_path: Path, monkeypatch: Patch) -> Path:
+    """The folder of the clients' pins, and commands that only note what they are asked for in `asked`."""
+    folder, commands = tmp_path / "clients", tmp_path / "commands"
+    for made in (folder, commands, setup.VENV / "bin"):
+        made.mkdir()
+    for name in ("requirements.txt", "package.json", "package-lock.json"):
+        (folder / name).write_text("llm==0.32.1\n")
+    note = f'echo "$(basename $0) $*" >> {folder}/asked'
+    for file, script in {
+        commands / "npm": f"{note}; mkdir -p node_modules",
+        setup.VENV / "bin/python": f"mkdir -p $4/bin; printf '#!/bin/sh\\n{note}\\n' > $4/bin/pip; chmod +x $4/bin/pip",
+    }.items():
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+    monkeypatch.setattr(setup, "CLIENTS", folder)
+    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    return folder
+
+
+def test_the_clients_are_installed_as_they_are_pinned(setup: ModuleType, clients: Path):
+    assert setup.set_up_clients() == 0
+    pip, npm = (clients / "asked").read_text().splitlines()
+    assert pip.startswith("pip install")
+    assert "--no-deps" in pip
+    assert npm.startswith("npm ci --ignore-scripts")
+
+
+def test_the_clients_are_installed_again_only_when_their_pins_change(setup: ModuleType, clients: Path):
+    assert setup.set_up_clients() == 0
+    (clients / "asked").unlink()
+    assert setup.set_up_clients() == 0
+    assert not (clients / "asked").exists()
+    (clients / "package.json").write_text("llm==0.33\n")
+    assert setup.set_up_clients() == 0
+    assert (clients / "asked").exists()
+
+
+def test_a_missing_npm_is_an_error_that_names_the_packages(
+    setup: ModuleType, clients: Path, monkeypatch: Patch, capsys: Capture
+):
+    monkeypatch.setattr(setup.shutil, "which", lambda _: None)
+    monkeypatch.setattr(setup, "install_system_packages", lambda _: None)
+    assert setup.set_up_clients() == 2
+    assert "hint: install them: sudo apt-get install nodejs npm" in capsys.readouterr().err
+
+
+def test_an_npm_that_fails_is_an_error_with_its_last_lines(
+    setup: ModuleType, clients: Path, tmp_path: Path, capsys: Capture
+):
+    (tmp_path / "commands/npm").write_text("#!/bin/sh\necho 'no space left' >&2\nexit 1\n")
+    assert setup.set_up_clients() == 2
+    printed = capsys.readouterr().err
+    assert "error: installing the Node clients failed (npm's exit status 1):" in printed
+    assert "no space left" in printed
+    assert setup.set_up_clients() == 2
