@@ -103,7 +103,7 @@ class Gate:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "this server has no websockets"})
         else:
-            await self._http(scope, receive, _impatient(scope, send))
+            await self._http(scope, receive, impatient(scope, send))
 
     async def _http(self, scope: Asgi, receive: Receive, send: Send) -> None:
         request_id = uuid.uuid4().hex.encode()
@@ -246,7 +246,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _impatient(scope: Asgi, send: Send) -> Send:
+def impatient(scope: Asgi, send: Send) -> Send:
     """`send` that drops a client which reads nothing for READER_SECONDS: its answer would wait in memory for ever."""
     abort = scope.get("extensions", {}).get(ABORT)
 

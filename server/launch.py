@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-from adapters.base_model import BaseModel, default, find
+from adapters.base_model import BaseModel, chat_template, default, find
 from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
@@ -38,6 +38,9 @@ INTERRUPTED = 130
 # What adapters/validate.py lets through. Without this list vLLM wraps the embedding and the logits too: work in every
 # step, and max_loras x rank x vocabulary of memory, for weights that no adapter of ours has.
 LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+HERMES = "<tool_call>"
+"""What a chat template writes around tool calls in the form that vLLM's parser `hermes` reads, as Qwen3's does."""
 
 # Settings that are ours to make: a second value after `--` would get past the checks of server/settings.py.
 OURS = (
@@ -125,6 +128,9 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
         # With a size, vLLM would only use its 0.92 to refuse to start where so much of a GPU is not free.
         flags["gpu-memory-utilization"] = 0.01
     switches = ["enable-lora", "enable-force-include-usage", "disable-fastapi-docs", "disable-uvicorn-access-log"]
+    if HERMES in chat_template(base.path):
+        flags["tool-call-parser"] = "hermes"
+        switches.append("enable-auto-tool-choice")
     lists = {"served-model-name": names, "lora-target-modules": LORA_MODULES}
     arguments = [f"--{name}={value}" for name, value in flags.items()] + [f"--{name}" for name in switches]
     for name, values in lists.items():

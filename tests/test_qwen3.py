@@ -1,6 +1,8 @@
 """The architecture of the default base model on a GPU, from emails to an answer over HTTP, on a tiny random Qwen3."""
 
+import json
 from collections.abc import Iterator
+from functools import partial
 
 import openai
 import pytest
@@ -49,6 +51,19 @@ def test_a_voice_taught_on_a_qwen3_is_served_beside_it(server: RunningServer):
     assert (base, mine, again) == ("tiny-qwen3", "mine@1", "tiny-qwen3")
     assert after != before
     assert unchanged == before
+
+
+def test_tools_are_called_where_the_template_has_a_place_for_them(server: RunningServer):
+    day = {"type": "object", "properties": {"day": {"type": "string", "maxLength": 6}}, "required": ["day"]}
+    meet = {"name": "meet", "description": "Arrange a day.", "strict": True}
+    tools = [{"type": "function", "function": {**meet, "parameters": {**day, "additionalProperties": False}}}]
+    with server.client() as client:
+        write = partial(client.chat.completions.create, model="base", messages=TASK, tools=tools, max_tokens=400)
+        forced = write(tool_choice={"type": "function", "function": {"name": "meet"}})
+        free = write(tool_choice="auto")
+    [call] = forced.choices[0].message.tool_calls
+    assert (call.function.name, list(json.loads(call.function.arguments))) == ("meet", ["day"])
+    assert free.model == "tiny-qwen3"
 
 
 def test_a_voice_of_another_base_model_is_refused_with_how_to_serve_it(server: RunningServer, base_model: BaseModel):

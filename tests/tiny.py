@@ -28,6 +28,11 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+TOOLS_TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
+    "Call one as <tool_call>JSON</tool_call><|im_end|>\n{% endif %}"
+)
+"""Goes before CHAT_TEMPLATE where the template has a place for tools."""
 LINEARS = {
     "self_attn.q_proj": (HEADS * HEAD, HIDDEN),
     "self_attn.k_proj": (KV_HEADS * HEAD, HIDDEN),
@@ -44,10 +49,11 @@ QWEN = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "tie_word_
 def make_base(directory: Path, seed: int = 0, qwen: bool = False) -> Path:
     """Write a random Llama with tokenizer and chat template; the spread makes greedy texts differ between prompts.
 
-    `qwen`: a Qwen3 instead, which normalises queries and keys, and whose logits share the embedding's weights.
+    `qwen`: a Qwen3 instead, which normalises queries and keys, whose logits share the embedding's weights, and whose
+    chat template has a place for tools.
     """
     directory.mkdir(parents=True)
-    vocabulary = _write_tokenizer(directory)
+    vocabulary = _write_tokenizer(directory, TOOLS_TEMPLATE + CHAT_TEMPLATE if qwen else CHAT_TEMPLATE)
     random = np.random.default_rng(seed)
 
     def spread(*shape: int) -> np.ndarray:
@@ -137,7 +143,7 @@ def facts(base_name: str, base_fingerprint: str, rank: int = RANK, base_source: 
     }
 
 
-def _write_tokenizer(directory: Path) -> int:
+def _write_tokenizer(directory: Path, chat_template: str) -> int:
     characters = string.ascii_letters + string.digits + string.punctuation + " \n"
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *characters])}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="?"))
@@ -152,7 +158,7 @@ def _write_tokenizer(directory: Path) -> int:
             "pad_token": "<|endoftext|>",
             "clean_up_tokenization_spaces": False,
             "model_max_length": 2048,
-            "chat_template": CHAT_TEMPLATE,
+            "chat_template": chat_template,
         },
     )
     return len(vocabulary)

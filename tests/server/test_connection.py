@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from server import connection
+from server import connection, gate
 from server.connection import ABORT, MAX_HEADER_BYTES, MAX_HEADERS, MAX_PIPELINED, Connection
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -51,7 +51,8 @@ class Listening:
 
 
 async def echo(scope: Any, receive: Any, send: Any, paths: list[str]) -> None:
-    """/good answers at once, /body with the body, /early without reading it, /endless never ends, /abort hangs up."""
+    """/good answers at once, /body with the body, /early without reading it, /endless never ends, /abort hangs up,
+    /unread goes on until the gate finds that nobody reads."""
     paths.append(scope["path"])
     answer = scope["path"].encode()
     if scope["path"] == "/body":
@@ -67,6 +68,14 @@ async def echo(scope: Any, receive: Any, send: Any, paths: list[str]) -> None:
     if scope["path"] == "/abort":
         await send({"type": "http.response.body", "body": b"x" * ABORTED_BYTES, "more_body": True})
         scope["extensions"][ABORT]()
+    if scope["path"] == "/unread":
+        patient = gate.impatient(scope, send)
+        try:
+            await patient({"type": "http.response.body", "body": b"x" * ABORTED_BYTES, "more_body": True})
+            await patient({"type": "http.response.body", "body": b"x", "more_body": True})
+        except gate.ClientGone:
+            paths.append("/dropped")
+            return
     while scope["path"] == "/endless":
         await send({"type": "http.response.body", "body": b"tick\n", "more_body": True})
         if (await asyncio.wait_for(receive(), QUIET))["type"] == "http.disconnect":
@@ -335,4 +344,13 @@ def test_a_refused_client_that_stays_is_hung_up_on(listening: Listening, monkeyp
     with closing(listening.connect()) as client:
         client.sendall(b"nonsense\r\n\r\n")
         assert refusal(everything(client)) == (400, "invalid_request")
+        listening.wait_until_nobody_is_connected()
+
+
+def test_a_client_that_does_not_read_its_answer_is_dropped(listening: Listening, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gate, "READER_SECONDS", 0.05)
+    with closing(listening.connect()) as client:
+        client.sendall(b"GET /unread HTTP/1.1\r\n\r\n")
+        while "/dropped" not in listening.paths:
+            time.sleep(0.01)
         listening.wait_until_nobody_is_connected()
