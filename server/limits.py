@@ -77,8 +77,8 @@ MAX_VALUES = 20_000
 CHARACTERS_PER_TOKEN = 32
 """More characters than this for each token of the context cannot fit, and need not be tokenised to see that."""
 MAX_SCHEMA_BYTES = 16_384
-MAX_ALTERNATIVES = 16
-"""In all of `anyOf`, `oneOf`, `allOf` and `enum` objects of one list: xgrammar took over 40 s for 300."""
+MAX_ALTERNATIVES = 64
+"""Of all `anyOf`, `oneOf` and `allOf` of a schema together: xgrammar took 1.3 s for 100 and over 30 s for 256."""
 MAX_REPEATS = 1000
 """Product of the bounds `{m,n}` in one pattern of a schema: xgrammar took 19 s for 10,000."""
 INT64 = 2**63
@@ -218,9 +218,11 @@ def _check_schema(schema: Any, field: str) -> None:
     size = len(json.dumps(schema))
     if size > MAX_SCHEMA_BYTES:
         raise RequestError(f"{field} is {size} bytes long", f"send at most {MAX_SCHEMA_BYTES}", field)
-    for key, value in _every_item(schema):
-        if key in ALTERNATIVES and isinstance(value, list) and len(value) > MAX_ALTERNATIVES:
-            raise RequestError(f"{key} in {field} has {len(value)} alternatives", f"use {MAX_ALTERNATIVES}", field)
+    items = list(_every_item(schema))
+    alternatives = sum(len(value) for key, value in items if key in ALTERNATIVES and isinstance(value, list))
+    if alternatives > MAX_ALTERNATIVES:
+        raise RequestError(f"{field} has {alternatives} alternatives", f"use at most {MAX_ALTERNATIVES}", field)
+    for key, value in items:
         patterns = list(value) if isinstance(value, dict) else [value]
         if key in PATTERNS and any(_repeats(str(pattern)) > MAX_REPEATS for pattern in patterns):
             raise RequestError(f"a pattern in {field} repeats too often", "use maxLength instead", field)

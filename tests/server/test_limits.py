@@ -119,8 +119,8 @@ EMAIL = {
     "inner",
     [
         {"type": "object", "properties": {f"field{number}": {"type": "string"} for number in range(1000)}},
-        {"anyOf": [{"type": "string", "maxLength": number} for number in range(17)]},
-        {"type": "array", "items": {"oneOf": [{}] * 17}},
+        {"anyOf": [{"type": "string", "maxLength": number} for number in range(65)]},
+        {"anyOf": [{"oneOf": [{"type": "string", "maxLength": number} for number in range(9)]}] * 8},
         {"type": "string", "pattern": "((a|b|c|d){1,100}){1,100}x"},
         {"type": "string", "pattern": "(a{50}){50}"},
         {"type": "object", "patternProperties": {"^(a{1,99}){1,99}$": {}}},
