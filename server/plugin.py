@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.audit import acting_as
 from adapters.base_model import BaseModel, chat_template
-from adapters.errors import ConfigError, MailwrightError
+from adapters.errors import AdapterNotFound, ConfigError, MailwrightError
 from adapters.settings import is_loopback
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
@@ -23,15 +23,16 @@ from server.access import Access
 from server.claims import StoreClaims
 from server.ending import Ending
 from server.gate import Gate
-from server.keys import Caller, Keys
+from server.keys import CALLER, Caller, Keys
 from server.limits import Limits
 from server.metrics import LoadResult, Metrics
+from server.openai_errors import body_of, headers_of
 from server.reconcile import reconcile
 from server.residency import Reasons, Residency
 from server.settings import Settings
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request, Response
 
 GENERAL, ROUTES = "mailwright_general", "mailwright_routes"
 """The names of our entry points in pyproject.toml."""
@@ -91,7 +92,7 @@ class EndpointPlugin:
         app.include_router(adapter_routes(self._store, self._residency, service.base, service.settings.max_rank))
         app.include_router(metrics_route(REGISTRY))
         app.include_router(openapi_route(app, service.settings.allow_fields))
-        app.add_exception_handler(MailwrightError, _answer)
+        app.add_exception_handler(MailwrightError, answering(self._store))
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
@@ -190,11 +191,18 @@ def takes_tools(base: BaseModel) -> bool:
     return "tools" in chat_template(base.path)
 
 
-async def _answer(request: Any, error: Exception) -> Any:
-    from starlette.responses import Response
+def answering(store: Store) -> Any:
+    """What FastAPI is to do with our errors: a key with few models is told of these alone."""
 
-    from server.openai_errors import body_of, headers_of
+    from fastapi import Response
 
-    assert isinstance(error, MailwrightError)
-    headers = {name.decode(): value.decode() for name, value in headers_of(error)}
-    return Response(body_of(error), error.status, headers, media_type="application/json")
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, MailwrightError)
+        caller: Caller = request.scope[CALLER]
+        if isinstance(error, AdapterNotFound) and not caller.sees_all:
+            [reference] = request.path_params.values()
+            error = store.not_found(reference, caller.may_use)
+        headers = {name.decode(): value.decode() for name, value in headers_of(error)}
+        return Response(body_of(error), error.status, headers, media_type="application/json")
+
+    return answer

@@ -61,7 +61,7 @@ class Answer:
 TROUBLE = (openai.OpenAIError, ServerProblem, ValueError, TypeError, LookupError, AttributeError)
 """What a server can cause: OpenAI's client checks no shapes, so that nonsense may fail anywhere on its way."""
 HINTS = {
-    "invalid_api_key": "Set MAILWRIGHT_API_KEY to the key that the server was started with, and start `ui` again.",
+    "invalid_api_key": "Set MAILWRIGHT_API_KEY to one of its keys (server keys create), and start `ui` again.",
     "context_length_exceeded": "Shorten the task or the conversation, or allow fewer tokens.",
 }
 

@@ -67,6 +67,15 @@ def test_keys_count_while_the_server_runs(guarded: RunningServer):
     assert code_of(ask(guarded, headers)) == "invalid_api_key"
 
 
+@pytest.mark.parametrize("path", ["/v1/models/friendlx", "/v1/adapters/friendlx", "/v1/models/friendlx@1"])
+def test_names_that_a_key_may_not_use_are_suggested_by_no_path(guarded: RunningServer, path: str):
+    headers = key(guarded, f"curious {path.translate({ord('/'): '-'})}", models=("fri*x",))
+    answer = httpx.get(f"{guarded.url}{path}", headers=headers)
+    assert (answer.status_code, code_of(answer)) == (404, "model_not_found")
+    assert "friendly" not in answer.text
+    assert "formal" not in answer.text
+
+
 def test_who_loaded_which_content_is_in_the_audit_log(guarded: RunningServer):
     version = tiny.publish(guarded.store, guarded.base, "formal", 5)
     assert ask(guarded, key(guarded, "loader"), model=version.id).is_success
