@@ -22,6 +22,8 @@ SERVING = (
     *("uvicorn", "starlette", "fastapi", "asyncio", "concurrent"),
 )
 """Loggers of the process that answers HTTP. Installed once it serves: until then they have nothing to hide."""
+STARTING = "vllm.entrypoints.launchers"
+"""Of the server as a whole, before and after its requests."""
 
 
 def install(loggers: tuple[str, ...]) -> None:
@@ -30,7 +32,7 @@ def install(loggers: tuple[str, ...]) -> None:
 
     def made(*arguments: Any, **options: Any) -> logging.LogRecord:
         record = make(*arguments, **options)
-        if record.name.startswith(loggers):
+        if record.name.startswith(loggers) and not record.name.startswith(STARTING):
             redact(record)
         return record
 

@@ -9,7 +9,7 @@ import pytest
 from adapters.base_model import BaseModel, find
 from adapters.store import Store
 from tests import tiny
-from tests.serving import server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui
+from tests.serving import keyed, server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui
 
 
 @pytest.fixture(scope="session", autouse=True)

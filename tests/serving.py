@@ -31,6 +31,7 @@ LEAVE_SECONDS = 20
 STOCK = os.environ.get("MAILWRIGHT_TEST_STOCK") == "1"
 FIELDS = "ignore_eos,min_tokens,skip_special_tokens"
 """vLLM's own, with which a test says how long an answer gets."""
+MAX_QUEUED = 3
 VOICES = ["formal", "friendly", "terse", "warm"]
 """One for each of the four slots."""
 
@@ -75,6 +76,18 @@ def voices(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> S
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel, voices: Store) -> Iterator[RunningServer]:
     with running_server(base_model, voices, 4, tmp_path_factory.mktemp("server") / "server.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keyed(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> Iterator[RunningServer]:
+    """A server with the operator's key `sesame`, a queue of MAX_QUEUED, and a store that tests may change."""
+    directory = tmp_path_factory.mktemp("keyed")
+    store = Store(directory / "store")
+    for seed, name in enumerate(["formal", "formal", "friendly"], start=1):
+        tiny.publish(store, base_model, name, seed)
+    flags, key = ["--max-queued", str(MAX_QUEUED)], {"MAILWRIGHT_API_KEY": "sesame"}
+    with running_server(base_model, store, 4, directory / "server.log", arguments=flags, **key) as server:
         yield server
 
 

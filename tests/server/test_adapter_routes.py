@@ -20,7 +20,7 @@ from server.openai_errors import body_of
 from tests import tiny
 from tests.server.callers import asked_by
 from tests.server.fake_engine import FakeEngine
-from tests.serving import RunningServer, running_server
+from tests.serving import RunningServer
 
 COMMANDS = ["load", "pin", "unload", "promote", "rollback"]
 
@@ -301,19 +301,6 @@ def test_no_command_works_on_what_is_retired(store: Store, operator: TestClient,
 
 
 # --- on the real server
-
-
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> Iterator[RunningServer]:
-    """A server with the key `sesame` and a store of its own: `formal@1` (promoted), `formal@2` and `friendly@1`."""
-    directory = tmp_path_factory.mktemp("keyed")
-    store = Store(directory / "store")
-    for seed, name in enumerate(["formal", "formal", "friendly"], start=1):
-        tiny.publish(store, base_model, name, seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MAILWRIGHT_API_KEY", "sesame")
-        with running_server(base_model, store, 4, directory / "server.log") as server:
-            yield server
 
 
 def call(server: RunningServer, method: str, path: str, key: str = "sesame", **options: Any) -> httpx.Response:
