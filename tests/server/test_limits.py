@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import RequestError
@@ -181,6 +181,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS[CHAT])), VALUES, max_size=8))
 def test_whatever_its_fields_hold_a_request_is_checked_or_refused(fields: dict[str, Any]):
     body = json.dumps({**fields, "model": "formal"}).encode()

@@ -118,6 +118,7 @@ def name_it(client: Client) -> None:
 
 
 @pytest.mark.vllm
+@pytest.mark.timeout(600)
 def test_what_people_send_is_in_nothing_that_the_server_writes(base_model: BaseModel, tmp_path: Path):
     store = Store(tmp_path / "store")
     tiny.publish(store, base_model, "formal", 1)
