@@ -29,3 +29,14 @@ def one_shot_messages(example: Turn, task: str, previous: Sequence[Turn] = ()) -
     )
     first, *rest = task_messages(task, previous)
     return [{"role": "user", "content": f"{shown}\n\nTask: {first['content']}"}, *rest]
+
+
+def few_shot_messages(examples: Sequence[Turn], task: str, previous: Sequence[Turn] = ()) -> list[Message]:
+    """As `task_messages`, after `examples` shown as finished exchanges, which is how chat models are shown several."""
+    return [*task_messages(task, [*examples, *previous])]
+
+
+def reply_task(task: str, sender: str, message: str) -> str:
+    """The task of answering a `message` from `sender`: what to say first, then the message, quoted as mail quotes."""
+    quoted = "\n".join(f"> {line}".rstrip() for line in message.strip().splitlines())
+    return f"{task}\n\nReply to this email from {sender}:\n{quoted}"

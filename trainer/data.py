@@ -2,7 +2,8 @@
 
 Reads JSONL or a JSON list, with rows of any of these shapes:
 
-    {"task": "...", "email": "...", "facts": [["14 May", "May 14"]], "previous": [{"task": "...", "email": "..."}]}
+    {"task": "...", "email": "...", "facts": [["14 May", "May 14"]], "previous": [{"task": "...", "email": "..."}],
+     "voice": "...", "kind": "...", "thread": "..."}             only the first two are needed
     {"prompt": "...", "completion": "..."}                       both texts, or both lists of messages
     {"messages": [{"role": "user", "content": "..."}, ...]}      one example for every assistant message
 
@@ -31,6 +32,7 @@ class Example:
     """One training email: the messages that ask for it, the email, and what is known about it.
 
     `facts` has one entry for each fact that the email must keep: the spellings that count, the task's own first.
+    Emails of one `thread` are never split between training and held-out.
     """
 
     messages: tuple[Message, ...]
@@ -38,6 +40,7 @@ class Example:
     facts: tuple[tuple[str, ...], ...] = ()
     voice: str | None = None
     kind: str | None = None
+    thread: str | None = None
 
     @property
     def task(self) -> str:
@@ -51,9 +54,10 @@ def task_example(
     voice: str | None = None,
     kind: str | None = None,
     previous: Sequence[Turn] = (),
+    thread: str | None = None,
 ) -> Example:
     messages = tuple(task_messages(task.strip(), previous))
-    return Example(messages, email.strip(), tuple(tuple(fact) for fact in facts), voice, kind)
+    return Example(messages, email.strip(), tuple(tuple(fact) for fact in facts), voice, kind, thread)
 
 
 def read_examples(files: Sequence[Path]) -> list[Example]:
@@ -133,8 +137,8 @@ def _examples(row: Any) -> list[Example]:
         if not isinstance(turns, list):
             raise ValueError('"previous" must be a list of {"task", "email"}')
         previous = [(_text(turn, "task"), _text(turn, "email")) for turn in turns]
-        voice, kind = (_label(row, key) for key in ("voice", "kind"))
-        return [task_example(_text(row, "task"), _text(row, "email"), _facts(row), voice, kind, previous)]
+        voice, kind, thread = (_label(row, key) for key in ("voice", "kind", "thread"))
+        return [task_example(_text(row, "task"), _text(row, "email"), _facts(row), voice, kind, previous, thread)]
     if "messages" in row:
         return _conversation(row["messages"])
     if "prompt" in row or "completion" in row:

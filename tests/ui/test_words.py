@@ -78,7 +78,7 @@ def test_words_and_numbers_are_marked_whole_and_white_space_never_alone(
 
 
 # difflib takes 54 s for the second pair: such a defect runs into the timeout.
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(20, func_only=True)  # not the end of the session, which may fall to the last test
 @pytest.mark.parametrize(
     ("left", "right"),
     [
