@@ -21,8 +21,9 @@ test-tools: setup
 	@python3 deploy/setup.py --test-tools
 	@python3 deploy/setup.py --clients
 
+# Two at a time: most of a test's time is that of one process that starts.
 test: test-tools
-	$(VENV)/pytest
+	$(VENV)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup
 	$(VENV)/pytest -m "not vllm and not training and not browser"
