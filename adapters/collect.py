@@ -21,6 +21,7 @@ from adapters.leases import LEASES, WATCH_SECONDS, Claim, claims, holders, remov
 from adapters.manifest import NAME
 from adapters.pointers import Pointers
 from adapters.store import (
+    CARD,
     CONFIG,
     INCOMING,
     KEYS,
@@ -229,8 +230,8 @@ def _damage(version: Version) -> list[str]:
             return ["this is not a directory; publish the version again"]
         found = {entry.name: entry.is_file(follow_symlinks=False) for entry in os.scandir(version.path)}
         wrong = [f"{part} is missing" for part in FILES if part not in found]
-        wrong += [f"{part} is not a plain file" for part in FILES if not found.get(part, True)]
-        wrong += [f"{part[:80]!r} does not belong here" for part in sorted(found.keys() - set(FILES))]
+        wrong += [f"{part} is not a plain file" for part in (*FILES, CARD) if not found.get(part, True)]
+        wrong += [f"{part[:80]!r} does not belong here" for part in sorted(found.keys() - {*FILES, CARD})]
         if wrong:
             return wrong
         return _disagreement(version)

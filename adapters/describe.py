@@ -78,9 +78,27 @@ def lines(described: Described) -> Iterator[str]:
         if isinstance(value, dict):
             yield f"{key}:"
             for inner, setting in value.items():
-                yield f"  {inner}: {', '.join(map(str, setting)) if isinstance(setting, list) else setting}"
+                yield from _shown(inner, setting)
         else:
             yield f"{key}: {', '.join(value) if isinstance(value, list) else value}"
+
+
+def _shown(key: str, value: Any) -> Iterator[str]:
+    """The lines of a field of a field; a list of rows has one for each."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        yield f"  {key}:"
+        for row in value:
+            yield f"    {', '.join(f'{name} {_plain(setting)}' for name, setting in row.items())}"
+    else:
+        yield f"  {key}: {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_plain(setting)}" for name, setting in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def meaning(store: Store, name: str) -> Described:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
@@ -63,16 +63,68 @@ class Training(Frozen):
     versions: dict[str, str]
 
 
+class Row(Frozen):
+    """One line of an evaluation's table: who wrote, and the figures over all tasks; None for one not measured."""
+
+    model: str
+    figures: dict[str, float | None]
+    low: dict[str, float] = {}
+    """Lower ends of the 95 % intervals of the figures that have one."""
+    high: dict[str, float] = {}
+
+
+class Comparison(Frozen):
+    """The evaluated version minus another row, task by task, with a 95 % interval."""
+
+    against: str
+    figure: str
+    difference: float
+    low: float
+    high: float
+    verdict: Literal["better", "worse", "no difference shown"]
+
+
+class Limit(Frozen):
+    """What the recipe asked of a figure, as it is written there, and what came out; None for what was not measured."""
+
+    limit: str
+    held: bool
+    value: float | None = None
+    bound: float | None = None
+
+
 class Evaluation(Frozen):
-    """Whether a version is good enough to be promoted, by the held-out evaluation before its publish."""
+    """Whether a version is good enough to be promoted, by the held-out evaluation before its publish.
+
+    All but the first two fields are missing in the first manifests. Shares go from 0 to 1, losses are nats a token.
+    """
 
     passed: bool
     reasons: list[str] = []
     """Why it did not pass."""
+    date: datetime | None = None
+    version: str = ""
+    """What the row of the evaluated version is called."""
+    base: str = ""
+    tasks: int | None = None
+    tasks_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    decoding: str = ""
+    machine: str = ""
+    primary: str = ""
+    """The one figure, chosen beforehand, that decides between better and worse."""
+    rows: list[Row] = []
+    comparisons: list[Comparison] = []
+    memorisation: dict[str, float] = {}
+    forgetting: dict[str, float] = {}
+    limits: list[Limit] = []
 
 
 class Manifest(Frozen):
-    """`data_sha256` and `training` are missing of an adapter that was imported: nobody here saw its training."""
+    """What is known of a version.
+
+    `data_sha256`, `heldout_sha256` and `training` are missing of an adapter that was imported: nobody here saw its
+    training.
+    """
 
     name: Annotated[str, AfterValidator(check_name)]
     version: PositiveInt
@@ -84,6 +136,8 @@ class Manifest(Frozen):
     adapter_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     lora: Lora
     data_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    heldout_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of the emails that were held out of its training; missing in the first manifests."""
     data_licence: str
     recipe: dict[str, Any]
     training: Training | None = None

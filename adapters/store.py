@@ -1,6 +1,7 @@
 """Publish, resolve and point at adapters: immutable directories, and for each name one file that is replaced whole.
 
-    STORE/formal/3-0123456789ab/    adapter_config.json, adapter_model.safetensors, manifest.json; never changed again
+    STORE/formal/3-0123456789ab/    adapter_config.json, adapter_model.safetensors, manifest.json, for some also
+                                    README.md, the model card; never changed again
     STORE/formal/pointers.json      what the names mean: promoted, labelled, retired (adapters/pointers.py)
     STORE/formal/.lock              held while a version number is given out, a pointer moves or a version is removed
     STORE/formal/.incoming-*        a publish that is under way, locked, or was cut off: adapters/collect.py
@@ -16,7 +17,6 @@ vLLM could serve what it keeps; adapters/validate.py says so before a publish.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -36,11 +36,14 @@ from adapters.disk import explained, locked, sync
 from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.leases import Lease
 from adapters.manifest import NAME, Manifest, check_name
+from adapters.nearest import nearest
 from adapters.pointers import Pointers
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
+CARD = "README.md"
+"""For people; under this name Hugging Face's hub shows it. A version may do without."""
 POINTERS = "pointers.json"
 KEYS = "keys.json"
 OLD_POINTER = "promoted"
@@ -144,11 +147,14 @@ class Store:
         """
         return self._look_up(reference, key)
 
-    def publish(self, name: str, files: Path, facts: dict[str, Any]) -> Version:
+    def publish(
+        self, name: str, files: Path, facts: dict[str, Any], card: Callable[[Manifest], str] | None = None
+    ) -> Version:
         """Make `files` (a directory with weights and config) the next version of `name`.
 
-        `facts` are the fields of the manifest except name, version, created and adapter_sha256. The version promotes
-        itself if nothing of that name is promoted. Two processes that publish one name at once get two versions.
+        `facts` are the fields of the manifest except name, version, created and adapter_sha256; `card` writes the model
+        card of that manifest. The version promotes itself if nothing of that name is promoted and it did not fail its
+        evaluation. Two processes that publish one name at once get two versions.
 
         Raises:
             StoreUnwritable: no space, or no permission; nothing has changed.
@@ -167,14 +173,18 @@ class Store:
                 )
                 (incoming / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
                 sync(incoming / MANIFEST)
+                if card:
+                    (incoming / CARD).write_text(card(manifest), encoding="utf-8")
+                    sync(incoming / CARD)
                 sync(incoming)
                 version = Version(name, number, home / f"{number}-{digest[:12]}")
-                if pointers.promoted is None:
+                promotes = pointers.promoted is None and (not manifest.evaluation or manifest.evaluation.passed)
+                if promotes:
                     # A promoted version that is not there counts as none: the rename makes it published and promoted.
                     self._replace_pointers(name, pointers.with_promoted(number))
                 incoming.rename(version.path)
                 sync(home)
-                self.audit.record("publish", version, promoted=pointers.promoted is None)
+                self.audit.record("publish", version, promoted=promotes)
         return version
 
     def promote(self, reference: str, percent: int | None = None) -> Version:
@@ -371,18 +381,7 @@ class Store:
         seen = bool(NAME.fullmatch(name)) and visible(name)
         pointers = self.pointers(name) if seen else Pointers()
         there = [v.id for v in self.versions(name) if v.number not in pointers.retired] if seen else []
-        if selector in map(str, pointers.retired):
-            return f"{name}@{selector} is retired"
-        if there:
-            asked = f"it has the versions {', '.join(there)}"
-            return asked if selector else f"{name} has no promoted version; {asked}"
-        names = list(filter(visible, self.names()))
-        near = difflib.get_close_matches(name, names, n=3)
-        if near and name not in names:
-            return f"did you mean {' or '.join(near)}?"
-        if pointers.retired:
-            return f"{name} is retired"
-        return f"there are {', '.join(names[:10])}" if names else "the store has no adapters yet"
+        return nearest(name, selector, pointers, there, lambda: filter(visible, self.names()))
 
 
 def content_digest(directory: Path) -> str:

@@ -20,7 +20,7 @@ from adapters.base_model import DEFAULT_NAME, BaseModel
 from adapters.disk import sync
 from adapters.errors import AdapterUnusable, BaseModelError, ConfigError, StoreDamaged
 from adapters.manifest import Lora, Manifest, check_name
-from adapters.store import CONFIG, MANIFEST, WEIGHTS, Store, Version, content_digest
+from adapters.store import CARD, CONFIG, MANIFEST, WEIGHTS, Store, Version, content_digest
 from adapters.validate import reasons_against
 
 UNSTATED = "unstated"
@@ -101,7 +101,7 @@ def export(version: Version, directory: Path) -> None:
         with tempfile.TemporaryDirectory(dir=directory.absolute().parent, prefix=".export-") as scratch:
             new = Path(scratch) / "adapter"
             new.mkdir()
-            for part in (CONFIG, WEIGHTS, MANIFEST):
+            for part in (CONFIG, WEIGHTS, MANIFEST, *([CARD] if (version.path / CARD).is_file() else [])):
                 shutil.copyfile(version.path / part, new / part)
                 sync(new / part)
             if content_digest(new) != digest:

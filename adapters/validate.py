@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from adapters.base_model import BaseModel, shaping_config
 from adapters.manifest import Manifest
-from adapters.store import CONFIG, MANIFEST, WEIGHTS, digest_until_weights
+from adapters.store import CARD, CONFIG, MANIFEST, WEIGHTS, digest_until_weights
 from adapters.tensors import CODE, Header, expected_shape, header_of, largest_file, partner, values_of
 
 MAX_RANK = 64
@@ -89,14 +89,15 @@ def _files(directory: Path) -> dict[str, os.stat_result]:
 def _file_reasons(files: dict[str, os.stat_result], published: bool) -> list[str]:
     reasons = []
     wanted = {CONFIG, WEIGHTS, MANIFEST} if published else {CONFIG, WEIGHTS}
+    known = wanted | {CARD} if published else wanted
     for name, found in sorted(files.items()):
-        if name in wanted and stat.S_ISLNK(found.st_mode):
+        if name in known and stat.S_ISLNK(found.st_mode):
             reasons.append(f"{name} is a symbolic link")
-        elif name in wanted and not stat.S_ISREG(found.st_mode):
+        elif name in known and not stat.S_ISREG(found.st_mode):
             reasons.append(f"{name} is no plain file")
         elif published and name.endswith(CODE):
             reasons.append(f"{name[:80]!r} may run code when it is read: only safetensors are served")
-        elif published and name not in wanted:
+        elif published and name not in known:
             reasons.append(f"{name[:80]!r} does not belong to a version")
     for name in sorted(wanted - files.keys()):
         instead = next((other for other in sorted(files) if name == WEIGHTS and other.endswith(CODE)), None)

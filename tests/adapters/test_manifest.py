@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,3 +99,61 @@ def test_a_manifest_cannot_be_changed():
 def test_the_base_model_is_found_by_its_source_and_in_the_first_manifests_by_its_name():
     assert manifest().base == fields()["base_name"]
     assert manifest(base_source="HuggingFaceTB/SmolLM2-360M-Instruct").base == "HuggingFaceTB/SmolLM2-360M-Instruct"
+
+
+EVALUATION = {
+    "passed": False,
+    "reasons": ["facts_kept is 0.41, and the limit is at least base + 0.10 = 0.55"],
+    "date": datetime(2026, 11, 26, tzinfo=UTC),
+    "version": "formal@1",
+    "base": "tiny-llama",
+    "tasks": 48,
+    "tasks_sha256": "c" * 64,
+    "decoding": "greedy",
+    "machine": "2 cores",
+    "primary": "passes",
+    "rows": [{"model": "base", "figures": {"passes": 0.1, "heldout_loss": None}, "low": {"passes": 0.0}}],
+    "comparisons": [
+        {"against": "base", "figure": "passes", "difference": 0.3, "low": 0.1, "high": 0.5, "verdict": "better"}
+    ],
+    "memorisation": {"copied_more": 0.01},
+    "forgetting": {"forgetting": 0.02},
+    "limits": [{"limit": "facts_kept >= base + 0.10", "held": False, "value": 0.41, "bound": 0.55}],
+}
+
+
+def test_a_manifest_keeps_an_evaluation_and_the_digest_of_what_was_held_out():
+    written = manifest(evaluation=EVALUATION, heldout_sha256="d" * 64)
+    read = Manifest.model_validate_json(written.model_dump_json(indent=2))
+    assert read == written
+    assert read.evaluation is not None
+    assert read.evaluation.rows[0].figures == {"passes": 0.1, "heldout_loss": None}
+    assert read.evaluation.limits[0].bound == 0.55
+
+
+def test_the_first_manifests_which_say_less_of_an_evaluation_can_still_be_read():
+    old = json.loads(manifest(evaluation={"passed": False, "reasons": ["too short"]}).model_dump_json())
+    old["evaluation"] = {"passed": False, "reasons": ["too short"]}
+    del old["heldout_sha256"]
+    read = Manifest.model_validate(old)
+    assert read.evaluation is not None
+    assert (read.evaluation.reasons, read.evaluation.tasks, read.evaluation.rows) == (["too short"], None, [])
+    assert read.heldout_sha256 is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tasks_sha256": "c" * 63},
+        {"memorisation": {"copied_more": float("nan")}},
+        {"forgetting": {"forgetting": float("inf")}},
+        {"rows": [{"model": "base", "figures": {"passes": float("-inf")}}]},
+        {"comparisons": [EVALUATION["comparisons"][0] | {"verdict": "splendid"}]},  # type: ignore[index]
+        {"pairs": [{"task": "Thank Ada.", "before": "", "after": ""}]},
+    ],
+    ids=str,
+)
+def test_an_evaluation_with_a_wrong_field_or_the_texts_of_emails_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(ValidationError) as caught:
+        manifest(evaluation=EVALUATION | wrong)
+    assert caught.value.errors()[0]["loc"][:2] == ("evaluation", next(iter(wrong)))

@@ -41,6 +41,16 @@ def test_the_first_publish_makes_version_1_and_promotes_it(empty: Store, files: 
     assert empty.promoted("formal") == version == empty.resolve("formal")
 
 
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_first_version_that_failed_its_evaluation_is_published_and_not_promoted(
+    empty: Store, files: Path, passed: bool
+):
+    version = empty.publish("formal", files, FACTS | {"evaluation": {"passed": passed}})
+    assert empty.versions("formal") == [version]
+    assert empty.promoted("formal") == (version if passed else None)
+    assert empty.audit.entries(1)[0]["promoted"] is passed
+
+
 def test_a_second_publish_leaves_the_promoted_version_alone(empty: Store, files: Path):
     first = empty.publish("formal", files, FACTS)
     second = empty.publish("formal", files, FACTS)

@@ -9,9 +9,11 @@ from safetensors.numpy import load_file, save_file
 
 from adapters import base_model as base_models
 from adapters.base_model import BaseModel, find
+from adapters.collect import verify
 from adapters.errors import AdapterUnusable, BaseModelError, ConfigError, StoreDamaged
 from adapters.store import CONFIG, MANIFEST, WEIGHTS, Store, content_digest
 from adapters.transfer import base_of, export, import_
+from adapters.validate import reasons_against
 from tests import tiny
 
 
@@ -176,6 +178,18 @@ def test_an_export_is_the_version_and_nothing_else(store: Store, tmp_path: Path)
     assert sorted(os.listdir(tmp_path / "out")) == [CONFIG, WEIGHTS, MANIFEST]
     for part in (CONFIG, WEIGHTS, MANIFEST):
         assert (tmp_path / "out" / part).read_bytes() == (version.path / part).read_bytes()
+
+
+def test_a_model_card_is_written_for_the_version_that_it_gets_is_no_damage_and_goes_along(
+    store: Store, base_model: BaseModel, tmp_path: Path
+):
+    version = store.resolve("formal@2")
+    facts = version.manifest().model_dump(exclude={"name", "version", "created", "adapter_sha256"})
+    third = store.publish("formal", version.path, facts, card=lambda manifest: f"# formal@{manifest.version}\n")
+    assert verify(store, lambda version: reasons_against(version.path, base_model)) == []
+    export(third, tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").read_text() == "# formal@3\n"
+    assert import_(store, tmp_path / "out", "polite", base_model).id == "polite@1"
 
 
 @pytest.mark.parametrize("kind", ["an empty directory", "a file", "a link to nowhere"])
