@@ -11,7 +11,6 @@ from adapters.store import Store
 from tests import tiny
 from tests.serving import keyed, server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui
 
-
 SLOW = ("vllm", "training", "browser")
 """Marks of tests that wait for a process to start."""
 
