@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,12 @@ from typing import Any
 
 from adapters.errors import DataError
 from adapters.prompts import Message, Turn, task_messages
+from trainer.duplicates import clusters, merged
 
 DATA = Path(__file__).parent / "data"
 ROLES = ("system", "user", "assistant")
+LONG_REQUEST = 8
+"""Words from which on two examples with nearly the same request belong together."""
 
 
 @dataclass(frozen=True)
@@ -60,41 +64,128 @@ def task_example(
     return Example(messages, email.strip(), tuple(tuple(fact) for fact in facts), voice, kind, thread)
 
 
+@dataclass(frozen=True)
+class Row:
+    """One example and where it stands; in a JSON list the number of the row stands for the line."""
+
+    file: Path
+    line: int
+    example: Example
+    raw: Any = None
+    """The row as it was read; a conversation with several emails is the raw row of several examples."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row that cannot be used, or with `line` 0 a whole file; `reason` quotes no more of it than a field's name."""
+
+    file: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
+
+
+def read_rows(files: Sequence[Path]) -> tuple[list[Row], list[Problem]]:
+    """Every example of the files with its place, in order, repeats too, and every row that cannot be used."""
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for file in files:
+        for line, row in _rows(file, problems):
+            try:
+                rows += [Row(file, line, example, row) for example in _examples(row)]
+            except ValueError as exc:
+                problems.append(Problem(file, line, str(exc)))
+    return rows, problems
+
+
 def read_examples(files: Sequence[Path]) -> list[Example]:
     """Every example of the files, in order, exact repeats dropped.
 
     Raises:
         DataError: a file cannot be read, or rows are bad; every one is listed with its line and reason.
     """
-    examples: dict[str, Example] = {}
-    problems: list[str] = []
-    for file in files:
-        for line, row in _rows(file, problems):
-            try:
-                examples.update((digest([example]), example) for example in _examples(row))
-            except ValueError as exc:
-                problems.append(f"{file}:{line}: {exc}")
+    rows, problems = read_rows(files)
     if problems:
         raise DataError(
-            f"{len(problems)} rows cannot be used:", problems, "mend or delete these rows; nothing was trained"
+            f"{len(problems)} rows cannot be used:",
+            [str(problem) for problem in problems],
+            "mend or delete these rows; nothing was trained",
         )
-    if not examples:
+    if not rows:
         raise DataError(
             f"there are no emails in {', '.join(map(str, files))}",
             hint="one JSON object a line, see trainer sft --help",
         )
-    return list(examples.values())
+    return list({digest([row.example]): row.example for row in rows}.values())
 
 
 def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(training, held-out): `fraction` of the examples held out (at least one of ten); the same for the same seed."""
-    shuffled = list(examples)
+    """(training, held-out), the same for the same seed; what `groups` puts together stays together.
+
+    About `fraction` of the examples are held out, in whole groups as they fit; of ten examples or more at least one
+    group, unless the smallest is more than half of them. Where all are one group nothing is held out.
+    """
+    shuffled = groups(examples)
     random.Random(seed).shuffle(shuffled)
-    held_out = round(len(shuffled) * fraction)
-    if fraction > 0 and len(shuffled) >= 10:
-        held_out = max(1, held_out)
-    held_out = max(0, min(held_out, len(shuffled) - 1))
-    return shuffled[held_out:], shuffled[:held_out]
+    wanted = round(len(examples) * fraction)
+    if fraction > 0 and len(examples) >= 10:
+        wanted = max(1, wanted)
+    wanted = max(0, min(wanted, len(examples) - 1))
+    train: list[int] = []
+    heldout: list[int] = []
+    for group in shuffled:
+        (heldout if len(heldout) + len(group) <= wanted else train).extend(group)
+    if wanted and not heldout:
+        smallest = min(shuffled, key=len)
+        if 2 * len(smallest) <= len(examples):
+            heldout = smallest
+            train = [index for group in shuffled if group is not smallest for index in group]
+    return [examples[index] for index in train], [examples[index] for index in heldout]
+
+
+def groups(examples: Sequence[Example]) -> list[list[int]]:
+    """Which examples belong together, as indices: of one thread, or nearly the same email, or the same long task.
+
+    A held-out email whose twin was trained on measures memory, not learning.
+    """
+    threads: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        if example.thread is not None:
+            threads.setdefault(example.thread, []).append(index)
+    emails = clusters([example.email for example in examples])
+    together = merged(len(examples), [*threads.values(), *emails, *same_requests(examples)])
+    alone = set(range(len(examples))).difference(*together)
+    return sorted([*together, *([index] for index in alone)])
+
+
+def same_requests(examples: Sequence[Example]) -> list[list[int]]:
+    """Indices of examples that ask for nearly the same, earlier turns included, each list sorted.
+
+    Short requests are not compared: "Shorter, please." stands in many conversations that have nothing else in common.
+    """
+    requests = ["\n".join(message["content"] for message in example.messages) for example in examples]
+    long = [index for index, request in enumerate(requests) if len(request.split()) >= LONG_REQUEST]
+    return [[long[at] for at in cluster] for cluster in clusters([requests[index] for index in long])]
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """A row that `read_rows` reads as `example`."""
+    *earlier, asked = example.messages
+    if [message["role"] for message in earlier] != ["user", "assistant"] * (len(earlier) // 2):
+        return {"prompt": list(example.messages), "completion": [{"role": "assistant", "content": example.email}]}
+    turns = zip(earlier[::2], earlier[1::2], strict=True)
+    row = {
+        "task": asked["content"],
+        "email": example.email,
+        "facts": [list(fact) for fact in example.facts],
+        "previous": [{"task": task["content"], "email": email["content"]} for task, email in turns],
+        "voice": example.voice,
+        "kind": example.kind,
+        "thread": example.thread,
+    }
+    return {key: value for key, value in row.items() if value}
 
 
 def digest(examples: Iterable[Example]) -> str:
@@ -105,27 +196,32 @@ def digest(examples: Iterable[Example]) -> str:
     return hasher.hexdigest()
 
 
-def _rows(file: Path, problems: list[str]) -> list[tuple[int, Any]]:
+def _rows(file: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
     """(line number, row) of a file; in a JSON list the number of the row stands for the line."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
-        problems.append(f"{file}: cannot be read ({exc.__class__.__name__}: {exc})")
+        problems.append(Problem(file, 0, f"cannot be read ({exc.__class__.__name__}: {exc})"))
         return []
     if text.lstrip().startswith("["):
         try:
             return list(enumerate(json.loads(text), start=1))
-        except json.JSONDecodeError as exc:
-            problems.append(f"{file}:{exc.lineno}: not JSON ({exc.msg})")
+        except (ValueError, RecursionError) as exc:
+            problems.append(Problem(file, getattr(exc, "lineno", 0), f"not JSON ({_why(exc)})"))
             return []
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 rows.append((number, json.loads(line)))
-            except json.JSONDecodeError as exc:
-                problems.append(f"{file}:{number}: not JSON ({exc.msg})")
+            except (ValueError, RecursionError) as exc:
+                problems.append(Problem(file, number, f"not JSON ({_why(exc)})"))
     return rows
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    """Other than JSONDecodeError there are a number of thousands of digits and brackets a thousand deep."""
+    return error.msg if isinstance(error, json.JSONDecodeError) else f"it is beyond what is read: {error}"
 
 
 def _examples(row: Any) -> list[Example]:
@@ -158,7 +254,7 @@ def _facts(row: dict[str, Any]) -> list[list[str]]:
     spelled = [[fact] if isinstance(fact, str) else fact for fact in facts]
     for fact in spelled:
         if not isinstance(fact, list) or not fact or not all(isinstance(text, str) and text.strip() for text in fact):
-            raise ValueError(f'"facts" must hold texts or lists of texts that are not empty, got {fact!r}'[:200])
+            raise ValueError(f'"facts" must hold texts or lists of texts that are not empty, got {type(fact).__name__}')
     return spelled
 
 
@@ -194,6 +290,8 @@ def _text(row: Any, key: str) -> str:
         raise ValueError(
             f"{key!r} must be a text that is not empty, got {type(value).__name__ if value != '' else 'an empty text'}"
         )
+    if re.search("[\ud800-\udfff]", value):
+        raise ValueError(f"{key!r} has half a character (a lone surrogate), which no file and no tokenizer can hold")
     return value.strip()
 
 

@@ -3,12 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import DataError
-from trainer.data import Example, digest, read_examples, split, task_example
+from trainer.data import Example, Problem, digest, groups, read_examples, read_rows, row_of, split, task_example
 
+# The first split of a process loads datasketch.
+unhurried = settings(deadline=None)
 TASK = {"task": "Thank Ada.", "email": "Dear Ada,\n\nThank you.\n\nKind regards,\nKim"}
 
 
@@ -216,6 +218,7 @@ def numbered(count: int) -> list[Example]:
 
 
 @given(st.integers(0, 200), st.floats(0, 0.99), st.integers())
+@unhurried
 def test_a_split_is_disjoint_complete_and_the_same_for_the_same_seed(count: int, fraction: float, seed: int):
     examples = numbered(count)
     train, heldout = split(examples, fraction, seed)
@@ -226,12 +229,111 @@ def test_a_split_is_disjoint_complete_and_the_same_for_the_same_seed(count: int,
 
 
 @given(st.integers(10, 200), st.floats(0.0001, 0.1), st.integers())
+@unhurried
 def test_of_ten_emails_at_least_one_is_held_out(count: int, fraction: float, seed: int):
     assert split(numbered(count), fraction, seed)[1]
 
 
 def test_nothing_is_held_out_where_nobody_asked_for_it():
     assert split(numbered(20), 0, seed=1)[1] == []
+
+
+GROUPED = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), max_size=30)
+
+
+@given(GROUPED, st.floats(0, 0.99), st.integers())
+@unhurried
+def test_no_thread_is_in_both_parts(threads: list[str | None], fraction: float, seed: int):
+    examples = [task_example(f"t{n}", f"e{n}", thread=thread) for n, thread in enumerate(threads)]
+    train, heldout = split(examples, fraction, seed)
+    assert sorted(e.task for e in train + heldout) == sorted(e.task for e in examples)
+    assert not {e.thread for e in train} & {e.thread for e in heldout} - {None}
+
+
+def letter(topic: str, size: int = 60) -> str:
+    """An email of `size` words that shares none with a letter about another topic."""
+    return " ".join(f"{topic}{number}" for number in range(size))
+
+
+def test_near_duplicates_are_in_one_part():
+    examples = [
+        task_example(f"{topic} {copy}", f"{letter(topic)} {copy}") for topic in "abcdefghij" for copy in ("x", "y")
+    ]
+    for seed in range(20):
+        train, heldout = split(examples, 0.2, seed)
+        assert len(heldout) == 4
+        assert not {e.email[:2] for e in train} & {e.email[:2] for e in heldout}
+
+
+def test_the_same_long_request_is_in_one_part_and_a_short_one_is_not():
+    long = [task_example(letter("a", 20), f"email {number}") for number in range(2)]
+    short = [task_example("Shorter, please.", letter(topic)) for topic in "bc"]
+    assert groups([*long, *short]) == [[0, 1], [2], [3]]
+
+
+def test_the_same_short_request_after_the_same_email_is_in_one_part():
+    turns = [(letter("a", 9), letter("b"))]
+    revisions = [task_example("Shorter.", f"email {number}", previous=turns) for number in range(2)]
+    assert groups(revisions) == [[0, 1]]
+
+
+def test_where_all_are_one_thread_nothing_is_held_out():
+    examples = [task_example(f"t{n}", f"e{n}", thread="a") for n in range(20)]
+    train, heldout = split(examples, 0.5, seed=1)
+    assert (len(train), heldout) == (20, [])
+
+
+def test_a_group_that_is_larger_than_what_was_asked_for_is_held_out_where_there_is_no_smaller():
+    examples = [task_example(f"t{n}", f"e{n}", thread=str(n % 4)) for n in range(12)]
+    assert len(split(examples, 0.01, seed=1)[1]) == 3
+
+
+def test_rows_are_read_with_their_places_and_problems(tmp_path: Path):
+    file = written(tmp_path, TASK, "{", TASK, {"task": "x"})
+    rows, problems = read_rows([file, tmp_path / "nowhere"])
+    assert [(row.file, row.line, row.example.task, row.raw) for row in rows] == [
+        (file, 1, "Thank Ada.", TASK),
+        (file, 3, "Thank Ada.", TASK),
+    ]
+    assert [(problem.file, problem.line) for problem in problems] == [(file, 2), (file, 4), (tmp_path / "nowhere", 0)]
+    assert str(problems[0]).startswith(f"{file}:2: not JSON")
+    assert isinstance(problems[2], Problem)
+
+
+@pytest.mark.parametrize(
+    "row", ["[" * 100_000, '{"task": ' + "1" * 10_000 + "}", json.dumps(TASK).replace("Ada", r"\ud800")]
+)
+def test_a_hostile_row_is_a_bad_row_like_any_other(tmp_path: Path, row: str):
+    file = written(tmp_path, TASK, row)
+    rows, problems = read_rows([file])
+    assert [row.line for row in rows] == [1]
+    assert [problem.line for problem in problems] == [2]
+
+
+def test_a_bad_row_is_not_quoted(tmp_path: Path):
+    (problem,) = problems(written(tmp_path, TASK | {"facts": [["a secret", ""]]}))
+    assert "secret" not in problem
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        TASK,
+        TASK | {"facts": [["14 May", "May 14"]], "voice": "formal", "kind": "thanks", "thread": "1"},
+        TASK | {"previous": [TASK, TASK | {"task": "Warmer."}]},
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                *task_example("a", "b").messages,
+                {"role": "assistant", "content": "b"},
+            ]
+        },
+    ],
+    ids=["task", "labels", "turns", "system"],
+)
+def test_an_example_makes_a_row_that_reads_as_the_example(tmp_path: Path, row: dict[str, Any]):
+    example = only(written(tmp_path, row))
+    assert only(written(tmp_path, row_of(example))) == example
 
 
 def test_another_seed_splits_otherwise():

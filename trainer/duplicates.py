@@ -1,0 +1,119 @@
+"""Texts that are the same or nearly so: exact after normalising, near by the word n-grams they share.
+
+Candidates come from MinHash and locality-sensitive hashing (datasketch), and each is confirmed by its real Jaccard
+similarity, so that no cluster rests on a hash. This file does not know what the texts are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from adapters.tasks import normalise
+
+GRAM = 5
+"""Words of a gram; of a shorter text a tenth of its words, so that one word of ten may differ at any length."""
+SIMILAR = 0.8
+"""Jaccard similarity from which on two texts are near duplicates: the usual threshold for grams of five words."""
+BANDS, ROWS = 24, 4
+"""Candidates are found by their pairs of neighbouring words: whoever shares most grams of five shares more of these.
+Two texts that share s of them become candidates with probability 1 - (1 - s^4)^24: 0.99 at s = 0.64, the least that
+near duplicates share (ten words, one of them another), and 0.9999 at 0.75."""
+CROWD = 20
+"""So many near duplicates speak for a further one: 10,000 copies of one email would have 50 million pairs."""
+
+WORD = re.compile(r"\w+")
+ENDS = " \"'`*_.,;:!?()[]<>-"
+
+
+def exact_clusters(texts: Sequence[str]) -> list[list[int]]:
+    """Indices of texts that differ at most in case, spaces, kinds of quotes and punctuation at their ends."""
+    return _alike([normalise(text).strip(ENDS) for text in texts])
+
+
+def clusters(texts: Sequence[str]) -> list[list[int]]:
+    """Indices of texts that are exact or near duplicates, chains included: each sorted, by their first, none of one.
+
+    10,000 emails of 100 words take about 4 s on one core.
+    """
+    exact = exact_clusters(texts)
+    repeats = {index for cluster in exact for index in cluster[1:]}
+    kept = [index for index in range(len(texts)) if index not in repeats]
+    near = _near([WORD.findall(normalise(texts[index])) for index in kept])
+    return merged(len(texts), [*exact, *([kept[one], kept[other]] for one, other in near)])
+
+
+def merged(count: int, groups: Iterable[Sequence[int]]) -> list[list[int]]:
+    """The groups of 0 .. count - 1 with those joined that share a member; each sorted, by their first, none of one."""
+    sets = _Sets(count)
+    for group in groups:
+        for member in group[1:]:
+            sets.join(group[0], member)
+    return _alike([sets.root(index) for index in range(count)])
+
+
+class _Sets:
+    """Disjoint sets of numbers (union-find)."""
+
+    def __init__(self, count: int) -> None:
+        self._above = list(range(count))
+
+    def root(self, number: int) -> int:
+        while self._above[number] != number:
+            self._above[number] = self._above[self._above[number]]
+            number = self._above[number]
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        self._above[self.root(other)] = self.root(one)
+
+
+def _alike(keys: Sequence[Hashable]) -> list[list[int]]:
+    found: dict[Hashable, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        found[key].append(index)
+    return [indices for indices in found.values() if len(indices) > 1]
+
+
+def _near(texts: Sequence[list[str]]) -> list[tuple[int, int]]:
+    """Pairs of near duplicates that hold every cluster together; not every pair of a cluster."""
+    # Here, because they bring scipy, and whoever reads a file of emails should not wait for it.
+    from datasketch import MinHash, MinHashLSH
+
+    index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
+    hashes = MinHash.generator(_pairs(texts), num_perm=BANDS * ROWS, hashfunc=int, scheme="affine32")
+    sets = _Sets(len(texts))
+    found = []
+    for number, minhash in enumerate(hashes):
+        candidates = index.query(minhash)
+        for other in candidates:
+            if sets.root(other) != sets.root(number) and _are_near(texts[number], texts[other]):
+                sets.join(other, number)
+                found.append((other, number))
+        if sum(sets.root(other) == sets.root(number) for other in candidates) < CROWD:
+            index.insert(number, minhash, check_duplication=False)
+    return found
+
+
+def _pairs(texts: Iterable[list[str]]) -> Iterator[set[int]]:
+    """A number of 32 bits for every two neighbouring words of each text; datasketch mixes its bits."""
+    numbers: dict[str, int] = {}
+    for words in texts:
+        numbered = [numbers.setdefault(word, len(numbers) + 1) for word in ["", *words]]
+        yield {(one * 0x9E3779B1 + other) & 0xFFFFFFFF for one, other in pairwise(numbered)}
+
+
+def _are_near(one: list[str], other: list[str]) -> bool:
+    shorter, longer = sorted((len(one), len(other)))
+    size = max(1, min(GRAM, shorter // 10))
+    if shorter < SIMILAR * longer / 2:
+        return False
+    first, second = _grams(one, size), _grams(other, size)
+    both = len(first & second)
+    return both > 0 and both >= SIMILAR * (len(first) + len(second) - both)
+
+
+def _grams(words: list[str], size: int) -> set[str]:
+    return {" ".join(words[at : at + size]) for at in range(len(words) - size + 1)}
