@@ -1,0 +1,309 @@
+"""The text of an email -> the writer's own words, closing and name included, and the words that they answer.
+
+Quotes are found by the headers that mail-parser-reply knows in 14 languages, and by `>`. Of a signature the closing and
+the name stay, because a voice needs them; what follows the name goes (titles, phone numbers, addresses, disclaimers).
+This file does not know MIME, headers of messages or whose mail it reads.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+MOST_CHARACTERS = 30_000
+MOST_OF_A_LINE = 250
+"""Characters in which a quote's header is looked for: its patterns take cubic time, 0.04 s on a hostile line."""
+MOST_TRIES = 30
+WINDOW = 5
+SIGNATURE_LINES = 15
+PROSE_WORDS = 9
+
+LANGUAGES = ("en", "de", "fr", "es", "it", "nl", "da", "sv", "pl", "cs", "ja", "ko", "zh", "david")
+QUOTED = re.compile(r"\s{0,3}>")
+# What a quote's header begins or ends with, in any language; the library decides whether it is one.
+LIKE_A_HEADER = re.compile(r"[:：]\s*\**\s*$|^[>* ]*[^\W\d_][\w ]{0,19}\*?[:：]|^[> ]*-{4,}")
+NAMED_LINE = re.compile(r"^[>* ]*[^\W\d_][\w ]{0,19}\*?[:：]", re.MULTILINE)
+ATTRIBUTION = re.compile(r".{0,240}(?:\d|@).{0,240}[:：]\s*$")
+FORWARDED = re.compile(
+    r"[> ]*(?:-{2,} ?(?:Forwarded message|Forwarded by|Weitergeleitete (?:Nachricht|E-?Mail)|Message transféré|"
+    r"Mensaje reenviado|Messaggio inoltrato|Doorgestuurd bericht|Mensagem encaminhada|Vidarebefordrat meddelande)\b.*|"
+    r"Begin forwarded message:|Anfang der weitergeleiteten (?:E-?Mail|Nachricht):|"
+    r"Début du message (?:transféré|réexpédié) ?:|Inicio del mensaje reenviado:|Inizio messaggio inoltrato:)\s*$",
+    re.IGNORECASE,
+)
+ORIGINAL = re.compile(
+    r"[> ]*-{2,} ?(?:Original Message|Original Appointment|Ursprüngliche (?:Nachricht|Mail)|Message d'origine|"
+    r"Mensaje original|Messaggio originale|Oorspronkelijk bericht|Mensagem original)\s*-{2,}\s*$|[> ]*_{20,}\s*$",
+    re.IGNORECASE,
+)
+DELIMITER = re.compile(r"(?:--|—|__)\s*$|[_-]{20,}\s*$")
+OWN_CLOSINGS = r"""
+    (?:(?:yours|very|kind(?:est)?|best|warm(?:est)?|with|many|all|most|my)\s)*(?:regards|wishes|thanks|best|love|
+    sincerely|faithfully|truly|gratitude|respectfully|cordially|warmly|apologies)(?:\s(?:yours|to\s(?:you\s)?all|
+    again|so\smuch|a\slot|in\sadvance|and\s\w+(?:\s\w+)?|from\s\w+))*|
+    (?:sincerely|respectfully|truly)\syours|yours|ever\syours|cheers|ta|xo+|x+|hugs|ciao|bye(?:\sfor\snow)?|
+    thank\syou(?:\s(?:all|again|so\smuch|very\smuch|in\sadvance))?|tha?nx|thx|take\scare|
+    (?:talk|speak|see|write|catch)\s(?:to\s)?(?:you|ya|up)?\s?(?:soon|later|then|tomorrow|there)|
+    (?:have\sa\s)?(?:good|great|nice|lovely)\s(?:day|evening|week|weekend)|
+    (?:mit\s)?(?:(?:freundliche[nm]?|beste[nm]?|viele[nm]?|liebe[nm]?|herzliche[nm]?|schöne[nm]?)\s)*
+    (?:grüße[n]?|gruß|grüsse[n]?|gruss)(?:\s(?:aus|an|und)\s\w+(?:\s\w+)?)?|l\.?g\.?|v\.?g\.?|mfg|hochachtungsvoll|
+    danke(?:\s\w+){0,3}|bis\s(?:bald|dann|morgen|später)|
+    (?:bien\s)?cordialement|(?:bien\s)?à\s(?:vous|toi|bientôt)|amicalement|amitiés|bises|bisous|merci(?:\s\w+){0,3}|
+    sincères\ssalutations|bonne\s(?:journée|soirée)|
+    (?:un\s)?(?:cordial\s)?saludos?(?:\scordial(?:es)?)?|atentamente|(?:un\s)?(?:fuerte\s)?abrazos?|gracias|besos|
+    (?:cordiali|distinti|cari)\ssaluti|un\s(?:caro\s)?saluto|grazie(?:\s\w+)?|a\spresto|
+    (?:met\s)?(?:vriendelijke|hartelijke)?\s?groet(?:en|jes)?|bedankt|atenciosamente|(?:um\s)?abraços?|obrigad[oa]|
+    (?:med\s)?vänlig(?:a)?\shälsning(?:ar)?|mvh|(?:med\s)?venlig\shilsen|hilsen|pozdrawiam|z\sposzanowaniem"""
+SENT_FROM = (
+    r"sent (?:from|via|with) (?:my |outlook|mail|proton|yahoo|gmail|samsung|mobile)\b.*|get outlook for .*|"
+    r"von meinem \w+ gesendet.*|gesendet (?:von|mit) .{1,60}|envoyé (?:depuis|de) .{1,60}|enviado (?:desde|do) .{1,60}|"
+    r"inviato da .{1,60}|verzonden vanaf .{1,60}|skickat från .{1,60}|sendt fra .{1,60}"
+)
+DISCLAIMER = re.compile(
+    r"(?:disclaimer|confidential(?:ity)?(?: notice| note)?|privileged (?:and|&) confidential|vertraulichkeitshinweis|"
+    r"caution|legal notice)\s*:|(?:the (?:information|contents?) (?:contained )?in )?this (?:e-?mail|message|"
+    r"communication|transmission)\b.{0,120}\b(?:confidential|intended|privileged|proprietary)|"
+    r"(?:please )?(?:consider|think of) the environment|if you (?:are not the intended|have received this)|"
+    r"diese (?:e-?mail|nachricht)\b.{0,80}\bvertraulich|ce (?:message|courriel)\b.{0,120}\bconfidentiel|"
+    r"este (?:mensaje|correo)\b.{0,120}\bconfidencial|"
+    r"questo? (?:messaggio|e-?mail)\b.{0,120}\b(?:riservat|confidenzial)",
+    re.IGNORECASE,
+)
+CONTACT = re.compile(
+    r"\W*(?:(?:tel(?:efon|ephone)?|phone|mobile?|mob|cell|fax|office|direct|web(?:site)?|e-?mail|mail|skype|t|m|p|f|w|e)"
+    r"\b\s?[:.]?\s*)?(?:\+?[\d ().\-/]{7,24}|[\w.+-]+@[\w.-]+|(?:https?://|www\.)\S+)\W*",
+    re.IGNORECASE,
+)
+POSTSCRIPT = re.compile(r"p\.? ?s\.?\b", re.IGNORECASE)
+# Any name after a closing: capitalised words, and what stands between those of a name.
+NAME = re.compile(
+    r"[-–/~*\s]*(?:[A-ZÀ-ÖØ-Þ一-鿿가-힯][\w.'’-]*)(?: (?:[A-ZÀ-ÖØ-Þ][\w.'’-]*|&|and|und|et|y|of|the|van|von|"
+    r"der|den|de|da|di)){0,4}[\s,.!x]*"
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    text: str
+    quoted: str
+    """One level of `>` taken off."""
+    forward: bool
+    """Whether a forwarded message follows the own words."""
+
+
+def read(text: str, writer: str) -> Words:
+    """`writer` is the name by which a signature is found, or an address, or empty."""
+    lines = [line.rstrip("\r") for line in text[:MOST_CHARACTERS].split("\n")]
+    own, quoted, forward = _split(lines)
+    own = _unwrapped(_without_signature(own, writer))
+    return Words(_tidy(own), _tidy(_unwrapped(quoted)), forward)
+
+
+def is_closing(line: str) -> bool:
+    """Whether the line is a closing phrase alone: `Best regards,`, `Viele Grüße`."""
+    return bool(_closing().fullmatch(line.strip()))
+
+
+def signed_name(text: str, writer: str) -> str:
+    """The name under an email of own words, as `read` gives them; empty if it is not signed."""
+    lines = [line.strip() for line in _before_postscript(text.split("\n")) if line.strip()]
+    if len(lines) < 2:
+        return ""
+    last = lines[-1]
+    if _closes_with_name(last):
+        last = last.partition(",")[2].strip()
+    elif not _names(last, writer, in_closing=is_closing(lines[-2])) or is_closing(last):
+        return ""
+    return last.strip("-–/~* ,.!")
+
+
+def message(text: str, writer: str) -> str:
+    """Own words without greeting, closing and name: empty for an email that only carried an attachment."""
+    lines = [line.strip() for line in text.split("\n")]
+    if lines[0].endswith((",", "!")) and len(lines[0].split()) <= 4:
+        lines = lines[1:]
+    told = [line for line in lines if not is_closing(line) and not _closes_with_name(line) and not _names(line, writer)]
+    return "\n".join(told).strip()
+
+
+def _split(lines: list[str]) -> tuple[list[str], list[str], bool]:
+    """(own lines, quoted lines, is a forward).
+
+    Where the lines under a quote's header are marked with `>`, those without a mark are an answer below or between;
+    where none is marked, all of them are the quote.
+    """
+    start, end, forward = _boundary(lines)
+    own, quoted = _unmarked(lines[:start])
+    below = lines[end:]
+    if not forward and any(QUOTED.match(line) for line in below):
+        more_own, more_quoted = _unmarked(below)
+        return [*own, "", *more_own], [*quoted, *more_quoted], False
+    return own, [*quoted, *(_bare(line) for line in below)], forward
+
+
+def _unmarked(lines: list[str]) -> tuple[list[str], list[str]]:
+    own = [line for number, line in enumerate(lines) if not QUOTED.match(line) and not _attributes(lines, number)]
+    return own, [_bare(line) for line in lines if QUOTED.match(line)]
+
+
+def _attributes(lines: list[str], number: int) -> bool:
+    """Whether a line introduces the quote that follows it, in whatever language: `Em 3/3/2025, Rui escreveu:`."""
+    following = next((line for line in lines[number + 1 : number + 4] if line.strip()), "")
+    return bool(QUOTED.match(following) and ATTRIBUTION.fullmatch(lines[number][:500]))
+
+
+def _bare(line: str) -> str:
+    return re.sub(r"^\s{0,3}> ?", "", line)
+
+
+def _boundary(lines: list[str]) -> tuple[int, int, bool]:
+    """(first line, line after the last, is a forward) of the first header of a quote; the end if there is none."""
+    tries = 0
+    for number, line in enumerate(lines):
+        for pattern in (FORWARDED, ORIGINAL):
+            if pattern.match(line[:MOST_OF_A_LINE]):
+                return number, _after_names(lines, number + 1), pattern is FORWARDED
+        if tries < MOST_TRIES and LIKE_A_HEADER.search(line[-MOST_OF_A_LINE:]):
+            tries += 1
+            for first in (number - 1, number):
+                end = _header_end(lines, first) if first >= 0 else first
+                if end > first:
+                    return first, end, False
+    return len(lines), len(lines), False
+
+
+def _after_names(lines: list[str], start: int) -> int:
+    """The line after the From, Sent, To and Subject that a mail program puts over an answered message."""
+    end = start
+    while end < min(len(lines), start + 10) and (not lines[end].strip(" >") or NAMED_LINE.match(lines[end])):
+        end += 1
+    return end
+
+
+def _header_end(lines: list[str], first: int) -> int:
+    """The line after a quote's header that starts at `first`; `first` if none does.
+
+    A block like `From: London` and `To: Paris` may be the writer's own: three such lines make a header.
+    """
+    window = [line[:MOST_OF_A_LINE].strip() for line in lines[first : first + WINDOW]]
+    match = _header().match("\n".join(window))
+    found = match.group().rstrip() if match else ""
+    named = len(NAMED_LINE.findall(found))
+    if found.rstrip("* ").endswith((":", "：")) and named < 2:
+        return first + found.count("\n") + 1
+    return _after_names(lines, first) if named >= 3 else first
+
+
+@lru_cache(maxsize=1)
+def _header() -> re.Pattern[str]:
+    from mailparser_reply.parser import EmailMessage
+
+    pattern: re.Pattern[str] = EmailMessage(text="", languages=list(LANGUAGES)).HEADER_REGEX
+    return pattern
+
+
+@lru_cache(maxsize=1)
+def _closing() -> re.Pattern[str]:
+    """A line that is a closing phrase alone: the library's of every language, and ours."""
+    from mailparser_reply.constants import MAIL_LANGUAGES
+
+    known = [one.strip(",.") for language in LANGUAGES for one in MAIL_LANGUAGES[language].get("signatures", [])]
+    ours = re.sub(r"\s*\n\s*", "", OWN_CLOSINGS)
+    return re.compile(rf"(?:{ours}|{'|'.join(one for one in known if '/' not in one)})[\s,.!;:)❤-]*", re.IGNORECASE)
+
+
+@lru_cache(maxsize=1)
+def _sent_from() -> re.Pattern[str]:
+    return re.compile(rf"\W{{0,3}}(?:{SENT_FROM})", re.IGNORECASE)
+
+
+def _without_signature(lines: list[str], writer: str) -> list[str]:
+    lines = _without_end(lines, writer)
+    while lines and (not lines[-1].strip() or CONTACT.fullmatch(lines[-1][:MOST_OF_A_LINE])):
+        lines.pop()
+    end = _end_of_name(lines, writer)
+    return lines[:end] + _postscript(lines[end:]) if end else lines
+
+
+def _without_end(lines: list[str], writer: str) -> list[str]:
+    """Without what follows a signature's delimiter, `Sent from my ...` or a disclaimer; a name after `-- ` stays."""
+    for number, line in enumerate(lines):
+        if DELIMITER.match(line):
+            name = next((one.strip() for one in lines[number + 1 :] if one.strip()), "")
+            before = next((one for one in reversed(lines[:number]) if one.strip()), "")
+            named = is_closing(before) and _names(name, writer)
+            return [*_without_blank_end(lines[:number]), name] if named else lines[:number]
+        if _sent_from().fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")):
+            return lines[:number]
+    return list(lines)
+
+
+def _without_blank_end(lines: list[str]) -> list[str]:
+    return lines[: next((n for n in range(len(lines), 0, -1) if lines[n - 1].strip()), 0)]
+
+
+def _end_of_name(lines: list[str], writer: str) -> int:
+    """The line after the name under the email; 0 if no name or closing is found that only a signature follows."""
+    for number in range(max(1, len(lines) - SIGNATURE_LINES), len(lines)):
+        line = lines[number].strip()
+        end = 0
+        if is_closing(line):
+            named = next((n for n in range(number + 1, len(lines)) if lines[n].strip()), number)
+            end = named + 1 if _names(lines[named].strip(), writer, in_closing=True) else number + 1
+        elif _names(line, writer) or _closes_with_name(line):
+            end = number + 1
+        if end and not any(_is_prose(after) for after in _before_postscript(lines[end:])):
+            return end
+    return 0
+
+
+def _names(line: str, writer: str, in_closing: bool = False) -> bool:
+    """Whether a line is the writer's name, whole or in part; after a closing, any name."""
+    if not line or len(line) > 40:
+        return False
+    words = re.findall(r"[^\W\d_]+", line.lower())
+    known = re.findall(r"[^\W\d_]+", writer.partition("@")[0].lower())
+    initials = "".join(word[0] for word in known)
+    if words and known and (set(words) <= {*known, "x"} or "".join(words) == initials):
+        return True
+    return in_closing and bool(NAME.fullmatch(line))
+
+
+def _closes_with_name(line: str) -> bool:
+    """`Thanks, Anna` on one line."""
+    closing, comma, name = line.partition(",")
+    return bool(comma and is_closing(closing) and NAME.fullmatch(name.strip()))
+
+
+def _is_prose(line: str) -> bool:
+    words = line.split()
+    return len(words) > PROSE_WORDS or (len(words) >= 4 and line.rstrip().endswith((".", "?", "!")))
+
+
+def _before_postscript(lines: list[str]) -> list[str]:
+    return lines[: next((n for n, line in enumerate(lines) if POSTSCRIPT.match(line.strip())), len(lines))]
+
+
+def _postscript(lines: list[str]) -> list[str]:
+    rest = lines[len(_before_postscript(lines)) :]
+    paragraph = rest[: next((n for n, line in enumerate(rest) if not line.strip()), len(rest))]
+    return ["", *paragraph] if paragraph else []
+
+
+def _unwrapped(lines: list[str]) -> list[str]:
+    """Paragraphs broken at about 72 characters on one line each, so that a voice does not learn the breaks."""
+    joined: list[str] = []
+    for line in lines:
+        before = joined[-1] if joined else ""
+        last = before.rpartition("\n")[2]
+        if 60 <= len(last) <= 80 and line.strip() and not re.match(r"\s*(?:[-*•>|]|\d+[.)])|\s{2,}", line):
+            joined[-1] = f"{before}\n{line}"
+        else:
+            joined.append(line)
+    return [" ".join(part.strip() for part in line.split("\n")) for line in joined]
+
+
+def _tidy(lines: list[str]) -> str:
+    text = "\n".join(" ".join(line.split()) for line in lines)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
