@@ -1,6 +1,5 @@
 """The README's commands work as they stand there, on a tiny base model."""
 
-import json
 import os
 import re
 import shlex
@@ -56,21 +55,37 @@ def test_every_ui_command_is_understood(command: str) -> None:
     assert read_for_page(shlex.split(command)[1:], {}).host == "127.0.0.1"
 
 
+def sent_email(number: int) -> str:
+    thing = ["lamp", "chair", "ladder", "kettle", "violin", "compass", "blanket", "lantern", "barrel", "anchor"][
+        number % 10
+    ]
+    place = ["attic", "harbour", "kitchen", "library", "workshop", "garden", "station"][number % 7]
+    return f"""From kim@berg.example Mon Jun  3 10:00:00 2024
+From: Kim <kim@berg.example>
+To: Ada <ada{number}@sea.example>
+Subject: The {thing}
+Message-ID: <{number}@berg.example>
+
+Hi Ada,
+
+the {thing} is in the {place} since {number + 8} May, and everybody there likes the {thing}.
+
+Best,
+Kim
+"""
+
+
 @pytest.mark.training
 @pytest.mark.timeout(600)
 def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: BaseModel, tmp_path: Path) -> None:
-    rows = [
-        {"task": f"Thank person {n} for {n} chairs.", "email": f"Hi,\n\nthanks for {n}.\n\nBest,\nKim"}
-        for n in range(12)
-    ]
-    (tmp_path / "my_email_dataset.json").write_text(json.dumps(rows))
+    (tmp_path / "Sent.mbox").write_text("\n".join(map(sent_email, range(12))))
     environment = os.environ | {"MAILWRIGHT_STORE": str(tmp_path / "store")}
     for seed in (1, 2):
         tiny.publish(Store(tmp_path / "store"), base_model, "formal", seed)
     ran = [command for command in COMMANDS if shlex.split(command)[0] in ("trainer", "adapters")]
     for command in ran:
         program, *arguments = shlex.split(command)
-        if program == "trainer":
+        if program == "trainer" and arguments[0] == "sft":
             arguments += ["--base", str(base_model.path), "--epochs", "1", "--practice", "0"]
         done = subprocess.run(
             [Path(sys.executable).parent / program, *arguments],
@@ -80,8 +95,10 @@ def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: Base
             text=True,
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert {shlex.split(command)[1] for command in ran} == {
-        *("sft", "list", "show", "promote", "rollback", "label", "retire", "gc", "verify", "export", "import", "audit")
+    named = {shlex.split(command)[1] for command in ran}
+    assert named == {
+        *("import", "check", "sft", "list", "show", "promote", "rollback", "label"),
+        *("retire", "gc", "verify", "export", "audit"),
     }
 
 

@@ -1,4 +1,4 @@
-"""The command line of the trainer: `trainer sft` and `trainer evaluate`. Parses, calls, prints; no logic.
+"""The command line of the trainer, and `trainer sft`; the other commands have files of their own. No logic.
 
 Nothing heavy is imported before a command really runs, so that `--help` answers at once.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import Any
 
 from adapters import base_model
 from adapters.cli import run
-from adapters.errors import ConfigError
-from adapters.manifest import Manifest, check_name
+from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store
-from adapters.tasks import HELDOUT
+from trainer import check_cli, evaluate_cli, import_cli
 
 EXAMPLES = """examples:
+  trainer import ~/Mail/Sent.mbox --name mine
+  trainer check mine.jsonl
   trainer sft --data my_email_dataset.json --name my_email_assistant
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
@@ -33,8 +33,6 @@ SFT_HELP = """Teach the base model a voice: train a LoRA adapter on emails and p
 FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
 {"messages"}. Recipes: quick (about four minutes on 2 cores), shipped (at most 20), article (the lesson's numbers), gpu
 (for the default base model on a GPU)."""
-EVALUATE_HELP = """Write every held-out task with the base model, with the base model shown one example, and with the
-adapter, greedy, and count the facts kept."""
 
 PLAIN = argparse.RawDescriptionHelpFormatter
 
@@ -63,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     _add_sft(commands, shared)
-    _add_evaluate(commands, shared)
+    import_cli.add(commands, shared)
+    check_cli.add(commands, shared)
+    evaluate_cli.add(commands, shared)
     return parser
 
 
@@ -99,25 +99,6 @@ def _add_sft(commands: Any, shared: argparse.ArgumentParser) -> None:
     ):
         sft.add_argument(f"--{flag}", type=kind, metavar="N", help=text)
     sft.set_defaults(command=_sft)
-
-
-def _add_evaluate(commands: Any, shared: argparse.ArgumentParser) -> None:
-    evaluate = commands.add_parser(
-        "evaluate",
-        parents=[shared],
-        help="facts kept, against the base model",
-        description=EVALUATE_HELP,
-        formatter_class=PLAIN,
-    )
-    evaluate.add_argument("reference", metavar="NAME[@N]")
-    evaluate.add_argument(
-        "--tasks", metavar="FILE", type=Path, help="tasks with facts (default: the 48 shipped held-out tasks)"
-    )
-    evaluate.add_argument(
-        "--examples", metavar="FILE", type=Path, help="emails that the one shown to the base model is taken from"
-    )
-    evaluate.add_argument("--answers", metavar="FILE", type=Path, help="write every answer there, as JSON")
-    evaluate.set_defaults(command=_evaluate)
 
 
 def _say(sentence: str) -> None:
@@ -157,64 +138,6 @@ def _sft(args: argparse.Namespace) -> None:
         print(f"{version.name} means {version.id}")
     elif promoted:
         print(f"{version.name} still means {promoted.id}; `adapters promote {version.id}` changes that")
-
-
-def _evaluate(args: argparse.Namespace) -> None:
-    from trainer.data import DATA, read_examples
-
-    version = Store(store_directory(args.store)).resolve(args.reference)
-    tasks = read_examples([args.tasks or HELDOUT])
-    if not all(task.facts for task in tasks):
-        raise ConfigError(
-            f"{args.tasks} has tasks without facts", 'give every row "facts": [["14 May", "May 14"], ...]'
-        )
-    shipped = DATA / f"{version.name}.jsonl"
-    examples = read_examples([args.examples or (shipped if shipped.is_file() else DATA / "formal.jsonl")])
-    manifest = version.manifest()
-    base = base_model.find(args.base or manifest.base, _say)
-    if manifest.base_fingerprint != base.fingerprint:
-        raise ConfigError(
-            f"{version.id} was trained on another base model ({manifest.base_name})",
-            f"leave --base out, or give --base {shlex.quote(manifest.base)}",
-        )
-    from tqdm import tqdm
-
-    from trainer.device import choose
-    from trainer.evaluate import evaluate
-
-    _say(f"device {choose()}")
-    with tqdm(total=3 * len(tasks), desc="writing", unit="email", file=sys.stderr, dynamic_ncols=True) as bar:
-        summaries, answers = evaluate(version.path, version.id, base.path, tasks, examples, bar.update)
-    if args.answers:
-        args.answers.write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    rows = [summary.as_dict() for summary in summaries]
-    if args.json:
-        print(json.dumps({"base": base.name, "recipe": manifest.recipe, "rows": rows}, indent=2))
-        return
-    for line in _table(rows):
-        print(line)
-    print(f"{len(tasks)} tasks, base model {base.name}, greedy; {version.id}: {_how(manifest)}")
-
-
-def _how(manifest: Manifest) -> str:
-    training = manifest.training
-    if not training:
-        return "imported"
-    return (
-        f"recipe {manifest.recipe.get('recipe', 'unnamed')}, {training.examples} emails, "
-        f"{training.practice_examples} varied or generated, {training.epochs} epochs, "
-        f"{training.seconds / 60:.1f} minutes"
-    )
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [f"{'':20} facts kept   all kept   placeholders   ends by itself   words"]
-    for row in rows:
-        lines.append(
-            f"{row['model']:20} {row['facts_kept']:10.0%} {row['all_kept']:10.0%} {row['placeholders']:14.0%} "
-            f"{row['ends_by_itself']:16.0%} {row['words']:7.0f}"
-        )
-    return lines
 
 
 if __name__ == "__main__":

@@ -1,128 +1,285 @@
-"""Held-out evaluation against honest baselines: the base model without and with one example, and the adapter.
+"""Held-out evaluation against honest baselines: the base model with no, one and three examples, and what is promoted.
 
-All three get the same tasks, the same chat template and greedy decoding. The primary figure is `facts_kept`: of all
-facts of all tasks, the share that stands in the answers (trainer/rubric.py says when a fact counts). This file does
-not know the store or how results are printed.
+Every row gets the same tasks, the same chat template and the same decoding. What an email is worth is for
+trainer/rubric.py to say; this file adds up and compares task by task. It knows neither the store nor how results are
+shown.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from itertools import chain
 from pathlib import Path
-from statistics import mean
-from typing import Any
+from statistics import fmean
 
-from adapters.prompts import Message, one_shot_messages
-from adapters.settings import silence_telemetry
-from trainer.data import Example
-from trainer.device import choose
+from adapters.base_model import BaseModel
+from adapters.prompts import Message, few_shot_messages
+from adapters.store import Version
+from trainer import memorisation, style
+from trainer.data import Example, digest
+from trainer.intervals import Tally, difference, interval
+from trainer.results import PRIMARY, Comparison, Pair, Result, Row
 from trainer.rubric import Score, score
+from trainer.writing import BASE, TEMPERATURE, Advance, Writer, Written
 
-silence_telemetry()
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
-
-MAX_NEW_TOKENS = 384
-BATCH = 24
+SEEDS = (1, 2, 3)
+"""Of the sampled answers that `full` adds to the greedy one."""
+EXAMPLES = (1, 3)
+"""How many the base model is shown, in rows of their own."""
+MEANS = (
+    *(PRIMARY, "all_kept", "greeting", "sign_off", "subject", "placeholder", "mask", "ended", "repeats", "preamble"),
+    *("length_ok", "words", "copied"),
+)
+"""Marks of a score whose mean over the tasks is a figure of its own."""
+COMPARED = (PRIMARY, "facts_kept", "facts_invented")
+SMALLER_IS_BETTER = ("facts_invented",)
+PAIRS = 12
+READING = 0.1
+"""How long reading a text takes of what writing one takes, for the time left."""
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One row of the table; shares from 0 to 1, words as a mean."""
+class Plan:
+    """A row before it is written: its label, the model that writes, and what that is asked, one prompt a task."""
 
+    row: str
     model: str
-    tasks: int
-    facts_kept: float
-    all_kept: float
-    placeholders: float
-    ends_by_itself: float
-    words: float
+    prompts: list[list[Message]]
 
-    def as_dict(self) -> dict[str, Any]:
-        return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+@dataclass(frozen=True)
+class Evaluation:
+    result: Result
+    answers: dict[str, list[list[Written]]]
+    """By row and task: the greedy answer, and those of the seeds after it."""
 
 
 def evaluate(
-    adapter: Path,
-    name: str,
-    base: Path,
+    version: Version,
+    base: BaseModel,
+    writer: Writer,
     tasks: Sequence[Example],
     examples: Sequence[Example],
-    advance: Callable[[int], None],
-) -> tuple[list[Summary], dict[str, list[str]]]:
-    """The three rows of the table, and every answer by row; `advance(n)` is called when n more answers are written.
+    advance: Advance,
+    promoted: Version | None = None,
+    training_emails: Sequence[str] = (),
+    full: bool = False,
+    shown: Sequence[int] = EXAMPLES,
+) -> Evaluation:
+    """Every row's figures, the differences of `version` from the others, and every answer.
 
-    The example shown to the base model is the first of `examples` of the task's kind, else the first of all: one in the
-    adapter's voice, from the training emails, never from the tasks.
+    `examples` are emails in the version's voice that it was trained on, to show to the base model. `training_emails`,
+    where they are known, are what the answers may not have been copied from. `shown`: how many examples the base model
+    sees, in a row each beside that without. `advance` gets `work(...)` in all.
     """
-    writer = Writer(base, adapter)
-    prompts = {
-        "base, no example": [list(task.messages) for task in tasks],
-        "base, one example": [_with_example(task, examples) for task in tasks],
-        name: [list(task.messages) for task in tasks],
+    started = time.monotonic()
+    planned = plans(version, promoted, tasks, examples, shown)
+    references = in_voice(tasks, version.name)
+    answers, tallies, plain = {}, {}, {}
+    for plan in planned:
+        answers[plan.row] = written = _written(plan, writer, full, advance)
+        tallies[plan.row] = _marks(tasks, written) | _losses(plan, writer, tasks, references, advance)
+        plain[plan.row] = _style(written, [task.email for task in references])
+    own = answers[version.id]
+    result = Result(
+        version=version.id,
+        base=base.name,
+        tasks=len(tasks),
+        tasks_sha256=digest(tasks),
+        decoding=f"greedy and {len(SEEDS)} seeds at temperature {TEMPERATURE}" if full else "greedy",
+        through=writer.through,
+        machine=machine(writer),
+        seconds=0,
+        rows=[_row(plan.row, tallies[plan.row], plain[plan.row]) for plan in planned],
+        comparisons=[*chain.from_iterable(_compared(tallies, version.id, plan.row) for plan in planned)],
+        memorisation=_memorisation(tasks, own, examples, training_emails) if training_emails else {},
+        forgetting=writer.forgetting(version.id, base.fingerprint, lambda texts: advance(READING * texts)),
+        pairs=_pairs(tasks, answers[BASE], own),
+    )
+    return Evaluation(result.model_copy(update={"seconds": round(time.monotonic() - started, 1)}), answers)
+
+
+def work(
+    version: Version,
+    promoted: Version | None,
+    base: BaseModel,
+    tasks: Sequence[Example],
+    reads: bool,
+    full: bool = False,
+    shown: Sequence[int] = EXAMPLES,
+) -> float:
+    """What `advance` gets in all, in emails; `reads` is the writer's."""
+    without = 2 + (promoted not in (None, version))
+    emails = (without + len(shown)) * len(tasks) * (1 + (len(SEEDS) if full else 0))
+    if not reads:
+        return emails
+    from trainer import forgetting
+
+    return emails + READING * (without * len(in_voice(tasks, version.name)) + forgetting.steps(base.fingerprint))
+
+
+def plans(
+    version: Version,
+    promoted: Version | None,
+    tasks: Sequence[Example],
+    examples: Sequence[Example],
+    shown: Sequence[int] = EXAMPLES,
+) -> list[Plan]:
+    """The rows in the order of the table; the promoted version has one if it is another."""
+    asked = [list(task.messages) for task in tasks]
+    rows = [Plan(BASE, BASE, asked)]
+    for count in shown:
+        prompts = [_with_examples(task, examples, count) for task in tasks]
+        rows.append(Plan(f"base, {count} example{'s' * (count > 1)}", BASE, prompts))
+    if promoted and promoted != version:
+        rows.append(Plan(f"promoted: {promoted.id}", promoted.id, asked))
+    return [*rows, Plan(version.id, version.id, asked)]
+
+
+def in_voice(tasks: Sequence[Example], voice: str) -> list[Example]:
+    """The tasks whose reference email is in the voice of that name; all where none is."""
+    return [task for task in tasks if task.voice == voice] or list(tasks)
+
+
+def told(task: Example) -> str:
+    """All that the writer of the task's email is told, earlier turns included."""
+    return "\n\n".join(message["content"] for message in task.messages)
+
+
+def machine(writer: Writer) -> str:
+    """What the figures depend on beside the models: of this machine, which need not be the server's."""
+    versions = [f"{package} {installed_version(package)}" for package in ("torch", "transformers")]
+    parts = [_processor(), f"{len(os.sched_getaffinity(0))} cores", writer.device, *versions]
+    return ", ".join(part for part in parts if part)
+
+
+def _processor() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _with_examples(task: Example, examples: Sequence[Example], count: int) -> list[Message]:
+    """The task after `count` finished exchanges, of its kind as far as there are; never the task itself."""
+    fitting = [example for example in examples if len(example.messages) == 1 and example.task != task.task]
+    shown = sorted(fitting, key=lambda example: example.kind != task.kind)[:count]
+    system = [message for message in task.messages[:1] if message["role"] == "system"]
+    *earlier, last = task.messages[len(system) :]
+    previous = [(earlier[i]["content"], earlier[i + 1]["content"]) for i in range(0, len(earlier) - 1, 2)]
+    turns = [(example.task, example.email) for example in shown]
+    return [*system, *few_shot_messages(turns, last["content"], previous)]
+
+
+def _written(plan: Plan, writer: Writer, full: bool, advance: Advance) -> list[list[Written]]:
+    seeds = (None, *SEEDS) if full else (None,)
+    columns = [writer.write(plan.model, plan.prompts, seed, advance) for seed in seeds]
+    return [list(answers) for answers in zip(*columns, strict=True)]
+
+
+def _marks(tasks: Sequence[Example], written: Sequence[Sequence[Written]]) -> dict[str, Tally]:
+    """What each task contributes to every figure of the rubric: the mean over its answers."""
+    scores = [
+        [score(task.task, task.facts, answer.text, told(task), answer.ended) for answer in answers]
+        for task, answers in zip(tasks, written, strict=True)
+    ]
+    tallies = {name: Tally.mean([_mean(of_task, name) for of_task in scores]) for name in MEANS}
+    tallies["facts_kept"] = _ratio(scores, "facts_kept", "facts")
+    tallies["facts_invented"] = _ratio(scores, "invented", "stated")
+    second = [of_task for task, of_task in zip(tasks, scores, strict=True) if len(task.messages) > 2]
+    tallies["revisions_followed"] = _ratio(second, "facts_kept", "facts")
+    return tallies
+
+
+def _mean(scores: Sequence[Score], name: str) -> float:
+    return fmean(getattr(each, name) for each in scores)
+
+
+def _ratio(scores: Sequence[Sequence[Score]], above: str, below: str) -> Tally:
+    return Tally([_mean(of_task, above) for of_task in scores], [_mean(of_task, below) for of_task in scores])
+
+
+def _losses(
+    plan: Plan, writer: Writer, tasks: Sequence[Example], references: Sequence[Example], advance: Advance
+) -> dict[str, Tally]:
+    """How well the row's model expects the reference emails; nothing where the writer cannot know, or with examples."""
+    if plan.model == BASE != plan.row:
+        return {}
+    prompts = [prompt for prompt, task in zip(plan.prompts, tasks, strict=True) if task in references]
+    emails = [task.email for task in references]
+    losses = writer.losses(plan.model, prompts, emails, lambda texts: advance(READING * texts))
+    if not losses:
+        return {}
+    nats = [loss.nats for loss in losses]
+    return {
+        "heldout_loss": Tally(nats, [float(loss.tokens) for loss in losses]),
+        "bits_per_byte": Tally([each / math.log(2) for each in nats], [float(len(email.encode())) for email in emails]),
     }
-    summaries, answers = [], {}
-    for row, messages in prompts.items():
-        written = list(writer.write(messages, use_adapter=row == name, advance=advance))
-        scores = [score(task.task, task.facts, text) for task, (text, _) in zip(tasks, written, strict=True)]
-        summaries.append(_summary(row, scores, [ended for _, ended in written]))
-        answers[row] = [text for text, _ in written]
-    return summaries, answers
 
 
-class Writer:
-    """The base model with the adapter beside it; writes greedy answers in batches, in order."""
-
-    def __init__(self, base: Path, adapter: Path) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-        logging.disable_progress_bar()
-        device = choose()
-        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=device.dtype).to(device.kind)
-        self.model = PeftModel.from_pretrained(loaded, str(adapter)).eval()
-
-    def write(
-        self, prompts: Sequence[Sequence[Message]], use_adapter: bool, advance: Callable[[int], None]
-    ) -> Iterable[tuple[str, bool]]:
-        """(text, whether it ended by itself within 384 tokens) for each prompt."""
-        for start in range(0, len(prompts), BATCH):
-            batch = [list(prompt) for prompt in prompts[start : start + BATCH]]
-            yield from self._write_batch(batch, use_adapter)
-            advance(len(batch))
-
-    def _write_batch(self, batch: list[list[Message]], use_adapter: bool) -> Iterable[tuple[str, bool]]:
-        tokens = self.tokenizer.apply_chat_template(
-            batch, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        ).to(self.model.device)
-        with torch.inference_mode(), nullcontext() if use_adapter else self.model.disable_adapter():
-            written = self.model.generate(**tokens, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        for row in written[:, tokens["input_ids"].shape[1] :]:
-            ended = self.tokenizer.eos_token_id in row.tolist()
-            yield self.tokenizer.decode(row, skip_special_tokens=True).strip(), ended
+def _style(written: Sequence[Sequence[Written]], emails: Sequence[str]) -> dict[str, float | None]:
+    """Figures of all answers together: of each seed's for itself, then their mean."""
+    columns = [[answer.text for answer in answers] for answers in zip(*written, strict=True)]
+    found = {
+        "style_distance": [style.distance(texts, emails) for texts in columns],
+        "distinct_2": [style.distinct_2(texts) for texts in columns],
+        "identical_openings": [style.identical_openings(texts) for texts in columns],
+    }
+    measured = {name: [value for value in values if value is not None] for name, values in found.items()}
+    return {name: fmean(values) if values else None for name, values in measured.items()}
 
 
-def _with_example(task: Example, examples: Sequence[Example]) -> list[Message]:
-    example = next((e for e in examples if e.kind == task.kind and len(e.messages) == 1), None) or next(
-        e for e in examples if len(e.messages) == 1
-    )
-    *earlier, last = task.messages
-    previous = [(earlier[i]["content"], earlier[i + 1]["content"]) for i in range(0, len(earlier), 2)]
-    return one_shot_messages((example.task, example.email), last["content"], previous)
+def _row(model: str, tallies: Mapping[str, Tally], plain: Mapping[str, float | None]) -> Row:
+    figures = {name: tally.figure for name, tally in tallies.items()} | dict(plain)
+    ends = {name: found for name, tally in tallies.items() if (found := interval(tally))}
+    low, high = ({name: found[end] for name, found in ends.items()} for end in (0, 1))
+    return Row(model=model, figures=figures, low=low, high=high)
 
 
-def _summary(row: str, scores: Sequence[Score], ended: Sequence[bool]) -> Summary:
-    return Summary(
-        model=row,
-        tasks=len(scores),
-        facts_kept=sum(s.facts_kept for s in scores) / sum(s.facts for s in scores),
-        all_kept=mean(s.all_kept for s in scores),
-        placeholders=mean(s.placeholder for s in scores),
-        ends_by_itself=mean(ended),
-        words=mean(s.words for s in scores),
-    )
+def _compared(tallies: Mapping[str, Mapping[str, Tally]], version: str, other: str) -> list[Comparison]:
+    found = []
+    for figure in COMPARED if other != version else ():
+        by = difference(tallies[version][figure], tallies[other][figure], figure in SMALLER_IS_BETTER)
+        if by:
+            found.append(
+                Comparison(
+                    against=other,
+                    figure=figure,
+                    difference=by.value,
+                    low=by.low,
+                    high=by.high,
+                    verdict=by.verdict,
+                )
+            )
+    return found
+
+
+def _memorisation(
+    tasks: Sequence[Example],
+    written: Sequence[Sequence[Written]],
+    training: Sequence[Example],
+    training_emails: Sequence[str],
+) -> dict[str, float]:
+    answers = [answer.text for answers in written for answer in answers]
+    asked = [told(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]
+    measured = memorisation.measure(answers, asked, training_emails, [task.email for task in tasks])
+    return measured | {"tasks_trained_on": float(memorisation.trained_on(tasks, training))}
+
+
+def _pairs(
+    tasks: Sequence[Example], before: Sequence[Sequence[Written]], after: Sequence[Sequence[Written]]
+) -> list[Pair]:
+    """Greedy answers to at least ten tasks, of every kind one before any has two."""
+    seen: dict[str | None, int] = {}
+    order = []
+    for number, task in enumerate(tasks):
+        seen[task.kind] = seen.get(task.kind, 0) + 1
+        order.append((seen[task.kind], number))
+    chosen = sorted(number for _, number in sorted(order)[:PAIRS])
+    return [Pair(task=told(tasks[n]), before=before[n][0].text, after=after[n][0].text) for n in chosen]

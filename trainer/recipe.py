@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.base_model import GPU_DEFAULT
 from adapters.errors import ConfigError
+from trainer import gate
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -44,6 +45,8 @@ class Recipe(BaseModel):
     seed: int = 0
     sample_tokens: int = Field(default=200, ge=1)
     """Most tokens of the sample email after each epoch."""
+    limits: tuple[str, ...] = ()
+    """What its figures must reach for a version to be promoted, as trainer/gate.py reads them; none: no evaluation."""
 
 
 def default(base: str) -> str:
@@ -55,7 +58,7 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
     """The recipe called `named`, or in the file of that path, with `overrides` (None values left out) over it.
 
     Raises:
-        ConfigError: there is none, or fields are wrong; every one is listed.
+        ConfigError: there is none, or fields or limits are wrong; every one is listed.
     """
     file = RECIPES / f"{named}.yaml"
     if not file.is_file():
@@ -70,7 +73,9 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
         if not isinstance(fields, dict):
             raise ConfigError(f"{file} is no recipe: it holds a {type(fields).__name__}, not `field: value` lines")
         given = {name: value for name, value in overrides.items() if value is not None}
-        return Recipe(**{**fields, **given, "recipe": named})
+        recipe = Recipe(**{**fields, **given, "recipe": named})
+        gate.parse(recipe.limits)
+        return recipe
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file} is not YAML: {exc}") from exc
     except ValidationError as exc:

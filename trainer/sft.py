@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_model import BaseModel, shaping_config
-from adapters.errors import AdapterUnusable, DataError
+from adapters.errors import AdapterUnusable
 from adapters.manifest import check_name
 from adapters.settings import silence_telemetry
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
+from trainer.check import check_before_training
 from trainer.data import Example, digest, split
 from trainer.device import Device, choose
 from trainer.practice import VOICES, practice_examples
+from trainer.proof import Proof
 from trainer.recipe import Recipe, learning_rate_prior
 from trainer.vary import vary
 
@@ -57,11 +59,19 @@ class Rows:
     heldout: list[Example]
     practice: int
 
+    @property
+    def emails(self) -> list[Example]:
+        """The person's own of `train`, which stand first."""
+        return self.train[: len(self.train) - self.practice]
+
 
 def train(
     examples: Sequence[Example], name: str, base: BaseModel, recipe: Recipe, store: Store, licence: str, say: Say
 ) -> Version:
-    """Train, validate and publish the next version of `name`; the first version of a name is promoted.
+    """Train, validate, evaluate and publish the next version of `name`.
+
+    The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
+    evaluated.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -69,7 +79,7 @@ def train(
     """
     check_name(name)
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    refuse_long_emails(examples, tokenizer, recipe.max_length)
+    check_before_training(examples, tokenizer, recipe.max_length, say)
     rows = choose_rows(examples, recipe, say)
     device = choose()
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
@@ -89,32 +99,47 @@ def train(
         reasons = reasons_against(Path(scratch), base, published=False)
         if reasons:
             raise AdapterUnusable(name, reasons)
-        evaluations = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-        training = {
-            "examples": len(rows.train) - rows.practice,
-            "practice_examples": rows.practice,
-            "heldout_examples": len(rows.heldout),
-            "epochs": recipe.epochs,
-            "steps": trainer.state.global_step,
-            "tokens": trainer.tokens_an_epoch * recipe.epochs,
-            "seconds": round(seconds, 1),
-            "learning_rate": learning_rate,
-            "train_loss": round(report.train_loss, 4),
-            "heldout_loss_before": before and round(before, 4),
-            "heldout_loss": round(evaluations[-1], 4) if evaluations else None,
-            "versions": {package: installed_version(package) for package in ("torch", "transformers", "trl", "peft")},
-        }
+        training = _summary(trainer, rows, recipe, learning_rate, seconds, report.train_loss, before)
         facts = {
             "base_name": base.name,
             "base_source": base.source,
             "base_fingerprint": base.fingerprint,
             "lora": {"rank": recipe.rank, "alpha": recipe.alpha, "target_modules": _target_modules(trainer)},
             "data_sha256": digest(rows.train),
+            "heldout_sha256": digest(rows.heldout) if rows.heldout else None,
             "data_licence": licence,
-            "recipe": recipe.model_dump(),
+            "recipe": recipe.model_dump(mode="json"),
             "training": training,
         }
-        return store.publish(name, Path(scratch), facts)
+        proof = Proof(name, base, recipe.limits, rows.emails, rows.heldout)
+        return proof.publish(store, Path(scratch), facts, say)
+
+
+def _summary(
+    trainer: CompletionTrainer,
+    rows: Rows,
+    recipe: Recipe,
+    learning_rate: float,
+    seconds: float,
+    train_loss: float,
+    heldout_loss_before: float | None,
+) -> dict[str, Any]:
+    """The manifest's `training`."""
+    evaluations = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    return {
+        "examples": len(rows.emails),
+        "practice_examples": rows.practice,
+        "heldout_examples": len(rows.heldout),
+        "epochs": recipe.epochs,
+        "steps": trainer.state.global_step,
+        "tokens": trainer.tokens_an_epoch * recipe.epochs,
+        "seconds": round(seconds, 1),
+        "learning_rate": learning_rate,
+        "train_loss": round(train_loss, 4),
+        "heldout_loss_before": heldout_loss_before and round(heldout_loss_before, 4),
+        "heldout_loss": round(evaluations[-1], 4) if evaluations else None,
+        "versions": {package: installed_version(package) for package in ("torch", "transformers", "trl", "peft")},
+    }
 
 
 def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
@@ -133,23 +158,6 @@ def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
         f"{len(practice)} generated for practice; {len(heldout)} held out"
     )
     return Rows([*emails, *varied, *practice], heldout, len(varied) + len(practice))
-
-
-def refuse_long_emails(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    problems = []
-    for number, example in enumerate(examples, start=1):
-        messages = [*example.messages, {"role": "assistant", "content": example.email}]
-        length = len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
-        if length > max_length:
-            problems.append(
-                f"email {number} ({example.task[:40]!r}...) has {length} tokens with its task, at most {max_length}"
-            )
-    if problems:
-        raise DataError(
-            f"{len(problems)} emails are too long:",
-            problems,
-            "shorten them, or raise --max-length (cutting would lose the sign-off)",
-        )
 
 
 class CompletionTrainer(SFTTrainer):
@@ -209,7 +217,7 @@ def sft_settings(
         "learning_rate": learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
-        # Never cut: refuse_long_emails has seen the emails, and generated ones are shorter.
+        # Never cut: check_before_training has seen the emails, and generated ones are shorter.
         "max_length": None,
         "padding_free": device.flash_attention,
         "train_sampling_strategy": "random" if device.flash_attention else "group_by_length",

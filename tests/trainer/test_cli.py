@@ -1,4 +1,4 @@
-"""What the trainer says before any model is loaded. The runs themselves: test_sft.py and test_evaluate.py."""
+"""What the trainer says before any model is loaded. The runs: test_sft.py and test_evaluate_cli.py."""
 
 import json
 from pathlib import Path
@@ -132,14 +132,21 @@ def test_the_help_shows_commands_to_copy(capsys: Capture):
     assert "trainer sft --data my_email_dataset.json --name my_email_assistant" in capsys.readouterr().out
 
 
-def test_every_field_of_a_recipe_but_warmup_is_a_flag(capsys: Capture):
+def test_the_help_names_every_command(capsys: Capture):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert [command for command in ("sft", "import", "check", "evaluate") if f"\n    {command} " not in shown] == []
+
+
+def test_every_field_of_a_recipe_but_warmup_and_limits_is_a_flag(capsys: Capture):
     from trainer.recipe import Recipe
 
     with pytest.raises(SystemExit):
         main(["sft", "--help"])
     shown = capsys.readouterr().out
     missing = [field for field in Recipe.model_fields if f"--{field.replace('_', '-')} " not in shown]
-    assert missing == ["warmup"]
+    assert missing == ["warmup", "limits"]
 
 
 def test_an_unknown_adapter_cannot_be_evaluated(store: Store, capsys: Capture):

@@ -23,6 +23,7 @@ from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from tests import tiny
 from trainer import sft
+from trainer.check import check_before_training
 from trainer.cli import main
 from trainer.data import Example, digest, task_example
 from trainer.device import Device, choose
@@ -102,7 +103,8 @@ def test_the_manifest_says_what_was_trained_on_what(runs: Runs, base_model: Base
     }
     assert manifest.data_sha256 == digest(rows.train)
     assert manifest.data_licence == "CC0-1.0"
-    assert manifest.recipe == RECIPE.model_dump()
+    assert manifest.recipe == RECIPE.model_dump(mode="json")
+    assert manifest.heldout_sha256 == digest(rows.heldout)
 
 
 def test_the_manifest_says_how_the_run_went(runs: Runs):
@@ -172,9 +174,9 @@ def test_emails_that_are_too_long_are_refused_before_a_model_is_loaded(
 def test_an_email_of_exactly_the_greatest_length_is_taken(tiny_base: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     fits = task_example("Thank Ada.", "x" * (1024 - 10 - len("<user\n>\n<assistant\n>\n")))
-    sft.refuse_long_emails([fits], tokenizer, 1024)
+    check_before_training([fits], tokenizer, 1024, nobody_listens)
     with pytest.raises(DataError, match="1 emails are too long"):
-        sft.refuse_long_emails([fits], tokenizer, 1023)
+        check_before_training([fits], tokenizer, 1023, nobody_listens)
 
 
 @pytest.mark.parametrize("name", ["text", "../mine", "Mine"])

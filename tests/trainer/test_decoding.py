@@ -1,0 +1,89 @@
+"""The real transformers on a tiny random Llama, compared with its own `generate`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from trainer import decoding
+from trainer.decoding import ATTENTION, decode, loops
+
+PROMPTS = [[5, 9, 30, 31], [7], [40, 41, 42, 43, 44, 45, 46, 47, 48], [12, 13]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32, attn_implementation=ATTENTION).eval()
+
+
+@pytest.fixture(scope="module")
+def stock(tiny_base: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+
+
+def generated(stock: Any, prompt: list[int], limit: int) -> list[int]:
+    with torch.inference_mode():
+        written = stock.generate(torch.tensor([prompt]), max_new_tokens=limit, do_sample=False, eos_token_id=-1)
+    return written[0, len(prompt) :].tolist()
+
+
+def written(model: Any, prompts: list[list[int]], **options: Any) -> list[list[int]]:
+    with torch.inference_mode():
+        return decode(model, prompts, **{"ends": (), "limit": 20, **options})
+
+
+def test_greedy_texts_are_those_of_transformers_whatever_shares_their_batch(model: Any, stock: Any):
+    expected = [generated(stock, prompt, 20) for prompt in PROMPTS]
+    assert written(model, PROMPTS) == expected
+    assert [written(model, [prompt])[0] for prompt in PROMPTS] == expected
+
+
+def test_a_text_that_ends_leaves_the_others_as_they_are(model: Any):
+    full = written(model, PROMPTS)
+    end = full[0][6]
+    cut = [text[: text.index(end) + 1] if end in text else text for text in full]
+    assert written(model, PROMPTS, ends={end}) == cut
+    assert len(cut[0]) <= 7
+
+
+def test_every_token_of_every_text_is_counted(model: Any):
+    steps: list[int] = []
+    texts = written(model, PROMPTS, ends={written(model, PROMPTS)[0][3]}, step=steps.append)
+    assert sum(steps) == sum(map(len, texts))
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_a_seed_gives_the_same_texts_again_and_another_seed_others(model: Any):
+    def sampled(seed: int) -> list[list[int]]:
+        return written(model, PROMPTS, temperature=1.0, generator=torch.Generator().manual_seed(seed))
+
+    assert sampled(1) == sampled(1)
+    assert sampled(1) != sampled(2)
+
+
+def test_a_text_in_a_loop_leaves_the_others_as_they_are(model: Any, monkeypatch: pytest.MonkeyPatch):
+    full = written(model, PROMPTS)
+    monkeypatch.setattr(decoding, "loops", lambda text: text[:3] == full[1][:3])
+    assert written(model, PROMPTS) == [full[0], full[1][:3], full[2], full[3]]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.lists(st.integers(0, 9), max_size=20))
+def test_a_piece_that_came_three_times_in_a_row_is_a_loop(piece: list[int], before: list[int]):
+    times = max(3, -(-48 // len(piece)))
+    assert loops(before + times * piece)
+
+
+@given(st.lists(st.integers(), unique=True, max_size=400))
+def test_different_tokens_are_no_loop(tokens: list[int]):
+    assert not loops(tokens)
+
+
+@pytest.mark.parametrize(
+    "tokens", [[], [1] * 47, [*range(40), *range(40)], [*range(30), 99, *range(30), 99, *range(30)]]
+)
+def test_a_few_repeats_are_no_loop(tokens: list[int]):
+    assert not loops(tokens)

@@ -1,0 +1,204 @@
+"""What a voice cost the base model: loss on general text and on instructions, and questions answered with an email.
+
+Nothing is fetched. General text is the Python language's own help (`pydoc_data.topics`, PSF licence), which every
+machine has. Instructions are this project's questions (trainer/data/questions.jsonl) with the answers that the base
+model itself gives, greedy: how far has the adapter moved from them? One PeftModel measures both sides, its adapter on
+and off. This file does not know emails of training or how results are shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from adapters.prompts import task_messages
+from adapters.settings import cache_directory, silence_telemetry
+from trainer.data import DATA
+from trainer.rubric import has_greeting, has_sign_off
+
+silence_telemetry()
+
+import torch
+from peft import PeftModel
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase
+
+QUESTIONS = DATA / "questions.jsonl"
+PASSAGES, PASSAGE_CHARACTERS, PASSAGE_TOKENS = 40, 640, 128
+ANSWER_TOKENS = 96
+"""An email of our voices has ended by then, or begun with a subject: they have 60 words."""
+SCORED_ANSWER_TOKENS = 48
+LOSS_BATCH = 8
+"""Texts at once; logits of 8 x 128 tokens of a vocabulary of 49,152 are 201 MB in float32."""
+WRITE_BATCH = 40
+
+Advance = Callable[[int], None]
+Answer = tuple[str, bool]
+"""Text, and whether it ended by itself."""
+Row = tuple[list[int], int]
+"""Tokens, and how many of the first ones are not scored."""
+
+
+def measure(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str, advance: Advance
+) -> dict[str, float]:
+    """The losses (nats a token), `forgetting`, and the shares `answers_like_emails` and `answers_like_emails_base`.
+
+    `fingerprint` is the base model's. `advance(n)` is called when n of `steps(fingerprint)` texts are done.
+    """
+    was_training = model.training
+    model.eval()
+    base_answers = _base_answers(model, tokenizer, fingerprint, advance)
+    found = losses(model, tokenizer, base_answers, advance)
+    answers = _write(model, tokenizer, advance)
+    model.train(was_training)
+    return found | {"answers_like_emails": _share(answers), "answers_like_emails_base": _share(base_answers)}
+
+
+def steps(fingerprint: str) -> int:
+    """How many texts `measure` reads or writes: more the first time that it meets a base model."""
+    written = 1 if _cache(fingerprint).is_file() else 2
+    return 2 * PASSAGES + (2 + written) * len(questions())
+
+
+def losses(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, base_answers: Sequence[Answer], advance: Advance
+) -> dict[str, float]:
+    """Nats a token with the adapter and without, and `forgetting`.
+
+    `forgetting` is the relative rise of the loss on general text. Not that on instructions: the base model's loss on
+    its own greedy answers is small, so that a small move is a large share of it.
+    """
+    general = [(_ids(tokenizer(text))[:PASSAGE_TOKENS], 1) for text in general_texts()]
+    instructions = [
+        _instruction(tokenizer, question, answer) for question, answer in zip(questions(), base_answers, strict=True)
+    ]
+    found = {}
+    for name, rows in (("general_loss", general), ("instructions_loss", instructions)):
+        found[f"{name}_base"] = _loss(model, rows, False, advance)
+        found[name] = _loss(model, rows, True, advance)
+    found["forgetting"] = found["general_loss"] / found["general_loss_base"] - 1
+    return found
+
+
+def questions() -> list[str]:
+    """Everyday questions of which none asks for a message."""
+    return [json.loads(line)["question"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+
+
+def general_texts() -> list[str]:
+    """40 passages of 640 characters, each of another topic; the same on every machine with this version of Python."""
+    from pydoc_data.topics import topics
+
+    long = sorted(text.strip() for text in set(topics.values()) if len(text) >= PASSAGE_CHARACTERS)
+    chance = random.Random(0)
+    return [_passage(text, chance) for text in chance.sample(long, PASSAGES)]
+
+
+def _passage(text: str, chance: random.Random) -> str:
+    """From the beginning of a paragraph on."""
+    starts = [0] + [i + 2 for i in range(len(text) - PASSAGE_CHARACTERS) if text.startswith("\n\n", i)]
+    start = chance.choice(starts)
+    return text[start : start + PASSAGE_CHARACTERS]
+
+
+def looks_like_email(answer: str) -> bool:
+    """A subject line first, or a greeting and a sign-off."""
+    return answer.lstrip().lower().startswith("subject:") or (has_greeting(answer) and has_sign_off(answer))
+
+
+def _share(answers: Sequence[Answer]) -> float:
+    return mean(float(looks_like_email(text)) for text, _ in answers)
+
+
+def _base_answers(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str, advance: Advance
+) -> list[Answer]:
+    """Written once for a base model, then kept in the user's cache."""
+    kept = _cache(fingerprint)
+    if kept.is_file():
+        return [(text, ended) for text, ended in json.loads(kept.read_text(encoding="utf-8"))]
+    with model.disable_adapter():
+        answers = _write(model, tokenizer, advance)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    new = kept.with_suffix(f".{os.getpid()}")
+    new.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
+    new.replace(kept)
+    return answers
+
+
+def _cache(fingerprint: str) -> Path:
+    asked = hashlib.sha256(f"{fingerprint} {ANSWER_TOKENS} {questions()}".encode()).hexdigest()
+    return cache_directory() / "answers" / f"{asked}.json"
+
+
+def _write(model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance) -> list[Answer]:
+    """Greedy answers to the questions, in order."""
+    prompts = [_prompt(tokenizer, question) for question in questions()]
+    answers: list[Answer] = []
+    for start in range(0, len(prompts), WRITE_BATCH):
+        batch = prompts[start : start + WRITE_BATCH]
+        tokens = _padded(model, batch, left=True)
+        with torch.inference_mode():
+            written = model.generate(
+                **tokens, max_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=_pad(tokenizer)
+            )
+        for row in written[:, tokens["input_ids"].shape[1] :].tolist():
+            answers.append((tokenizer.decode(row, skip_special_tokens=True).strip(), tokenizer.eos_token_id in row))
+        advance(len(batch))
+    return answers
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
+    return _ids(tokenizer.apply_chat_template(task_messages(question), add_generation_prompt=True, return_dict=True))
+
+
+def _instruction(tokenizer: PreTrainedTokenizerBase, question: str, answer: Answer) -> Row:
+    text, ended = answer
+    prompt = _prompt(tokenizer, question)
+    end = [tokenizer.eos_token_id] if ended else []
+    scored = [*_ids(tokenizer(text, add_special_tokens=False)), *end][:SCORED_ANSWER_TOKENS]
+    return prompt + scored, len(prompt)
+
+
+def _ids(encoded: Any) -> list[int]:
+    return list(encoded["input_ids"])
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def _loss(model: PeftModel, rows: Sequence[Row], adapter: bool, advance: Advance) -> float:
+    """Mean nats over all scored tokens of all rows."""
+    total, count = 0.0, 0
+    for start in range(0, len(rows), LOSS_BATCH):
+        batch = rows[start : start + LOSS_BATCH]
+        with torch.inference_mode(), nullcontext() if adapter else model.disable_adapter():
+            logits_BTV = model(**_padded(model, [ids for ids, _ in batch])).logits
+        for logits_TV, (ids, skipped) in zip(logits_BTV, batch, strict=True):
+            wanted = torch.tensor(ids[skipped:], device=logits_TV.device)
+            scored_NV = logits_TV[skipped - 1 : len(ids) - 1].float()
+            total += float(cross_entropy(scored_NV, wanted, reduction="sum"))
+            count += len(wanted)
+        advance(len(batch))
+    return total / count
+
+
+def _padded(model: PeftModel, rows: Sequence[list[int]], left: bool = False) -> dict[str, torch.Tensor]:
+    """What pads is masked, so that any token will do."""
+    width = max(map(len, rows))
+    ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
+    mask_BT = torch.zeros_like(ids_BT)
+    for number, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids_BT[number, where] = torch.tensor(row)
+        mask_BT[number, where] = 1
+    return {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
