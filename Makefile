@@ -21,9 +21,10 @@ test-tools: setup
 	@python3 deploy/setup.py --test-tools
 	@python3 deploy/setup.py --clients
 
-# Two at a time: most of a test's time is that of one process that starts.
+# Two at a time what starts nothing; servers, trainings and browsers one after the other, since each takes both cores.
 test: test-tools
-	$(VENV)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/pytest -n 2 --dist loadfile -m "not vllm and not training and not browser"
+	$(VENV)/pytest -m "vllm or training or browser"
 
 test-fast: setup
 	$(VENV)/pytest -m "not vllm and not training and not browser"

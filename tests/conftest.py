@@ -11,16 +11,6 @@ from adapters.store import Store
 from tests import tiny
 from tests.serving import keyed, server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui
 
-SLOW = ("vllm", "training", "browser")
-"""Marks of tests that wait for a process to start."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a process of pytest-xdist the files with slow tests come first, so that neither process waits in the end."""
-    if hasattr(config, "workerinput"):
-        slow = {item.path for item in items if any(item.get_closest_marker(mark) for mark in SLOW)}
-        items.sort(key=lambda item: item.path not in slow)
-
 
 @pytest.fixture(scope="session", autouse=True)
 def users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:

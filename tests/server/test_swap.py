@@ -143,9 +143,7 @@ def test_a_restarted_server_comes_back_to_what_was_promoted_and_pinned_past_a_ba
             assert server.loads("formal") == 2, "it was warm before it was asked for"
 
 
-def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(
-    server: RunningServer, base_model: BaseModel, tmp_path: Path
-):
+def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(server: RunningServer, keyed: RunningServer):
     body = {
         "prompt": "A long beginning that every request shares. " * 24,
         "max_tokens": 32,
@@ -155,8 +153,8 @@ def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(
         "ignore_eos": True,
     }
 
-    def written(url: str) -> dict:
-        return httpx.post(f"{url}/v1/completions", json=body, timeout=120).raise_for_status().json()
+    def written(url: str, **headers: str) -> dict:
+        return httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=120).raise_for_status().json()
 
     tiny.publish(server.store, server.base, "cached", seed=47)
     old = [written(server.url)]
@@ -168,10 +166,9 @@ def test_no_block_of_the_old_weights_is_found_in_the_prefix_cache(
     server.store.promote(tiny.publish(server.store, server.base, "cached", seed=48).id)
     new = [written(server.url) for _ in range(2)]
 
-    store = Store(tmp_path / "store")
-    tiny.publish(store, base_model, "cached", seed=48)
-    with running_server(base_model, store, 4, tmp_path / "server.log") as untouched:
-        right = written(untouched.url)
+    # A server that only ever saw the new weights under that name.
+    tiny.publish(keyed.store, keyed.base, "cached", seed=48)
+    right = written(keyed.url, Authorization="Bearer sesame")
     assert {answer["choices"][0]["text"] for answer in new} == {right["choices"][0]["text"]}
     assert right["choices"][0]["text"] != old[0]["choices"][0]["text"]
     for answer in new:
