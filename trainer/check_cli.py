@@ -35,8 +35,8 @@ Then a verdict, and what to do. The files are only read."""
 PARTS = 6
 DELAY = 2
 """Seconds before a progress bar shows."""
-SHOWN, BAR = 10, 40
-"""Places a finding shows; characters of the longest bar."""
+SHOWN, ALIKE, BAR = 10, 4, 40
+"""Places that a finding shows, and of one cluster; characters of the longest bar."""
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -66,6 +66,9 @@ def _check(args: argparse.Namespace) -> int:
     changes_file = args.fix and args.fix.with_name(f"{args.fix.name}.changes.jsonl")
     if args.fix:
         _refuse_to_overwrite([args.fix, changes_file], [*args.files, *args.heldout], args.force)
+    missing = [str(file) for file in (*args.files, *args.heldout) if not file.is_file()]
+    if missing:
+        raise ConfigError(f"there is no file {', '.join(missing)}", "give files of emails, as trainer sft --data takes")
     rows, problems = read_rows(args.files)
     heldout = _heldout(args.heldout)
     max_length = args.max_length or Recipe.model_fields["max_length"].default
@@ -178,8 +181,13 @@ def _places(report: Report, finding: Finding) -> list[str]:
     if finding.name == "unusable":
         return list(map(str, report.unusable))
     if finding.name == "duplicates":
-        return [" = ".join(report.places(cluster)) for cluster in report.near]
+        return [_alike(report.places(cluster)) for cluster in report.near]
     return report.places(finding.rows)
+
+
+def _alike(places: list[str]) -> str:
+    more = len(places) - ALIKE
+    return " = ".join(places[:ALIKE]) + (f" and {more} more" if more > 0 else "")
 
 
 def _histogram(report: Report) -> Iterator[str]:

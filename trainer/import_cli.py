@@ -89,7 +89,7 @@ def _import(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(report.as_dict() | {"output": str(output)}, indent=2, ensure_ascii=False))
         return
-    print("\n".join([*_sentences(report, args), f"next: trainer sft --data {output} --name {args.name}"]))
+    print("\n".join([*_sentences(report, args), f"next: trainer check {output}"]))
 
 
 def _describe(args: argparse.Namespace) -> Describe | None:

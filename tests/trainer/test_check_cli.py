@@ -175,9 +175,18 @@ def test_without_a_base_model_on_the_machine_tokens_are_not_counted_and_nothing_
     assert "note: the tokens were not counted" in capsys.readouterr().out
 
 
-def test_a_file_that_is_not_there_is_a_row_that_cannot_be_used(capsys: Capture):
-    assert trainer("nowhere.jsonl") == 1
-    assert "   nowhere.jsonl: cannot be read (FileNotFoundError" in capsys.readouterr().out
+def test_a_file_that_is_not_there_is_an_error(good: Path, capsys: Capture):
+    assert trainer(good, "nowhere.jsonl") == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0] == "error: there is no file nowhere.jsonl"
+    assert said.out == ""
+
+
+def test_of_a_large_cluster_the_first_places_are_shown(capsys: Capture):
+    written("many.jsonl", *map(row, range(10)), *[row(3, " Thanks.")] * 8)
+    trainer("many.jsonl")
+    cluster = " = ".join(f"many.jsonl:{line}" for line in (4, 11, 12, 13))
+    assert f"   {cluster} and 5 more\n" in capsys.readouterr().out
 
 
 def test_the_help_shows_examples(capsys: Capture):

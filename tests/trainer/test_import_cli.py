@@ -44,7 +44,7 @@ def test_a_mailbox_is_imported_and_what_was_left_out_is_said(box: Path, capsys: 
         "left out 1: empty after quotes and signature",
         "left out 1: encrypted",
         "personal data replaced by invented values: none found; names stay",
-        "next: trainer sft --data bob.jsonl --name bob",
+        "next: trainer check bob.jsonl",
     ]
     assert f"{box}, message 1: its text is longer than 256 KiB" in printed.err
     assert "reading: 100%" in printed.err
