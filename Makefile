@@ -2,7 +2,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz check
+.PHONY: all setup demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof check
 all: check test
 
 setup: $(SETUP_DONE)
@@ -45,6 +45,10 @@ soak: setup
 fuzz: test-tools
 	MAILWRIGHT_FUZZ_EXAMPLES=$${MAILWRIGHT_FUZZ_EXAMPLES:-500} $(VENV)/pytest tests/hostile tests/server/test_gate_fuzz.py -v \
 		--timeout 3600 -o addopts="--strict-markers -p no:schemathesis"
+
+# Voices that are bad on purpose, each caught by its own figure; records their answers for `make test`. About an hour.
+bench-proof: setup
+	$(VENV)/python -m tests.proof.bench
 
 check: setup
 	$(VENV)/ruff format --check .

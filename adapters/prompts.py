@@ -21,18 +21,8 @@ def task_messages(task: str, previous: Sequence[Turn] = ()) -> list[Message]:
     return [*messages, {"role": "user", "content": task}]
 
 
-def one_shot_messages(example: Turn, task: str, previous: Sequence[Turn] = ()) -> list[Message]:
-    """As `task_messages`, with one example of the wanted voice before them: the base model's best honest chance."""
-    example_task, example_email = example
-    shown = (
-        f"Here is an example.\n\nTask: {example_task}\n\nEmail:\n{example_email}\n\nNow write the email for this task."
-    )
-    first, *rest = task_messages(task, previous)
-    return [{"role": "user", "content": f"{shown}\n\nTask: {first['content']}"}, *rest]
-
-
 def few_shot_messages(examples: Sequence[Turn], task: str, previous: Sequence[Turn] = ()) -> list[Message]:
-    """As `task_messages`, after `examples` shown as finished exchanges, which is how chat models are shown several."""
+    """As `task_messages`, after `examples` of the wanted voice, shown as finished exchanges as chat models expect."""
     return [*task_messages(task, [*examples, *previous])]
 
 

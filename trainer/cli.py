@@ -20,8 +20,8 @@ from adapters.store import Store
 from trainer import check_cli, evaluate_cli, import_cli
 
 EXAMPLES = """examples:
-  trainer import ~/Mail/Sent.mbox --name mine
-  trainer check mine.jsonl
+  trainer import ~/Mail/Sent.mbox --name anna
+  trainer check anna.jsonl --fix cleaned.jsonl
   trainer sft --data my_email_dataset.json --name my_email_assistant
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
@@ -32,7 +32,8 @@ SFT_HELP = """Teach the base model a voice: train a LoRA adapter on emails and p
 
 FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
 {"messages"}. Recipes: quick (about four minutes on 2 cores), shipped (at most 20), article (the lesson's numbers), gpu
-(for the default base model on a GPU)."""
+(for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is published, and
+one that misses a limit is not promoted."""
 
 PLAIN = argparse.RawDescriptionHelpFormatter
 

@@ -2,7 +2,8 @@
 
 `generate` of transformers 5.19 keeps every text of a batch going to the last one's end, and copies all keys and values
 at each step, which was 62 % of its time (SmolLM2-135M, 24 texts of 300 tokens, float32: 1.27 s a step on one core,
-here 0.4). Its continuous batching took 2.8 s a step of 24 texts. This file knows tokens, neither texts nor adapters.
+0.68 with the attention of this file alone). Its continuous batching took 2.8 s a step of 24 texts. This file knows
+tokens, neither texts nor adapters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-from adapters.prompts import one_shot_messages, task_messages
+from adapters.prompts import few_shot_messages, reply_task, task_messages
 
 
 def test_a_task_is_one_user_message_without_a_hidden_system_prompt():
@@ -15,17 +15,16 @@ def test_earlier_turns_come_first_oldest_first():
     ]
 
 
-def test_an_example_stands_before_the_task_in_the_first_message():
-    (message,) = one_shot_messages(("Greet Bo.", "Hi Bo!"), "Thank Ada.")
-    assert message["role"] == "user"
-    example, _, task = message["content"].partition("Now write the email for this task.")
-    assert "Task: Greet Bo." in example
-    assert "Hi Bo!" in example
-    assert task.endswith("Task: Thank Ada.")
-
-
-def test_an_example_leaves_the_later_turns_as_they_are():
+def test_examples_are_finished_exchanges_before_the_conversation():
     plain = task_messages("Shorter.", [("Thank Ada.", "Dear Ada")])
-    shown = one_shot_messages(("Greet Bo.", "Hi Bo!"), "Shorter.", [("Thank Ada.", "Dear Ada")])
-    assert shown[1:] == plain[1:]
-    assert shown[0]["content"].endswith("Thank Ada.")
+    shown = few_shot_messages([("Greet Bo.", "Hi Bo!")], "Shorter.", [("Thank Ada.", "Dear Ada")])
+    assert shown == [
+        {"role": "user", "content": "Greet Bo."},
+        {"role": "assistant", "content": "Hi Bo!"},
+        *plain,
+    ]
+
+
+def test_the_message_that_a_reply_answers_is_quoted_in_its_task():
+    task = reply_task("Say yes.", "Ada", "Can you come?\n\nAda\n")
+    assert task == "Say yes.\n\nReply to this email from Ada:\n> Can you come?\n>\n> Ada"

@@ -1,0 +1,72 @@
+"""Every bad voice is caught by its own figure, from the answers that `make bench-proof` recorded."""
+
+import json
+from functools import cache
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from adapters.tasks import HELDOUT
+from tests.proof.bad_voices import BAD, GOOD, LIMITS, QUESTIONS, BadVoice
+from tests.proof.bench import RECORDED
+from trainer import gate
+from trainer.data import read_examples
+from trainer.evaluate import told
+from trainer.forgetting import looks_like_email, questions
+from trainer.memorisation import copying, trained_on
+from trainer.results import Result, Row
+from trainer.rubric import score
+
+VOICES = [voice for voice in (*BAD, GOOD) if (RECORDED / f"{voice.name}.json").is_file()]
+
+
+@cache
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def measured(voice: BadVoice) -> Result:
+    """The figures that have limits, counted again from what the voice wrote."""
+    tasks, training = read_examples([HELDOUT]), voice.make()
+    emails = recorded(voice.name)["emails"]
+    scores = [
+        score(task.task, task.facts, text, told(task), ended) for task, (text, ended) in zip(tasks, emails, strict=True)
+    ]
+    copied = copying(
+        [text for text, _ in emails],
+        [told(task) for task in tasks],
+        [example.email for example in training],
+        [task.email for task in tasks],
+    )
+    return Result(
+        version=f"{voice.name}@1",
+        base="base",
+        tasks=len(tasks),
+        tasks_sha256="0" * 64,
+        decoding="greedy",
+        through="in process",
+        machine="",
+        seconds=0,
+        rows=[Row(model=f"{voice.name}@1", figures={"placeholder": fmean(s.placeholder for s in scores)})],
+        comparisons=[],
+        memorisation=copied | {"tasks_trained_on": float(trained_on(tasks, training))},
+        forgetting={
+            "answers_like_emails": fmean(map(looks_like_email, recorded(voice.name)["answers"])),
+            "answers_like_emails_base": recorded(voice.name)["figures"]["answers_like_emails_base"],
+        },
+    )
+
+
+@pytest.mark.parametrize("voice", VOICES, ids=lambda voice: voice.name)
+def test_a_bad_voice_misses_its_own_limit_and_a_good_one_none(voice: BadVoice):
+    missed = [checked.limit for checked in gate.check(measured(voice), LIMITS) if not checked.held]
+    assert voice.caught_by in missed if voice.caught_by else missed == []
+
+
+def test_no_question_of_the_evaluation_is_trained_on():
+    assert not set(QUESTIONS) & set(questions())
+
+
+def test_the_limits_are_of_figures_that_there_are():
+    assert {voice.caught_by for voice in BAD} == {limit.text for limit in gate.parse(LIMITS)}
