@@ -53,10 +53,10 @@ def test_the_held_out_tasks_are_built_with_the_contract():
     assert {file for pattern in patterns for file in (ROOT / "adapters").glob(pattern)} == {HELDOUT}
 
 
-def test_recipes_and_emails_are_built_with_the_trainer():
+def test_recipes_emails_and_templates_are_built_with_the_trainer():
     patterns = TOOLS["setuptools"]["package-data"]["trainer"]
     shipped = {file for pattern in patterns for file in (ROOT / "trainer").glob(pattern)}
-    needed = {*(ROOT / "trainer/recipes").iterdir(), *(ROOT / "trainer/data").iterdir()}
+    needed = {file for folder in ("recipes", "data", "templates") for file in (ROOT / "trainer" / folder).iterdir()}
     assert shipped == needed
 
 
@@ -76,7 +76,12 @@ def test_the_fast_tests_leave_out_every_slow_mark():
     marks = {marker.partition(":")[0] for marker in TOOLS["pytest"]["ini_options"]["markers"]}
     assert all(f"not {mark}" in command for mark in ("vllm", "training"))
     assert {"vllm", "training"} <= marks
-    assert commands_of("test") == ["$(VENV)/pytest"]
+
+
+def test_the_tests_are_all_run_two_at_a_time_or_one_after_the_other():
+    at_once, alone = commands_of("test")
+    assert at_once == '$(VENV)/pytest -n 2 --dist loadfile -m "not vllm and not training and not browser"'
+    assert alone == '$(VENV)/pytest -m "vllm or training or browser"'
 
 
 @pytest.mark.parametrize("file", ["LICENSE", "README.md", "CONTRIBUTING.md", "DECISIONS.md", "Dockerfile"])
