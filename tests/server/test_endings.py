@@ -75,7 +75,8 @@ def own(base_model: BaseModel, voices: Store, tmp_path: Path) -> Callable[..., o
 
 
 def test_asked_to_stop_it_finishes_what_it_has_begun_takes_nothing_new_and_exits_with_0(own: Callable):
-    with own() as server:
+    # More than a slow machine needs for the four answers.
+    with own("--shutdown-seconds", "200") as server:
 
         async def scene() -> None:
             async with streams(server, 4) as reading:
