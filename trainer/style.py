@@ -16,21 +16,23 @@ from trainer.rubric import GREETING, WORD, body
 FIRST_WORDS = 50
 """Of each answer, for `distinct_2`: a longer text repeats more word pairs by its length alone."""
 OPENING_WORDS = 5
+GRAMS = 3, 5
+"""Characters of the shortest and the longest n-gram."""
 
 
 def distance(answers: Sequence[str], emails: Sequence[str]) -> float | None:
     """1 - cosine between the mean TF-IDF vectors of character 3- to 5-grams: 0 for the same texts, at most 1.
 
-    Both sides weigh alike in what counts as common. None where a side has no text. Stamatatos (2009, "A survey of
-    modern authorship attribution methods") has why character n-grams.
+    Both sides weigh alike in what counts as common. None where no text of a side has three characters. Stamatatos
+    (2009, "A survey of modern authorship attribution methods") has why character n-grams.
     """
-    if not any(map(str.strip, answers)) or not any(map(str.strip, emails)):
+    if not all(any(len(" ".join(text.split())) >= GRAMS[0] for text in side) for side in (answers, emails)):
         return None
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics.pairwise import cosine_similarity
 
-    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(3, 5), sublinear_tf=True)
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=GRAMS, sublinear_tf=True)
     vectors = vectorizer.fit_transform([*answers, *emails])
     sides = (vectors[: len(answers)], vectors[len(answers) :])
     ours, theirs = (np.asarray(side.mean(axis=0)).reshape(1, -1) for side in sides)

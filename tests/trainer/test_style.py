@@ -6,7 +6,11 @@ from adapters.tasks import HELDOUT
 from trainer.data import DATA, read_examples
 from trainer.style import distance, distinct_2, identical_openings
 
-TEXTS = st.lists(st.text("abcde \n", min_size=5, max_size=40).filter(str.strip), min_size=1, max_size=6)
+TEXTS = st.lists(
+    st.text("abcde \n", min_size=5, max_size=40).filter(lambda text: len(" ".join(text.split())) > 2),
+    min_size=1,
+    max_size=6,
+)
 EMAIL = "Subject: Chairs\n\nDear Ada,\n\nThank you for the twelve chairs.\n\nBest,\nKim"
 
 
@@ -27,6 +31,7 @@ def test_a_voice_is_no_distance_from_itself(texts: list[str]):
 
 def test_no_text_has_no_distance():
     assert distance([""], [EMAIL]) is None
+    assert distance(["a    "], ["a    "]) is None
     assert distance([EMAIL], []) is None
 
 
