@@ -63,10 +63,15 @@ class Training(Frozen):
     versions: dict[str, str]
 
 
+Verdict = Literal["better", "worse", "no difference shown"]
+"""`better` or `worse` only where the interval of the difference excludes zero."""
+
+
 class Row(Frozen):
     """One line of an evaluation's table: who wrote, and the figures over all tasks; None for one not measured."""
 
     model: str
+    """`base`, `base, 1 example`, `base, 3 examples`, `promoted: NAME@M`, or the evaluated version's id."""
     figures: dict[str, float | None]
     low: dict[str, float] = {}
     """Lower ends of the 95 % intervals of the figures that have one."""
@@ -74,14 +79,14 @@ class Row(Frozen):
 
 
 class Comparison(Frozen):
-    """The evaluated version minus another row, task by task, with a 95 % interval."""
+    """The evaluated version minus another row, task by task: paired, 95 % bootstrap interval."""
 
     against: str
     figure: str
     difference: float
     low: float
     high: float
-    verdict: Literal["better", "worse", "no difference shown"]
+    verdict: Verdict
 
 
 class Limit(Frozen):

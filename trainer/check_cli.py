@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters import base_model
 from adapters.errors import ConfigError, DataError
+from trainer.progress import say
 
 if TYPE_CHECKING:
     from trainer.check import CountTokens
@@ -60,7 +59,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from trainer.check import check, fix
-    from trainer.data import read_rows
+    from trainer.data import read_rows, write_rows
     from trainer.recipe import Recipe
 
     changes_file = args.fix and args.fix.with_name(f"{args.fix.name}.changes.jsonl")
@@ -77,9 +76,9 @@ def _check(args: argparse.Namespace) -> int:
         report = check(rows, problems, counter, max_length, heldout, begin)
     if args.fix:
         kept, changes = fix(rows, report)
-        _write(args.fix, kept)
-        _write(changes_file, map(asdict, changes))
-        _say(f"wrote {args.fix}: {len(kept)} rows; {changes_file} lists the {len(changes)} left out")
+        write_rows(kept, args.fix)
+        write_rows(map(asdict, changes), changes_file)
+        say(f"wrote {args.fix}: {len(kept)} rows; {changes_file} lists the {len(changes)} left out")
     if args.json:
         print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:
@@ -100,7 +99,7 @@ def _heldout(files: list[Path]) -> list[Row]:
 
 def _counter(base: str | None) -> CountTokens | None:
     """None without --base where the default base model was not fetched yet: a check fetches nothing unasked."""
-    found = base_model.find(base, _say) if base else base_model.known(base_model.DEFAULT_NAME)
+    found = base_model.find(base, say) if base else base_model.known(base_model.DEFAULT_NAME)
     if not found:
         return None
     from adapters.settings import silence_telemetry
@@ -135,21 +134,6 @@ def _refuse_to_overwrite(written: list[Path], read: list[Path], force: bool) -> 
             raise ConfigError(f"{file} is one of the files that are checked", "--fix writes a copy: name another file")
         if file.exists() and not force:
             raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
-
-
-def _write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON lines that only the user may read, in place of `file` at once."""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, encoding="utf-8", delete=False) as written:
-            try:
-                written.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                written.close()
-                os.replace(written.name, file)
-            except BaseException:
-                os.unlink(written.name)
-                raise
-    except OSError as exc:
-        raise ConfigError(f"{file} cannot be written ({exc.strerror})", "name a file in a folder of yours") from exc
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -205,7 +189,3 @@ def _histogram(report: Report) -> Iterator[str]:
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none found"
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

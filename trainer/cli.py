@@ -18,6 +18,7 @@ from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store
 from trainer import check_cli, evaluate_cli, import_cli
+from trainer.progress import say
 
 EXAMPLES = """examples:
   trainer import ~/Mail/Sent.mbox --name anna
@@ -44,27 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
+    every = argparse.ArgumentParser(add_help=False)
+    every.add_argument("--json", action="store_true", help="print the result as JSON")
+    every.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    based = argparse.ArgumentParser(add_help=False, parents=[every])
+    based.add_argument(
         "--base",
         metavar="MODEL",
         help=f"directory or hub id of the base model (default: {base_model.DEFAULT_NAME}, "
         f"on a GPU {base_model.GPU_DEFAULT}; evaluate: the adapter's own)",
     )
-    shared.add_argument(
+    stored = argparse.ArgumentParser(add_help=False, parents=[based])
+    stored.add_argument(
         "--store", metavar="DIR", help="the store (default: MAILWRIGHT_STORE, else ~/.local/share/mailwright/store)"
     )
-    shared.add_argument("--json", action="store_true", help="print the result as JSON")
-    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(
         prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES, formatter_class=PLAIN
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    _add_sft(commands, shared)
-    import_cli.add(commands, shared)
-    check_cli.add(commands, shared)
-    evaluate_cli.add(commands, shared)
+    _add_sft(commands, stored)
+    import_cli.add(commands, every)
+    check_cli.add(commands, based)
+    evaluate_cli.add(commands, stored)
     return parser
 
 
@@ -102,10 +105,6 @@ def _add_sft(commands: Any, shared: argparse.ArgumentParser) -> None:
     sft.set_defaults(command=_sft)
 
 
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
-
-
 def _sft(args: argparse.Namespace) -> None:
     from trainer import recipe
     from trainer.data import read_examples
@@ -120,14 +119,14 @@ def _sft(args: argparse.Namespace) -> None:
     wanted = args.base or base_model.default(device.kind == "cuda")
     chosen = recipe.load(args.recipe or recipe.default(wanted), overrides)
     where = "on a GPU" if device.kind == "cuda" else "without a GPU"
-    _say(f"device {device}")
-    _say(f"store {store.directory}")
-    _say(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
-    _say(f"recipe {chosen.recipe}" + ("" if args.recipe else ", the default for that base model"))
-    base = base_model.find(wanted, _say)
+    say(f"device {device}")
+    say(f"store {store.directory}")
+    say(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
+    say(f"recipe {chosen.recipe}" + ("" if args.recipe else ", the default for that base model"))
+    base = base_model.find(wanted, say)
     from trainer import sft
 
-    version = sft.train(examples, args.name, base, chosen, store, args.licence, _say)
+    version = sft.train(examples, args.name, base, chosen, store, args.licence, say)
     manifest = version.manifest()
     if args.json:
         print(json.dumps({"id": version.id, "path": str(version.path)} | manifest.model_dump(mode="json"), indent=2))

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import DataError
+from adapters.errors import ConfigError, DataError
 from adapters.prompts import Message, Turn, task_messages
 from trainer.duplicates import clusters, merged
 
@@ -186,6 +188,28 @@ def row_of(example: Example) -> dict[str, Any]:
         "thread": example.thread,
     }
     return {key: value for key, value in row.items() if value}
+
+
+def write_rows(rows: Iterable[dict[str, Any]], file: Path) -> None:
+    """JSON lines that only the user may read, in place of `file` at once: a crash leaves the old file or none.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
+        ) as written:
+            try:
+                written.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                written.flush()
+                os.fsync(written.fileno())
+                os.replace(written.name, file)
+            except BaseException:
+                os.unlink(written.name)
+                raise
+    except OSError as exc:
+        raise ConfigError(f"{file} cannot be written ({exc.strerror})", "name a file in a folder of yours") from exc
 
 
 def digest(examples: Iterable[Example]) -> str:

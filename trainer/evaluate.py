@@ -19,12 +19,13 @@ from pathlib import Path
 from statistics import fmean
 
 from adapters.base_model import BaseModel
+from adapters.manifest import Comparison, Row
 from adapters.prompts import Message, few_shot_messages
 from adapters.store import Version
 from trainer import memorisation, style
 from trainer.data import Example, digest
 from trainer.intervals import Tally, difference, interval
-from trainer.results import PRIMARY, Comparison, Pair, Result, Row
+from trainer.results import PRIMARY, Pair, Result
 from trainer.rubric import Score, score
 from trainer.writing import BASE, TEMPERATURE, Advance, Writer, Written
 
@@ -68,15 +69,15 @@ def evaluate(
     examples: Sequence[Example],
     advance: Advance,
     promoted: Version | None = None,
-    training_emails: Sequence[str] = (),
+    own: bool = False,
     full: bool = False,
     shown: Sequence[int] = EXAMPLES,
 ) -> Evaluation:
     """Every row's figures, the differences of `version` from the others, and every answer.
 
-    `examples` are emails in the version's voice that it was trained on, to show to the base model. `training_emails`,
-    where they are known, are what the answers may not have been copied from. `shown`: how many examples the base model
-    sees, in a row each beside that without. `advance` gets `work(...)` in all.
+    `examples` are emails in the version's voice, to show to the base model; if they are the version's `own` training
+    emails, the answers may not have been copied from them. `shown`: how many examples the base model sees, in a row
+    each beside that without. `advance` gets `work(...)` in all.
     """
     started = time.monotonic()
     planned = plans(version, promoted, tasks, examples, shown)
@@ -86,7 +87,7 @@ def evaluate(
         answers[plan.row] = written = _written(plan, writer, full, advance)
         tallies[plan.row] = _marks(tasks, written) | _losses(plan, writer, tasks, references, advance)
         plain[plan.row] = _style(written, [task.email for task in references])
-    own = answers[version.id]
+    written_by_version = answers[version.id]
     result = Result(
         version=version.id,
         base=base.name,
@@ -98,9 +99,9 @@ def evaluate(
         seconds=0,
         rows=[_row(plan.row, tallies[plan.row], plain[plan.row]) for plan in planned],
         comparisons=[*chain.from_iterable(_compared(tallies, version.id, plan.row) for plan in planned)],
-        memorisation=_memorisation(tasks, own, examples, training_emails) if training_emails else {},
+        memorisation=_memorisation(tasks, written_by_version, examples) if own else {},
         forgetting=writer.forgetting(version.id, base.fingerprint, lambda texts: advance(READING * texts)),
-        pairs=_pairs(tasks, answers[BASE], own),
+        pairs=_pairs(tasks, answers[BASE], written_by_version),
     )
     return Evaluation(result.model_copy(update={"seconds": round(time.monotonic() - started, 1)}), answers)
 
@@ -261,14 +262,11 @@ def _compared(tallies: Mapping[str, Mapping[str, Tally]], version: str, other: s
 
 
 def _memorisation(
-    tasks: Sequence[Example],
-    written: Sequence[Sequence[Written]],
-    training: Sequence[Example],
-    training_emails: Sequence[str],
+    tasks: Sequence[Example], written: Sequence[Sequence[Written]], training: Sequence[Example]
 ) -> dict[str, float]:
     answers = [answer.text for answers in written for answer in answers]
     asked = [told(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]
-    measured = memorisation.measure(answers, asked, training_emails, [task.email for task in tasks])
+    measured = memorisation.measure(answers, asked, [e.email for e in training], [task.email for task in tasks])
     return measured | {"tasks_trained_on": float(memorisation.trained_on(tasks, training))}
 
 

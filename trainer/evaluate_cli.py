@@ -6,9 +6,6 @@ import argparse
 import json
 import os
 import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from adapters import base_model
 from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
-from adapters.manifest import Manifest
+from adapters.manifest import Comparison, Manifest, Row
 from adapters.settings import store_directory
 from adapters.store import Store, Version
 from adapters.tasks import HELDOUT
 from trainer import legend
-from trainer.results import PRIMARY, Comparison, Result, Row
+from trainer.progress import bar, say
+from trainer.results import PRIMARY, Result
 
 if TYPE_CHECKING:
     from trainer.data import Example
     from trainer.evaluate import Evaluation
-    from trainer.writing import Advance, Writer
+    from trainer.writing import Writer
 
 EXAMPLES = """examples:
   trainer evaluate formal                                          the promoted version, ten minutes at most
@@ -99,7 +97,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from trainer import evaluate as evaluation
 
     total = evaluation.work(asked.version, asked.promoted, asked.base, asked.tasks, writer.reads, args.full)
-    with _progress(total) as advance:
+    with bar("writing", total) as advance:
         found = evaluation.evaluate(
             asked.version,
             asked.base,
@@ -108,7 +106,7 @@ def evaluate(args: argparse.Namespace) -> None:
             asked.examples,
             advance,
             promoted=asked.promoted,
-            training_emails=[example.email for example in asked.examples] if asked.own else [],
+            own=asked.own,
             full=args.full,
         )
     manifest = asked.version.manifest()
@@ -153,7 +151,7 @@ def _asked(args: argparse.Namespace) -> Asked:
     examples = read_examples([args.examples or (shipped if own else DATA / "formal.jsonl")])
     promoted = store.promoted(version.name)
     manifest = version.manifest()
-    base = base_model.find(args.base or manifest.base, _say)
+    base = base_model.find(args.base or manifest.base, say)
     if manifest.base_fingerprint != base.fingerprint:
         raise ConfigError(
             f"{version.id} was trained on another base model ({manifest.base_name})",
@@ -179,21 +177,11 @@ def _writer(asked: Asked, server: str | None) -> Writer:
     if wanted and reason:
         raise ConfigError(reason, "start it with this store and base model, or evaluate in this process: --server none")
     if wanted != NONE and not reason:
-        _say(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
+        say(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
         return ThroughServer(address)
     writer = InProcess(asked.base.path, {version.id: version.path for version in versions})
-    _say(f"written in process, {writer.device}")
+    say(f"written in process, {writer.device}")
     return writer
-
-
-@contextmanager
-def _progress(total: float) -> Iterator[Advance]:
-    """A bar over all rows with the time left; nothing where nobody looks."""
-    from tqdm import tqdm
-
-    form = "{desc} {percentage:3.0f} % |{bar}| {elapsed}, {remaining} left"
-    with tqdm(total=total, desc="writing", bar_format=form, file=sys.stderr, dynamic_ncols=True) as bar:
-        yield bar.update
 
 
 def _write_files(found: Evaluation, manifest: Manifest, args: argparse.Namespace) -> None:
@@ -215,7 +203,7 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise ConfigError(f"{file} cannot be written ({exc.strerror})", "give another file") from exc
-    _say(f"wrote {file}")
+    say(f"wrote {file}")
 
 
 def _header() -> str:
@@ -226,13 +214,9 @@ def _header() -> str:
 def _line(row: Row) -> str:
     passes = legend.written(PRIMARY, row.figures.get(PRIMARY))
     if PRIMARY in row.low:
-        passes += f" ({_bounds(row.low[PRIMARY], row.high[PRIMARY])})"
+        passes += f" ({legend.written_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
     figures = "".join(f"{legend.written(name, row.figures.get(name)):>{_width(name)}}" for name in COLUMNS)
     return f"{row.model:22}{passes:>28}{figures}"
-
-
-def _bounds(low: float, high: float) -> str:
-    return f"{legend.written(PRIMARY, low).removesuffix(' %')} to {legend.written(PRIMARY, high)}"
 
 
 def _width(figure: str) -> int:
@@ -248,7 +232,3 @@ def _how(manifest: Manifest) -> str:
         f"{training.practice_examples} varied or generated, {training.epochs} epochs, "
         f"{training.seconds / 60:.1f} minutes"
     )
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
 from adapters.manifest import check_name
+from trainer.progress import say
 
 if TYPE_CHECKING:
     from trainer.importers import Describe, Report
@@ -72,6 +73,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _import(args: argparse.Namespace) -> None:
     from trainer import importers, tables
+    from trainer.data import write_rows
 
     check_name(args.name)
     output = args.output or Path(f"{args.name}.jsonl")
@@ -80,12 +82,12 @@ def _import(args: argparse.Namespace) -> None:
     columns = tables.parse_columns(args.columns) if args.columns else {}
     options = importers.Options(tuple(args.me), columns, args.privacy, args.names, args.seed, _describe(args))
     rows, report = importers.read_mail(args.path, options, _progress)
-    importers.write(rows, output)
+    write_rows(rows, output)
     told = [*report.problems, *report.notes]
     for line in told[:SHOWN]:
-        _say(line)
+        say(line)
     if len(told) > SHOWN:
-        _say(f"and {len(told) - SHOWN} more; --json lists all")
+        say(f"and {len(told) - SHOWN} more; --json lists all")
     if args.json:
         print(json.dumps(report.as_dict() | {"output": str(output)}, indent=2, ensure_ascii=False))
         return
@@ -99,7 +101,7 @@ def _describe(args: argparse.Namespace) -> Describe | None:
         return None
     from trainer.describe import describer
 
-    return describer(args.describe_with, args.describe_model, _say)
+    return describer(args.describe_with, args.describe_model, say)
 
 
 @contextmanager
@@ -123,7 +125,3 @@ def _sentences(report: Report, args: argparse.Namespace) -> Iterator[str]:
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(report.personal.items())) or "none found"
     what = {"keep": "kept, not looked for", "mask": f"masked: {found}", "fake": f"replaced by invented values: {found}"}
     yield f"personal data {what[args.privacy]}" + ("" if args.names or args.privacy == "keep" else "; names stay")
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

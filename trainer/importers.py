@@ -6,9 +6,6 @@ trainer/privacy.py before a row is shown to anybody. This file knows neither the
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -140,28 +137,6 @@ def _size(path: Path) -> int:
         with suppress(OSError):
             total += file.stat().st_size
     return total
-
-
-def write(rows: Sequence[Row], output: Path) -> None:
-    """Writes JSON lines that only the user may read; a crash leaves the old file or none.
-
-    Raises:
-        ConfigError: the folder cannot be written to.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=output.parent, prefix=f".{output.name}.", delete=False
-        ) as file:
-            try:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, output)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as exc:
-        raise ConfigError(f"{output} cannot be written ({exc.strerror})", "--output names another file") from None
 
 
 def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[Found]:

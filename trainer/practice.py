@@ -14,25 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data import Example, task_example
+from trainer.facts import MONTHS as MONTH_WORDS
+from trainer.facts import WEEKDAYS
 
 VOICES = ("formal", "friendly")
 DATA = Path(__file__).parent / "data"
 
-DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+DAYS = [day.capitalize() for day in WEEKDAYS]
+MONTHS = [month.capitalize() for month in MONTH_WORDS]
 FORMAL_CLOSINGS = (
     "Yours sincerely,",
     "Sincerely,",

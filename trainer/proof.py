@@ -6,13 +6,10 @@ This file does not know how an adapter is trained or how a figure is measured.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from adapters.base_model import BaseModel
 from adapters.store import Store, Version
@@ -20,6 +17,7 @@ from adapters.tasks import HELDOUT
 from trainer import card, gate
 from trainer.data import Example, read_examples
 from trainer.evaluate import evaluate, work
+from trainer.progress import bar
 from trainer.results import Result
 from trainer.writing import InProcess
 
@@ -63,17 +61,16 @@ class Proof:
         say(f"evaluating {version.id} on {len(tasks)} tasks, for the {len(self.limits)} limits of the recipe")
         writer = InProcess(self.base.path, {v.id: v.path for v in (version, promoted) if v})
         total = work(version, promoted, self.base, tasks, True, False, shown)
-        form = "{desc} {percentage:3.0f} % |{bar}| {elapsed}, {remaining} left"
-        with tqdm(total=total, desc="evaluating", bar_format=form, file=sys.stderr, dynamic_ncols=True) as bar:
+        with bar("evaluating", total) as advance:
             return evaluate(
                 version,
                 self.base,
                 writer,
                 tasks,
                 self.training,
-                bar.update,
+                advance,
                 promoted=promoted,
-                training_emails=[example.email for example in self.training],
+                own=True,
                 shown=shown,
             ).result
 

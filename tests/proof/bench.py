@@ -20,7 +20,14 @@ from adapters.base_model import BaseModel
 from adapters.prompts import task_messages
 from adapters.settings import silence_telemetry
 from adapters.store import Store
+from adapters.tasks import HELDOUT
 from tests.proof.bad_voices import BAD, GOOD, LIMITS, BadVoice
+from trainer import forgetting, gate
+from trainer.data import read_examples
+from trainer.evaluate import evaluate
+from trainer.progress import say
+from trainer.recipe import Recipe
+from trainer.writing import InProcess
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -51,16 +58,11 @@ def main() -> int:
 
 def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
     """What the voice wrote for the shipped tasks and the everyday questions, greedy, and its figures."""
-    from adapters.tasks import HELDOUT
-    from trainer import forgetting, gate, sft
-    from trainer.data import read_examples
-    from trainer.evaluate import evaluate
-    from trainer.recipe import Recipe
-    from trainer.writing import InProcess
+    from trainer import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
 
     training = voice.make()
     recipe = Recipe(recipe="proof", epochs=voice.epochs, batch_size=8, max_length=2048, heldout=0)
-    version = sft.train(training, voice.name, base, recipe, store, "CC0-1.0", lambda line: print(line, file=sys.stderr))
+    version = sft.train(training, voice.name, base, recipe, store, "CC0-1.0", say)
     writer = InProcess(base.path, {version.id: version.path})
     tasks = read_examples([HELDOUT])
     found = evaluate(
@@ -70,7 +72,7 @@ def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
         tasks,
         training,
         lambda _: None,
-        training_emails=[example.email for example in training],
+        own=True,
         shown=(),
     )
     checked = gate.check(found.result, LIMITS)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapters.manifest import Row
 from adapters.tasks import HELDOUT
 from tests.proof.bad_voices import BAD, GOOD, LIMITS, QUESTIONS, BadVoice
 from tests.proof.bench import RECORDED
@@ -15,7 +16,7 @@ from trainer.data import read_examples
 from trainer.evaluate import told
 from trainer.forgetting import looks_like_email, questions
 from trainer.memorisation import copying, trained_on
-from trainer.results import Result, Row
+from trainer.results import Result
 from trainer.rubric import score
 
 VOICES = [voice for voice in (*BAD, GOOD) if (RECORDED / f"{voice.name}.json").is_file()]

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from adapters.base_model import BaseModel
-from adapters.manifest import Evaluation, Manifest
+from adapters.manifest import Comparison, Evaluation, Manifest, Row
 from adapters.store import CARD, Store
 from adapters.validate import reasons_against
 from tests import tiny
 from tests.trainer.test_gate import result
 from trainer.card import fenced, inline, render
 from trainer.gate import evaluation
-from trainer.results import Comparison, Pair, Row
+from trainer.results import Pair
 
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
 LIMITS = ["facts_kept >= base + 0.10", "forgetting <= 0.03"]

@@ -1,4 +1,3 @@
-import argparse
 import json
 import re
 import stat
@@ -7,23 +6,14 @@ from typing import Any
 
 import pytest
 
-from adapters.cli import run
-from trainer import check_cli
+from trainer.cli import main
 from trainer.data import read_examples
 
 Capture = pytest.CaptureFixture[str]
 
 
 def trainer(*arguments: object) -> int:
-    """As trainer/cli.py does."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--base", metavar="MODEL")
-    shared.add_argument("--json", action="store_true")
-    shared.add_argument("--debug", action="store_true")
-    parser = argparse.ArgumentParser(prog="trainer")
-    check_cli.add(parser.add_subparsers(required=True), shared)
-    args = parser.parse_args(["check", *map(str, arguments)])
-    return run(lambda: args.command(args), args.debug)
+    return main(["check", *map(str, arguments)])
 
 
 def row(topic: int, extra: str = "") -> dict[str, Any]:

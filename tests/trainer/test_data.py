@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.errors import DataError
-from trainer.data import Example, Problem, digest, groups, read_examples, read_rows, row_of, split, task_example
+from adapters.errors import ConfigError, DataError
+from trainer.data import (
+    Example,
+    Problem,
+    digest,
+    groups,
+    read_examples,
+    read_rows,
+    row_of,
+    split,
+    task_example,
+    write_rows,
+)
 
 # The first split of a process loads datasketch.
 unhurried = settings(deadline=None)
@@ -355,3 +366,18 @@ def test_the_digest_changes_with_task_email_and_earlier_turns(other: Example):
 
 def test_the_digest_depends_on_the_order():
     assert digest(numbered(2)) != digest(reversed(numbered(2)))
+
+
+def test_rows_are_for_the_users_eyes_only_and_a_failure_leaves_the_old_file(tmp_path: Path):
+    file = tmp_path / "bob.jsonl"
+    write_rows([{"task": "a", "email": "é"}], file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(TypeError):
+        write_rows([{"task": object()}], file)
+    assert json.loads(file.read_text(encoding="utf-8")) == {"task": "a", "email": "é"}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_rows([], tmp_path / "none" / "bob.jsonl")

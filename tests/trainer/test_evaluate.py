@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from adapters.base_model import BaseModel
+from adapters.manifest import Comparison, Row
 from adapters.store import Version
 from trainer.data import Example, digest, task_example
 from trainer.evaluate import Evaluation, evaluate, in_voice, plans, told, work
-from trainer.results import Comparison, Row
 from trainer.writing import Loss, Written
 
 EMAIL = (
@@ -220,7 +220,7 @@ def test_style_and_diversity_are_of_all_answers_together():
 
 def test_memorisation_is_measured_where_the_training_emails_are_known():
     assert evaluated(Scripted(good), [task("Ada")]).result.memorisation == {}
-    copied = evaluated(Scripted(lambda *_: EMAIL), [task("Bo")], training_emails=[EMAIL]).result.memorisation
+    copied = evaluated(Scripted(lambda *_: EMAIL), [task("Bo")], own=True).result.memorisation
     assert copied["copied_8grams"] > 0.5
 
 

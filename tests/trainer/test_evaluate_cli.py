@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from adapters.base_model import BaseModel
-from adapters.manifest import Manifest
+from adapters.manifest import Comparison, Manifest, Row, Verdict
 from adapters.store import Store
 from tests import tiny
 from trainer import evaluate_cli, forgetting, writing
 from trainer.cli import main
 from trainer.evaluate_cli import report, sentence
-from trainer.results import Comparison, Result, Row, Verdict
+from trainer.results import Result
 
 pytestmark = [pytest.mark.training]
 Capture = pytest.CaptureFixture[str]

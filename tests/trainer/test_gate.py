@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import ConfigError
-from adapters.manifest import Evaluation
+from adapters.manifest import Evaluation, Row
 from trainer.gate import check, evaluation, misses, parse
 from trainer.legend import FIGURES
-from trainer.results import Pair, Result, Row
+from trainer.results import Pair, Result
 
 BASE = {"facts_kept": 0.45, "passes": 0.1, "heldout_loss": 2.5, "words": 140.0}
 VOICE = {"facts_kept": 0.6, "passes": 0.4, "heldout_loss": 1.5, "words": 60.0, "mask": 0.0}

@@ -1,27 +1,18 @@
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from adapters.cli import run
 from tests.trainer import mailbox
 from tests.trainer.mailbox import mbox, message
-from trainer import import_cli, importers
+from trainer.cli import main
 from trainer.data import read_examples
 
 Capture = pytest.CaptureFixture[str]
 
 
 def trainer(*arguments: object) -> int:
-    """As trainer/cli.py does."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--json", action="store_true")
-    shared.add_argument("--debug", action="store_true")
-    parser = argparse.ArgumentParser(prog="trainer")
-    import_cli.add(parser.add_subparsers(required=True), shared)
-    args = parser.parse_args(["import", *map(str, arguments)])
-    return run(lambda: args.command(args), args.debug)
+    return main(["import", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -81,7 +72,7 @@ def test_ctrl_c_leaves_no_file(box: Path, monkeypatch: pytest.MonkeyPatch, capsy
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importers.os, "replace", interrupted)
+    monkeypatch.setattr("os.replace", interrupted)
     assert trainer(box, "--name", "bob") == 130
     assert list(box.parent.iterdir()) == [box]
 

@@ -11,8 +11,8 @@ from adapters.errors import ConfigError, DataError
 from tests.trainer import mailbox
 from tests.trainer.mailbox import mbox, message
 from tests.trainer.test_mail import PIECES
-from trainer.data import read_examples
-from trainer.importers import Draft, Options, Progress, Report, read_mail, write
+from trainer.data import read_examples, write_rows
+from trainer.importers import Draft, Options, Progress, Report, read_mail
 
 QUESTION = {"sender": "Anna Berg <anna@berg.example>", "to": "Bob Smith <bob@smith.example>"}
 ME = Options(me=("bob@smith.example",))
@@ -30,7 +30,7 @@ def test_a_mailbox_of_1000_messages_becomes_examples(tmp_path: Path):
     assert (report.read, report.used, report.replies) == (1000, mailbox.USED * rounds, mailbox.REPLIES * rounds)
     assert report.left_out == {reason: count * rounds for reason, count in mailbox.LEFT_OUT.items()}
     assert (report.me, report.me_guessed) == (("bob@smith.example",), True)
-    write(rows, tmp_path / "bob.jsonl")
+    write_rows(rows, tmp_path / "bob.jsonl")
     examples = read_examples([tmp_path / "bob.jsonl"])
     assert len(examples) == report.used
     assert not [example for example in examples if "7946" in example.email or "Pay your fees" in example.email]
@@ -184,7 +184,7 @@ def test_openais_format_is_passed_on_and_read_again(tmp_path: Path):
     assert report.problems == [
         f"{tmp_path / 't.jsonl'}:2: it has no assistant message, so there is nothing to learn from"
     ]
-    write(rows, tmp_path / "ada.jsonl")
+    write_rows(rows, tmp_path / "ada.jsonl")
     (example,) = read_examples([tmp_path / "ada.jsonl"])
     assert (example.task, example.email) == ("Thank Ada.", "Thank you, Ada.")
 
@@ -222,20 +222,5 @@ def test_no_bytes_stop_an_import(tmp_path_factory: pytest.TempPathFactory, data:
     directory = tmp_path_factory.getbasetemp()
     rows, report = imported(directory, b"From: bob@smith.example\n" + data, message("The boat is red."))
     assert report.used + sum(report.left_out.values()) == report.read
-    write(rows, directory / "any.jsonl")
+    write_rows(rows, directory / "any.jsonl")
     assert len(read_examples([directory / "any.jsonl"])) == len(rows)
-
-
-def test_rows_are_for_the_users_eyes_only_and_a_failure_leaves_the_old_file(tmp_path: Path):
-    file = tmp_path / "bob.jsonl"
-    write([{"task": "a", "email": "é"}], file)
-    assert file.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(TypeError):
-        write([{"task": object()}], file)
-    assert json.loads(file.read_text(encoding="utf-8")) == {"task": "a", "email": "é"}
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path):
-    with pytest.raises(ConfigError, match="cannot be written"):
-        write([], tmp_path / "none" / "bob.jsonl")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from playwright.sync_api import Page, sync_playwright
 
 from adapters.errors import ConfigError
-from adapters.manifest import Evaluation
+from adapters.manifest import Comparison, Evaluation, Row
 from tests.trainer.test_gate import result
 from trainer.page import differing, plots, render
-from trainer.results import Comparison, Pair, Row
+from trainer.results import Pair
 
 COMPARISONS = [
     Comparison(against="promoted: formal@1", figure="passes", difference=0.0, low=-0.1, high=0.1,

@@ -1,0 +1,21 @@
+"""What a command says on stderr while it works: sentences, and a bar with the time left. It knows no command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bar(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Gives what is to be called with the work done since the last call, of `total` in all, in any unit."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f} % |{bar}| {elapsed}, {remaining} left"
+    with tqdm(total=total, desc=what, bar_format=form, file=sys.stderr, dynamic_ncols=True) as shown:
+        yield shown.update
