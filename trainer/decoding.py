@@ -1,9 +1,9 @@
 """Writes many answers at once on few cores: a batch that shrinks as its texts end, and attention without copies.
 
-`generate` of transformers 5.19 keeps every text of a batch going to the last one's end, and copies all keys and values
-at each step, which was 62 % of its time (SmolLM2-135M, 24 texts of 300 tokens, float32: 1.27 s a step on one core,
-0.68 with the attention of this file alone). Its continuous batching took 2.8 s a step of 24 texts. This file knows
-tokens, neither texts nor adapters.
+`generate` of transformers 5.19 keeps every text of a batch going to the last one's end, and copies all keys and
+values at each step. 24 shipped tasks, 96 tokens each: 51.8 s there, 37.0 s here (medians of 3, SmolLM2-135M, float32,
+2 cores), before any text ends early. 22 of the 24 begin with the same 48 tokens: sums in another order decide near
+ties. This file knows tokens, neither texts nor adapters.
 """
 
 from __future__ import annotations
