@@ -41,12 +41,12 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
-from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from trainer.callbacks import EpochReport, Progress
+from trainer.cpu_loss import ATTENTION, completion_loss, fused_lora
 
 Say = Callable[[str], None]
 
@@ -92,7 +92,7 @@ def train(
         trainer.add_callback(report)
         started = time.monotonic()
         before = trainer.evaluate()["eval_loss"] if rows.heldout else None
-        with disable_input_dtype_casting(trainer.model):
+        with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model):
             trainer.train()
         seconds = time.monotonic() - started
         trainer.save_model(scratch)
@@ -161,12 +161,10 @@ def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
 
 
 class CompletionTrainer(SFTTrainer):
-    """SFTTrainer whose loss on a CPU scores only the completion's tokens.
+    """SFTTrainer whose loss on a CPU is that of trainer/cpu_loss.py.
 
     Off a GPU, TRL's fused head scores every token, prompt and padding too, and multiplies gradients in float32. The
-    same loss (tests/trainer/test_sft.py holds it to 1e-3) computed on the completion alone: 495 against 214 tokens/s,
-    together with bf16 weights and no input casts (SmolLM2-135M, rank 16, batch 8, 2 cores with avx512_bf16, TRL
-    1.16).
+    loss is the same (tests/trainer/test_sft.py holds it to 1e-3).
     """
 
     tokens_an_epoch = 0
@@ -177,17 +175,8 @@ class CompletionTrainer(SFTTrainer):
         if self.args.device.type != "cpu" or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         causal = self.accelerator.unwrap_model(model).base_model.model
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
-            hidden_BTH = causal.model(
-                input_ids=inputs["input_ids"], attention_mask=inputs.get("attention_mask")
-            ).last_hidden_state
-            next_BT = inputs["labels"][:, 1:]
-            wanted_BT = next_BT != -100
-            logits_NV = causal.lm_head(hidden_BTH[:, :-1][wanted_BT])
-        loss = cross_entropy(
-            logits_NV.float(), next_BT[wanted_BT], reduction="sum" if num_items_in_batch is not None else "mean"
-        )
-        return loss if num_items_in_batch is None else loss / num_items_in_batch
+        loss, scored = completion_loss(causal, inputs, autocast=self.args.bf16)
+        return loss / (scored if num_items_in_batch is None else num_items_in_batch)
 
 
 def sft_settings(
@@ -195,13 +184,16 @@ def sft_settings(
 ) -> dict[str, Any]:
     """The fields of TRL's SFTConfig for a run on `emails` emails, `heldout` of them kept back beside those.
 
-    With flash attention the emails of a batch stand in one row without padding. TRL's packing would save as much, but
-    cuts what does not fit, keeps the same emails together in every epoch, and makes `batch_size` count rows, not
-    emails. Everything else that a GPU needs is TRL's default: gradient checkpointing, fused AdamW, fused loss.
+    With flash attention, and on a CPU, the emails of a batch stand in one row without padding. TRL's packing would save
+    as much, but cuts what does not fit, keeps the same emails together in every epoch, and makes `batch_size` count
+    rows, not emails. Everything else that a GPU needs is TRL's default: gradient checkpointing, fused AdamW, fused
+    loss.
     """
     cuda = device.kind == "cuda"
     model: dict[str, str] = {"dtype": device.dtype}
-    if device.flash_attention:
+    if not cuda:
+        model["attn_implementation"] = ATTENTION
+    elif device.flash_attention:
         # Also the name under which transformers finds the hub's kernel, where `kernels` is installed.
         model["attn_implementation"] = "flash_attention_2"
     return {
@@ -220,7 +212,7 @@ def sft_settings(
         # Never cut: check_before_training has seen the emails, and generated ones are shorter.
         "max_length": None,
         "padding_free": device.flash_attention,
-        "train_sampling_strategy": "random" if device.flash_attention else "group_by_length",
+        "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
         "eval_strategy": "epoch" if heldout else "no",
         "save_strategy": "no",
         "logging_steps": 1,

@@ -54,7 +54,7 @@ def test_the_number_format_is_the_devices_for_the_frozen_weights_and_for_the_ari
 ):
     asked = settings(device)
     assert (asked["bf16"], asked["fp16"]) == (bf16, fp16)
-    assert asked["model_init_kwargs"] == {"dtype": device.dtype}
+    assert asked["model_init_kwargs"]["dtype"] == device.dtype
     assert asked["use_cpu"] == (device.kind == "cpu")
 
 
