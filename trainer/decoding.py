@@ -100,6 +100,12 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no t
         self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
 
 
+def ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a text, whichever of the two names them."""
+    named = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
+
+
 def loops(tokens: Sequence[int]) -> bool:
     """Whether the text ends in the same piece three times, or many times if the piece is short."""
     for period in range(1, min(LONGEST_LOOP, len(tokens) // LOOPS) + 1):

@@ -99,7 +99,12 @@ PATTERNS: dict[Kind, str] = {
     "number": rf"\b{FIGURE}(?:(?:k|st|nd|rd|th)\b| ?%| per ?cent\b)?|"
     rf"(?<![\w-])(?:(?:(?:an? |{SMALL} )?(?:dozen|hundred|thousand)\b(?: and {SMALL})?)|{SMALL})",
 }
-SCANNED = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()), re.IGNORECASE)
+# Where a fact may begin: at the beginning of a word, or with a sign. Four of five places are neither, and each would cost
+# a try of every pattern.
+BEGINS = r"(?:(?<!\w)(?=\S)|(?=[$£€¥+(]))"
+SCANNED = re.compile(
+    BEGINS + "(?:" + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()) + ")", re.IGNORECASE
+)
 PLACEHOLDER = re.compile(r"\[[^\]\n]{0,60}\]|\{[^}\n]{0,60}\}|<[A-Za-z][^>\n@/:]{0,40}>")
 ITEM = re.compile(r"^[ >*-]*\(?\d{1,2}[.)](?=\s)", re.MULTILINE)
 # They count nothing in "one of them" and "which of the two".

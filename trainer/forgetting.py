@@ -21,6 +21,7 @@ from typing import Any
 from adapters.prompts import task_messages
 from adapters.settings import cache_directory, silence_telemetry
 from trainer.data import DATA
+from trainer.decoding import decode, ends
 from trainer.rubric import has_greeting, has_sign_off
 
 silence_telemetry()
@@ -37,7 +38,6 @@ ANSWER_TOKENS = 96
 SCORED_ANSWER_TOKENS = 48
 LOSS_BATCH = 8
 """Texts at once; logits of 8 x 128 tokens of a vocabulary of 49,152 are 201 MB in float32."""
-WRITE_BATCH = 40
 
 Advance = Callable[[int], None]
 Answer = tuple[str, bool]
@@ -142,18 +142,10 @@ def _cache(fingerprint: str) -> Path:
 def _write(model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance) -> list[Answer]:
     """Greedy answers to the questions, in order."""
     prompts = [_prompt(tokenizer, question) for question in questions()]
-    answers: list[Answer] = []
-    for start in range(0, len(prompts), WRITE_BATCH):
-        batch = prompts[start : start + WRITE_BATCH]
-        tokens = _padded(model, batch, left=True)
-        with torch.inference_mode():
-            written = model.generate(
-                **tokens, max_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=_pad(tokenizer)
-            )
-        for row in written[:, tokens["input_ids"].shape[1] :].tolist():
-            answers.append((tokenizer.decode(row, skip_special_tokens=True).strip(), tokenizer.eos_token_id in row))
-        advance(len(batch))
-    return answers
+    with torch.inference_mode():
+        rows = decode(model, prompts, stops := ends(model, tokenizer), ANSWER_TOKENS)
+    advance(len(prompts))
+    return [(tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in stops) for row in rows]
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
@@ -172,10 +164,6 @@ def _ids(encoded: Any) -> list[int]:
     return list(encoded["input_ids"])
 
 
-def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-
-
 def _loss(model: PeftModel, rows: Sequence[Row], adapter: bool, advance: Advance) -> float:
     """Mean nats over all scored tokens of all rows."""
     total, count = 0.0, 0
@@ -192,13 +180,12 @@ def _loss(model: PeftModel, rows: Sequence[Row], adapter: bool, advance: Advance
     return total / count
 
 
-def _padded(model: PeftModel, rows: Sequence[list[int]], left: bool = False) -> dict[str, torch.Tensor]:
+def _padded(model: PeftModel, rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
     """What pads is masked, so that any token will do."""
     width = max(map(len, rows))
     ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
     mask_BT = torch.zeros_like(ids_BT)
     for number, row in enumerate(rows):
-        where = slice(width - len(row), width) if left else slice(0, len(row))
-        ids_BT[number, where] = torch.tensor(row)
-        mask_BT[number, where] = 1
+        ids_BT[number, : len(row)] = torch.tensor(row)
+        mask_BT[number, : len(row)] = 1
     return {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}

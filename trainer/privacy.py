@@ -34,6 +34,7 @@ TAGS: dict[Kind, str] = {kind: f"[{kind.upper()}]" for kind in KINDS} | {"addres
 REGION, TRUNK_REGIONS = "US", ("GB", "DE", "FR", "AU")
 """Countries whose national way of writing a number is understood, the latter with a 0 first; else `+`."""
 
+DIGIT_OR_COLON = re.compile(r"[\d:]")
 LINK = re.compile(r"\b(?:https?://|www\.)[^\s<>\"“”\[\]]+", re.IGNORECASE)
 AFTER_LINK = ".,;:!?)'’*"
 ADDRESS = re.compile(r"(?<![\w.+-])[\w.+'-]*\w@\w[\w-]*(?:\.\w[\w-]*)*\.[^\W\d_]{2,}(?![\w-])")
@@ -131,6 +132,8 @@ class Privacy:
     def _once(self, texts: Sequence[str], thread: str, known: _Known) -> list[str]:
         for text in texts:
             known.add(text, self.names)
+        if not known.values and not known.names:
+            return list(texts)
         return [self._replace(text, thread, known) for text in texts]
 
     def _replace(self, text: str, thread: str, known: _Known) -> str:
@@ -188,10 +191,11 @@ def _candidates(text: str, known: _Known) -> Iterator[Found]:
     yield from _links(text)
     for match in ADDRESS.finditer(text) if "@" in text else ():
         yield Found("address", *match.span(), match[0], match[0].lower())
-    yield from _ibans(text)
-    yield from _cards(text)
-    yield from _ips(text)
-    yield from _phones(text, {found.key for found in known.values.values() if found.kind == "phone"})
+    if DIGIT_OR_COLON.search(text):
+        yield from _ibans(text)
+        yield from _cards(text)
+        yield from _ips(text)
+        yield from _phones(text, {found.key for found in known.values.values() if found.kind == "phone"})
     for value, was in known.values.items():
         # Again without the words or the spaces around it that gave it away.
         for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text) if value in text else ():

@@ -26,8 +26,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 BASE = "base"
 """What the base model is called here and by the server."""
-MAX_NEW_TOKENS = 384
-"""A shipped email has at most 150; the base model rambles on to any limit."""
+MAX_NEW_TOKENS = 256
+"""A shipped email has at most 150, about 190 words fit; the base model rambles on to any limit."""
 TEMPERATURE = 0.7
 BATCH = 24
 LOSS_BATCH = 4
@@ -84,7 +84,7 @@ class InProcess:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-        from trainer.decoding import ATTENTION
+        from trainer.decoding import ATTENTION, ends
         from trainer.device import choose
 
         self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
@@ -99,8 +99,7 @@ class InProcess:
         for version, path in others:
             self.model.load_adapter(str(path), adapter_name=self._names[version])
         self.model.eval()
-        ends = self.model.generation_config.eos_token_id
-        self._ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self._ends = ends(self.model, self.tokenizer)
 
     def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
         """Prompts of similar length share a batch: each is padded to the longest."""

@@ -12,8 +12,9 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from adapters import base_model
 from adapters.base_model import BaseModel
@@ -27,9 +28,23 @@ from trainer.data import read_examples
 from trainer.evaluate import evaluate
 from trainer.progress import say
 from trainer.recipe import Recipe
-from trainer.writing import InProcess
+from trainer.writing import BASE, Advance, InProcess, Prompt, Written
 
 RECORDED = Path(__file__).parent / "recorded"
+
+
+class OneBase(InProcess):
+    """The base model's answers are the same beside every voice: it writes them once."""
+
+    written: ClassVar[dict[str, list[Written]]] = {}
+
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
+        if model != BASE:
+            return super().write(model, prompts, seed, advance)
+        asked = repr((prompts, seed))
+        if asked not in self.written:
+            self.written[asked] = super().write(model, prompts, seed, advance)
+        return self.written[asked]
 
 
 def main() -> int:
@@ -63,7 +78,7 @@ def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
     training = voice.make()
     recipe = Recipe(recipe="proof", epochs=voice.epochs, batch_size=8, max_length=2048, heldout=0)
     version = sft.train(training, voice.name, base, recipe, store, "CC0-1.0", say)
-    writer = InProcess(base.path, {version.id: version.path})
+    writer = OneBase(base.path, {version.id: version.path})
     tasks = read_examples([HELDOUT])
     found = evaluate(
         version,

@@ -12,6 +12,7 @@ import pytest
 
 from adapters.errors import ServerProblem
 from adapters.store import Store
+from tests.serving import RunningServer
 from trainer import writing
 from trainer.writing import BASE, InProcess, ThroughServer, Written, server_at, why_not
 
@@ -193,6 +194,18 @@ def test_a_server_does_not_fit_where_anything_differs(served: Server, store: Sto
     assert "does not know formal@2" not in why_not(served.address, versions, "tiny-llama")
     served.cards = []
     assert "serves the base model None" in why_not(served.address, versions, "tiny-llama")
+
+
+@pytest.mark.vllm
+def test_the_real_server_writes_what_this_process_writes(server: RunningServer):
+    versions = server.store.versions("formal")
+    assert why_not(server.url, versions, server.base.name) == ""
+    here = InProcess(server.base.path, {version.id: version.path for version in versions})
+    there = ThroughServer(server.url)
+    for model in (BASE, *(version.id for version in versions)):
+        expected = [answer.text[:8] for answer in here.write(model, PROMPTS, None, lambda _: None)]
+        assert [answer.text[:8] for answer in there.write(model, PROMPTS, None, lambda _: None)] == expected
+    assert there.write(BASE, PROMPTS, 7, lambda _: None) == there.write(BASE, PROMPTS, 7, lambda _: None)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "nonsense", "http://", "http://[::1"])
