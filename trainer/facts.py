@@ -99,8 +99,8 @@ PATTERNS: dict[Kind, str] = {
     "number": rf"\b{FIGURE}(?:(?:k|st|nd|rd|th)\b| ?%| per ?cent\b)?|"
     rf"(?<![\w-])(?:(?:(?:an? |{SMALL} )?(?:dozen|hundred|thousand)\b(?: and {SMALL})?)|{SMALL})",
 }
-# Where a fact may begin: at the beginning of a word, or with a sign. Four of five places are neither, and each would cost
-# a try of every pattern.
+# Where a fact may begin: at a word's beginning, or with a sign. Four of five places are neither, and each would cost a
+# try of every pattern.
 BEGINS = r"(?:(?<!\w)(?=\S)|(?=[$£€¥+(]))"
 SCANNED = re.compile(
     BEGINS + "(?:" + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()) + ")", re.IGNORECASE
