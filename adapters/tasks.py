@@ -20,7 +20,7 @@ QUOTES_AND_DASHES = str.maketrans(
     {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " ", "\u202f": " "}
 )
 # A fact stands alone: neither in a longer word nor in a longer number (300 is not in 9,300).
-BEFORE, AFTER = r"(?<!\w)(?<!\d[.,])", r"(?!\w)(?![.,]\d)"
+BEFORE, AFTER = re.compile(r"(?<!\w)(?<!\d[.,])"), re.compile(r"(?!\w)(?![.,]\d)")
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,11 @@ def normalise(text: str) -> str:
 def keeps(spellings: Sequence[str], answer: str) -> bool:
     """Whether one of the spellings stands in the answer, at word boundaries."""
     text = normalise(answer)
-    return any(re.search(rf"{BEFORE}{re.escape(normalise(spelling))}{AFTER}", text) for spelling in spellings)
+    return any(_stands(normalise(spelling), text) for spelling in spellings)
+
+
+def _stands(spelling: str, text: str) -> bool:
+    start = text.find(spelling)
+    while start >= 0 and not (BEFORE.match(text, start) and AFTER.match(text, start + len(spelling))):
+        start = text.find(spelling, start + 1)
+    return start >= 0
