@@ -1,8 +1,10 @@
 """Generated practice: tasks and emails composed from hand-written pieces, to teach a model to keep facts and to end.
 
-A piece is a kind of email with slots (trainer/data/practice.yaml). Every slot of a task stands in the email, in the
-same spelling, so that a model learns to copy what it is told. Practice is narrow: it is only ever trained on, never
-evaluated on. This file does not know files of emails or tokens.
+Half of it are kinds of email with slots (trainer/data/practice.yaml); the other half strings together clauses that have
+nothing to do with one another (trainer/data/clauses.yaml), so that only going through the task, clause by clause, gets
+every value beside its own. Every slot of a task stands in the email, in the same spelling, so that a model learns to
+copy what it is told. Practice is narrow: it is only ever trained on, never evaluated on. This file does not know files
+of emails or tokens.
 """
 
 from __future__ import annotations
@@ -66,6 +68,30 @@ SENDERS = (
     "{task} It's from {sender}.",
     "{task} thanks, {sender}",
 )
+CLAUSE_LEADS = (
+    "Email to {name}: {said}",
+    "Write to {name}. {said}",
+    "to {name}: {said}",
+    "Please write an email to {name}. {said}",
+    "Let {name} know: {said}",
+    "mail {name} - {said}",
+    "{said} Write that to {name}.",
+    "For {name}: {said}",
+    "Tell {name} this by email: {said}",
+    "{name} has to hear of this: {said}",
+)
+FORMAL_LAST = (
+    "Please let me know if you have any questions.",
+    "Thank you for your attention.",
+    "I look forward to hearing from you.",
+    "Please do not hesitate to contact me.",
+)
+FRIENDLY_LAST = (
+    "Let me know what you think.",
+    "Thanks a lot!",
+    "Just write if anything's unclear.",
+    "I hope that's all right with you.",
+)
 
 
 def practice_examples(voice: str, count: int, seed: int) -> list[Example]:
@@ -73,7 +99,7 @@ def practice_examples(voice: str, count: int, seed: int) -> list[Example]:
     chance = random.Random(f"{voice}-{seed}")
     made: dict[str, Example] = {}
     while len(made) < count:
-        example = _compose(voice, chance)
+        example = chance.choice([_from_a_kind, _from_clauses])(voice, chance)
         made.setdefault(example.task, example)
     return list(made.values())
 
@@ -88,26 +114,76 @@ def pieces() -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
     return kinds, pools
 
 
-def _compose(voice: str, chance: random.Random) -> Example:
+@cache
+def clauses() -> list[dict[str, Any]]:
+    import yaml
+
+    return list(yaml.safe_load((DATA / "clauses.yaml").read_text(encoding="utf-8")))
+
+
+def _from_clauses(voice: str, chance: random.Random) -> Example:
+    """Two to four clauses, in the email in the task's order, since a small model loses its place otherwise."""
+    _, pools = pieces()
+    written, sender = _recipient(pools, chance), _sender(pools, chance)
+    told, said, taken = [], [], {written, sender}
+    chosen = chance.sample(clauses(), chance.choice([2, 2, 3, 3, 4]))
+    for clause in chosen:
+        values = {}
+        for slot, pool in clause["slots"].items():
+            values[slot] = _value(pool, pools, chance, taken)
+            taken.add(values[slot])
+        told.append(chance.choice(clause["task"]).format(**values))
+        said.append(_capitalise(chance.choice(clause[voice]).format(**values)))
+        if clause is chosen[0]:
+            subject = _capitalise(chance.choice(clause["subjects"]).format(**values))
+    task = chance.choice(CLAUSE_LEADS).format(name=written, said=_listed(told, chance))
+    task = chance.choice(SENDERS).format(task=task, sender=sender)
+    if chance.random() < 0.5:
+        said.append(chance.choice(FORMAL_LAST if voice == "formal" else FRIENDLY_LAST))
+    email = _email(voice, subject, _greeting(voice, "person", written, {}, chance), said, sender, chance)
+    in_order = sorted(taken - {written, sender}, key=lambda value: task.lower().find(value.lower()))
+    facts = [[value] for value in (*in_order, sender)]
+    return task_example(task, email, facts=facts, voice=voice, kind="clauses")
+
+
+def _listed(told: list[str], chance: random.Random) -> str:
+    """The clauses as somebody in a hurry, or with time, would type them."""
+    sentences = ". ".join(_capitalise(clause) for clause in told) + "."
+    bullets = "".join(f"\n- {clause}" for clause in told) + "\n"
+    in_one = [f"{', '.join(told)}.", ", ".join(told), f"{'; '.join(told)}.", f"{' and '.join(told)}."]
+    return chance.choice([sentences, sentences, bullets, *in_one])
+
+
+def _recipient(pools: dict[str, list[str]], chance: random.Random) -> str:
+    first, last = chance.choice(pools["FIRST"]), chance.choice(pools["LAST"])
+    title = chance.choice(["Ms", "Mr", "Dr", "Mrs"])
+    return chance.choice([first, f"{first} {last}", f"{first} {last}", f"{title} {last}", f"{title} {first} {last}"])
+
+
+def _sender(pools: dict[str, list[str]], chance: random.Random) -> str:
+    sender = f"{chance.choice(pools['FIRST'])} {chance.choice(pools['LAST'])}"
+    return sender.split()[0] if chance.random() < 0.3 else sender
+
+
+def _email(voice: str, subject: str, greeting: str, sentences: list[str], sender: str, chance: random.Random) -> str:
+    closing = chance.choice(FORMAL_CLOSINGS if voice == "formal" else FRIENDLY_CLOSINGS)
+    return "\n\n".join([f"Subject: {subject}", greeting, *_paragraphs(sentences, chance), f"{closing}\n{sender}"])
+
+
+def _from_a_kind(voice: str, chance: random.Random) -> Example:
     kinds, pools = pieces()
     kind = chance.choice(kinds)
     values: dict[str, str] = {}
     for slot, values_or_pool in kind["slots"].items():
         values[slot] = _value(values_or_pool, pools, chance, taken=set(values.values()))
-    first, last = chance.choice(pools["FIRST"]), chance.choice(pools["LAST"])
-    title = chance.choice(["Ms", "Mr", "Dr", "Mrs"])
-    written = chance.choice([first, f"{first} {last}", f"{first} {last}", f"{title} {last}", f"{title} {first} {last}"])
-    sender = f"{chance.choice(pools['FIRST'])} {chance.choice(pools['LAST'])}"
-    if chance.random() < 0.3:
-        sender = sender.split()[0]
+    written, sender = _recipient(pools, chance), _sender(pools, chance)
     fill = {**values, "name": written}
     task = chance.choice(LEADS).format(task=chance.choice(kind["tasks"]).format(**fill))
     task = chance.choice(SENDERS).format(task=task, sender=sender)
     sentences = [_capitalise(chance.choice(group).format(**fill)) for group in kind[voice]]
     greeting = _greeting(voice, kind["to"], written, values, chance)
-    closing = chance.choice(FORMAL_CLOSINGS if voice == "formal" else FRIENDLY_CLOSINGS)
     subject = _capitalise(chance.choice(kind["subjects"]).format(**fill))
-    email = "\n\n".join([f"Subject: {subject}", greeting, *_paragraphs(sentences, chance), f"{closing}\n{sender}"])
+    email = _email(voice, subject, greeting, sentences, sender, chance)
     return task_example(
         task, email, facts=[[value] for value in (*values.values(), sender)], voice=voice, kind=kind["kind"]
     )

@@ -1,11 +1,13 @@
+import re
 from functools import cache
+from typing import Any
 
 import pytest
 
 from adapters.tasks import keeps
 from trainer.data import Example
-from trainer.practice import DATA, VOICES, practice_examples
-from trainer.rubric import PLACEHOLDER, has_greeting, has_sign_off
+from trainer.practice import DATA, VOICES, clauses, practice_examples
+from trainer.rubric import PLACEHOLDER, body, has_greeting, has_sign_off
 
 EXAMPLES = 400
 
@@ -22,7 +24,7 @@ def faulty(voice: str, fault) -> list[str]:
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_every_fact_stands_in_the_task(voice: str):
-    assert faulty(voice, lambda e: not all(fact[0] in e.task for fact in e.facts)) == []
+    assert faulty(voice, lambda e: not all(keeps(fact, e.task) for fact in e.facts)) == []
 
 
 @pytest.mark.parametrize("voice", VOICES)
@@ -83,3 +85,21 @@ def test_every_task_of_the_pieces_names_every_slot():
         for task in kind["tasks"]:
             missing = [slot for slot in kind["slots"] if f"{{{slot}}}" not in task]
             assert missing == [], f"{kind['kind']}: {task}"
+
+
+@pytest.mark.parametrize("clause", clauses(), ids=lambda clause: clause["subjects"][0])
+def test_every_phrase_of_a_clause_names_every_slot(clause: dict[str, Any]):
+    slots = {f"{{{slot}}}" for slot in clause["slots"]}
+    for phrase in (*clause["task"], *clause["formal"], *clause["friendly"]):
+        assert set(re.findall(r"{\w+}", phrase)) == slots
+    assert {named for subject in clause["subjects"] for named in re.findall(r"{\w+}", subject)} <= slots
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_half_of_it_are_clauses_in_the_tasks_order(voice: str):
+    strung = [example for example in practice(voice) if example.kind == "clauses"]
+    assert 0.4 < len(strung) / EXAMPLES < 0.6
+    for example in strung:
+        said = body(example.email).lower()
+        first, *_, last, _ = (fact[0].lower() for fact in example.facts)
+        assert 0 <= said.find(first) < said.find(last), example
