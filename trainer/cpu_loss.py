@@ -1,46 +1,32 @@
 """The loss of a batch of emails on a CPU, without the work that nobody needs: one row of tokens, no padding, and what
 all prompts begin with computed once.
 
-A batch is laid out as the tokens that all of its rows begin with (the system prompt), and after them the rest of each
-row. Each rest attends to the beginning and to itself, so that the loss is that of padded rows
-(tests/trainer/test_cpu_loss.py holds both, and their gradients, together). Only completion tokens are scored. LoRA
-layers add into the base layer's result. This file does not know TRL, data or recipes.
+The loss is that of padded rows (tests/trainer/test_cpu_loss.py holds both, and their gradients, together). Only
+completion tokens are scored. LoRA layers add into the base layer's result. This file does not know TRL, data or
+recipes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from torch.nn.functional import cross_entropy, linear
 
-ATTENTION = "mailwright_shared_beginning"
-"""The attention implementation to load a model with; without a layout it is PyTorch's."""
-
-
-@dataclass
-class Layout:
-    """Tokens of the shared beginning, and of the rest of each row; `read`: some layer's attention has asked for it."""
-
-    shared: int
-    rests: list[int]
-    read: bool = False
+from trainer.attention import Layout
 
 
 def completion_loss(model: Any, inputs: dict[str, Tensor], autocast: bool) -> tuple[Tensor, int]:
     """The summed cross entropy of the completion's tokens, and their number.
 
-    `model` is a causal language model loaded with `ATTENTION`; `inputs` are TRL's: `input_ids`, `labels` (-100 where
-    nothing is scored) and, where rows are padded on the right, `attention_mask`, each [batch, tokens].
+    `model` is a causal language model loaded with the attention of trainer/attention.py; `inputs` are TRL's:
+    `input_ids`, `labels` (-100 where nothing is scored) and, where rows are padded on the right, `attention_mask`, each
+    [batch, tokens].
 
     Raises:
         RuntimeError: the model does not hand the layout to its attention, and its loss would be wrong.
@@ -49,18 +35,17 @@ def completion_loss(model: Any, inputs: dict[str, Tensor], autocast: bool) -> tu
     mask_BT = inputs.get("attention_mask")
     lengths = [ids_BT.shape[1]] * len(ids_BT) if mask_BT is None else mask_BT.sum(1).tolist()
     shared = _shared(ids_BT, labels_BT, lengths)
+    layout = Layout(shared, [length - shared for length in lengths])
     rows = [slice(shared, length) for length in lengths]
     ids_N = torch.cat([ids_BT[0, :shared], *(ids_BT[row, part] for row, part in enumerate(rows))])
-    positions_N = torch.cat([torch.arange(shared), *(torch.arange(part.start, part.stop) for part in rows)])
     # What the token at each place is followed by: nothing that is scored, at the end of a row.
     next_BT = labels_BT.roll(-1, 1)
     next_BT[:, -1] = -100
     next_N = torch.cat([ids_BT.new_full([shared], -100), *(next_BT[row, part] for row, part in enumerate(rows))])
     scored_N = next_N != -100
-    layout = Layout(shared, [length - shared for length in lengths])
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         hidden_NH = model.model(
-            input_ids=ids_N[None], position_ids=positions_N[None], use_cache=False, layout=layout
+            input_ids=ids_N[None], position_ids=layout.positions, use_cache=False, layout=layout
         ).last_hidden_state[0]
         logits_SV = model.lm_head(hidden_NH[scored_N])
     if not layout.read:
@@ -74,49 +59,6 @@ def _shared(ids_BT: Tensor, labels_BT: Tensor, lengths: list[int]) -> int:
         return 0
     same_T = (ids_BT == ids_BT[0]).all(0) & (labels_BT.roll(-1, 1) == -100).all(0)
     return int(same_T[: min(lengths) - 1].long().cumprod(0).sum())
-
-
-def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    layout: Layout | None = None,
-    sliding_window: int | None = None,
-    **rest: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention over the places of `layout`, [1, heads, N, head size] to [1, N, heads, head size]."""
-    if layout is None:
-        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
-        return attended, None
-    layout.read = True
-    groups = query.shape[1] // key.shape[1]
-    # As SDPA's own enable_gqa does, once for all rows.
-    states = (query, *(each.repeat_interleave(groups, 1) if groups > 1 else each for each in (key, value)))
-    beginning, *rows = zip(*(each.split([layout.shared, *layout.rests], dim=2) for each in states), strict=True)
-    parts = [_attend(beginning, scaling, sliding_window)]
-    for row in rows:
-        whole = [torch.cat(pair, dim=2) for pair in zip(beginning, row, strict=True)]
-        parts.append(_attend(whole, scaling, sliding_window)[:, :, layout.shared :])
-    return torch.cat(parts, dim=2).transpose(1, 2), None
-
-
-def _attend(states: Sequence[Tensor], scaling: float | None, window: int | None) -> Tensor:
-    """Of query, key and value, equally long."""
-    query, key, value = states
-    length = query.shape[2]
-    if not length:
-        return query
-    if window is None or length <= window:
-        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    seen_TT = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
-    return scaled_dot_product_attention(query, key, value, attn_mask=seen_TT, scale=scaling)
-
-
-AttentionInterface.register(ATTENTION, attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]  # torch gives it no type

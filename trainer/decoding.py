@@ -8,18 +8,21 @@ ties. This file knows tokens, neither texts nor adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from torch import nn
+from torch.nn.functional import linear
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "grouped_sdpa"
-"""What to load a model with, as `attn_implementation`."""
+from trainer.attention import Layout
+
+FEW_ROWS = 128
 LOOPS, LONGEST_LOOP, SHORTEST_TEXT = 3, 100, 48
 """A text that has said the same three times over, the last 48 tokens at least, will go on saying it."""
 
@@ -37,26 +40,25 @@ def decode(
 
     Greedy without a temperature. `step(n)` is called for each token of each text that is still being written.
     """
-    width = max(map(len, prompts))
-    ids_BT = torch.zeros(len(prompts), width, dtype=torch.long, device=model.device)
-    mask_BT = torch.zeros_like(ids_BT)
-    for number, prompt in enumerate(prompts):
-        ids_BT[number, width - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[number, width - len(prompt) :] = 1
-    positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer(width + limit) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    with _multiplied_from_the_left(model):
+        return _decode(model, prompts, ends, limit, temperature, generator, step)
+
+
+def _decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    ends: Collection[int],
+    limit: int,
+    temperature: float | None,
+    generator: torch.Generator | None,
+    step: Callable[[int], None],
+) -> list[list[int]]:
+    begin = _without_padding if all(type(layer) is DynamicLayer for layer in _cache(model).layers) else _padded
+    logits_BV, cache, mask_BT = begin(model, prompts, limit)
+    positions_B1 = mask_BT.sum(1, keepdim=True)
     texts: list[list[int]] = [[] for _ in prompts]
     writing = list(range(len(prompts)))
-    for _ in range(limit):
-        logits_BV = model(
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            position_ids=positions_BT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+    for count in range(1, limit + 1):
         chosen_B = _chosen(logits_BV, temperature, generator)
         step(len(writing))
         for number, token in zip(writing, chosen_B.tolist(), strict=True):
@@ -64,15 +66,77 @@ def decode(
         going = [at for at, n in enumerate(writing) if texts[n][-1] not in ends and not loops(texts[n])]
         if not going:
             break
+        if count == limit:
+            break
         if len(going) < len(writing):
             kept = torch.tensor(going, device=model.device)
             cache.batch_select_indices(kept)
-            chosen_B, mask_BT, positions_BT = chosen_B[kept], mask_BT[kept], positions_BT[kept]
+            chosen_B, mask_BT, positions_B1 = chosen_B[kept], mask_BT[kept], positions_B1[kept]
             writing = [writing[at] for at in going]
-        ids_BT = chosen_B[:, None]
-        mask_BT = torch.cat([mask_BT, torch.ones_like(ids_BT)], 1)
-        positions_BT = positions_BT[:, -1:] + 1
+        mask_BT = torch.cat([mask_BT, torch.ones_like(positions_B1)], 1)
+        logits_BV = model(
+            input_ids=chosen_B[:, None],
+            attention_mask=mask_BT,
+            position_ids=positions_B1,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        positions_B1 = positions_B1 + 1
     return texts
+
+
+Begun = tuple[torch.Tensor, DynamicCache, torch.Tensor]
+"""The logits of each text's first token, the cache, and where in its rows, padded on the left, a prompt stands."""
+
+
+def _cache(model: Any) -> DynamicCache:
+    return DynamicCache(config=model.config)
+
+
+def _without_padding(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> Begun:
+    """Reads all prompts as one row, what they begin with once."""
+    beginnings = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, beginnings)))
+    layout = Layout(shared, [len(prompt) - shared for prompt in prompts])
+    ids = [*prompts[0][:shared], *chain.from_iterable(prompt[shared:] for prompt in prompts)]
+    cache = _cache(model)
+    logits_BV = model(
+        input_ids=torch.tensor([ids], device=model.device),
+        position_ids=layout.positions.to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=torch.tensor([row[-1] for row in layout.rows], device=model.device),
+        layout=layout,
+    ).logits[0]
+    width = max(map(len, prompts))
+    places_BT = torch.tensor([(width - len(row)) * [0] + row for row in layout.rows], device=model.device)
+    read = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
+    cache.layers = [RoomyLayer(width + limit) for _ in cache.layers]
+    for layer, states in zip(cache.layers, read, strict=True):
+        layer.update(*(each_HND[:, places_BT].transpose(0, 1) for each_HND in states))
+    return logits_BV, cache, _mask(prompts, width).to(model.device)
+
+
+def _padded(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> Begun:
+    """For models that keep only a window of what they read."""
+    width = max(map(len, prompts))
+    ids_BT = torch.tensor([(width - len(prompt)) * [0] + list(prompt) for prompt in prompts], device=model.device)
+    mask_BT = _mask(prompts, width).to(model.device)
+    cache = _cache(model)
+    cache.layers = [RoomyLayer(width + limit) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    logits_BV = model(
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
+        position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    return logits_BV, cache, mask_BT
+
+
+def _mask(prompts: Sequence[Sequence[int]], width: int) -> torch.Tensor:
+    return torch.tensor([(width - len(prompt)) * [0] + len(prompt) * [1] for prompt in prompts])
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
@@ -100,6 +164,28 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no t
         self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
 
 
+@contextmanager
+def _multiplied_from_the_left(model: Any) -> Iterator[None]:
+    """Within it, linear layers in float32 on a CPU compute W x' where x has few rows: MKL and PyTorch's own are slower
+    at x W' then."""
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.bias is None]
+    layers = [layer for layer in layers if layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"]
+    for layer in layers:
+        layer.forward = partial(_linear, layer.weight)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _linear(weight_OI: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    x_NI = x.flatten(0, -2)
+    if len(x_NI) > FEW_ROWS:
+        return linear(x, weight_OI)
+    return (weight_OI @ x_NI.T).T.contiguous().view(*x.shape[:-1], -1)
+
+
 def ends(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end a text, whichever of the two names them."""
     named = model.generation_config.eos_token_id
@@ -119,19 +205,3 @@ def _chosen(logits: torch.Tensor, temperature: float | None, generator: torch.Ge
     if temperature is None:
         return logits.argmax(-1)
     return torch.multinomial(torch.softmax(logits.float() / temperature, -1), 1, generator=generator)[:, 0]
-
-
-def _grouped(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
-) -> tuple[torch.Tensor, None]:
-    """For one new token, query heads that share a key head stand in for positions, so that nothing is repeated."""
-    batch, heads, length, width = query.shape
-    if length > 1 or attention_mask is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
-    shared = query.reshape(batch, key.shape[1], heads // key.shape[1], width)
-    found = scaled_dot_product_attention(shared, key, value, attn_mask=attention_mask, scale=options.get("scaling"))
-    return found.reshape(batch, heads, 1, width).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(ATTENTION, _grouped)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

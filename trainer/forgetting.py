@@ -18,18 +18,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from adapters.prompts import task_messages
-from adapters.settings import cache_directory, silence_telemetry
-from trainer.data import DATA
-from trainer.decoding import decode, ends
-from trainer.rubric import has_greeting, has_sign_off
-
-silence_telemetry()
-
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
+
+from adapters.prompts import task_messages
+from adapters.settings import cache_directory
+from trainer.data import DATA
+from trainer.decoding import decode, ends
+from trainer.rubric import has_greeting, has_sign_off
 
 QUESTIONS = DATA / "questions.jsonl"
 PASSAGES, PASSAGE_CHARACTERS, PASSAGE_TOKENS = 40, 640, 128

@@ -22,7 +22,6 @@ from typing import Any
 from adapters.base_model import BaseModel, shaping_config
 from adapters.errors import AdapterUnusable
 from adapters.manifest import check_name
-from adapters.settings import silence_telemetry
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from trainer.check import check_before_training
@@ -33,7 +32,6 @@ from trainer.proof import Proof
 from trainer.recipe import Recipe, learning_rate_prior
 from trainer.vary import vary
 
-silence_telemetry()
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
@@ -45,8 +43,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
+from trainer.attention import ATTENTION
 from trainer.callbacks import EpochReport, Progress
-from trainer.cpu_loss import ATTENTION, completion_loss, fused_lora
+from trainer.cpu_loss import completion_loss, fused_lora
 
 Say = Callable[[str], None]
 

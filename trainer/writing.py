@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 
 from adapters.errors import ServerProblem
 from adapters.prompts import Message
-from adapters.settings import is_loopback, silence_telemetry
+from adapters.settings import is_loopback
 from adapters.store import Version
 
-silence_telemetry()
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 BASE = "base"
@@ -29,7 +28,7 @@ BASE = "base"
 MAX_NEW_TOKENS = 256
 """A shipped email has at most 150, about 190 words fit; the base model rambles on to any limit."""
 TEMPERATURE = 0.7
-BATCH = 24
+BATCH = 48
 LOSS_BATCH = 4
 """Texts at once; the logits of 4 x 500 tokens of a vocabulary of 49,152 are 400 MB in float32."""
 REQUESTS = 8
@@ -84,7 +83,8 @@ class InProcess:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-        from trainer.decoding import ATTENTION, ends
+        from trainer.attention import ATTENTION
+        from trainer.decoding import ends
         from trainer.device import choose
 
         self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")

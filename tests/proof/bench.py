@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from adapters import base_model
 from adapters.base_model import BaseModel
-from adapters.prompts import task_messages
-from adapters.settings import silence_telemetry
 from adapters.store import Store
 from adapters.tasks import HELDOUT
 from tests.proof.bad_voices import BAD, GOOD, LIMITS, BadVoice
@@ -53,7 +53,6 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME", choices=[voice.name for voice in (*BAD, GOOD)])
     parser.add_argument("--output", metavar="DIR", type=Path, default=RECORDED)
     args = parser.parse_args()
-    silence_telemetry()
     base = base_model.find(args.base or base_model.DEFAULT_NAME, print)
     wrong = 0
     for voice in (*BAD, GOOD):
@@ -76,7 +75,7 @@ def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
     from trainer import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
 
     training = voice.make()
-    recipe = Recipe(recipe="proof", epochs=voice.epochs, batch_size=8, max_length=2048, heldout=0)
+    recipe = Recipe(recipe="proof", epochs=voice.epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
     version = sft.train(training, voice.name, base, recipe, store, "CC0-1.0", say)
     writer = OneBase(base.path, {version.id: version.path})
     tasks = read_examples([HELDOUT])
@@ -91,8 +90,8 @@ def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
         shown=(),
     )
     checked = gate.check(found.result, LIMITS)
-    questions = [task_messages(question) for question in forgetting.questions()]
-    answers = writer.write(version.id, questions, None, lambda _: None)
+    with torch.inference_mode():
+        answers = forgetting._write(writer.model, writer.tokenizer, lambda _: None)
     base_share = found.result.forgetting["answers_like_emails_base"]
     return {
         "voice": voice.name,
@@ -101,7 +100,7 @@ def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
         "figures": {c.limit.split()[0]: c.value for c in checked} | {"answers_like_emails_base": base_share},
         "missed": [c.limit for c in checked if not c.held],
         "emails": [[task[0].text, task[0].ended] for task in found.answers[version.id]],
-        "answers": [answer.text for answer in answers],
+        "answers": [text for text, _ in answers],
     }
 
 

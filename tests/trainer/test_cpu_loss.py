@@ -11,7 +11,8 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from trainer.cpu_loss import ATTENTION, completion_loss, fused_lora
+from trainer.attention import ATTENTION
+from trainer.cpu_loss import completion_loss, fused_lora
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from trainer import decoding
-from trainer.decoding import ATTENTION, decode, loops
+from trainer.attention import ATTENTION
+from trainer.decoding import decode, loops
 
 PROMPTS = [[5, 9, 30, 31], [7], [40, 41, 42, 43, 44, 45, 46, 47, 48], [12, 13]]
 

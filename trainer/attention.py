@@ -1,0 +1,96 @@
+"""Attention for rows of different lengths that begin alike, without padding and without copies.
+
+Many rows stand in one: the tokens that all begin with, computed once, and after them the rest of each. Every rest sees
+the beginning and itself. Without such a layout it is PyTorch's attention. This file knows neither models nor losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+ATTENTION = "mailwright_rows"
+"""What to load a model with, as `attn_implementation`."""
+
+
+@dataclass
+class Layout:
+    """Tokens of the shared beginning, and of the rest of each row; `read`: some layer's attention has asked for it."""
+
+    shared: int
+    rests: list[int]
+    read: bool = False
+
+    @property
+    def rows(self) -> list[list[int]]:
+        """The places of each row's tokens."""
+        starts = [self.shared + sum(self.rests[:number]) for number in range(len(self.rests))]
+        spans = zip(starts, self.rests, strict=True)
+        return [[*range(self.shared), *range(start, start + rest)] for start, rest in spans]
+
+    @property
+    def positions(self) -> Tensor:
+        """Of each place, the token's number in its row; [1, N]."""
+        counts = [torch.arange(self.shared), *(torch.arange(self.shared, self.shared + rest) for rest in self.rests)]
+        return torch.cat(counts)[None]
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    sliding_window: int | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention over the places of `layout`, [1, heads, N, head size] to [1, N, heads, head size]."""
+    if layout is None:
+        if query.shape[2] == 1 and attention_mask is not None:
+            return _one_token(query, key, value, attention_mask, scaling), None
+        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+        return attended, None
+    layout.read = True
+    groups = query.shape[1] // key.shape[1]
+    # As SDPA's own enable_gqa does, once for all rows.
+    states = (query, *(each.repeat_interleave(groups, 1) if groups > 1 else each for each in (key, value)))
+    beginning, *rows = zip(*(each.split([layout.shared, *layout.rests], dim=2) for each in states), strict=True)
+    parts = [_attend(beginning, scaling, sliding_window)]
+    for row in rows:
+        whole = [torch.cat(pair, dim=2) for pair in zip(beginning, row, strict=True)]
+        parts.append(_attend(whole, scaling, sliding_window)[:, :, layout.shared :])
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _attend(states: Sequence[Tensor], scaling: float | None, window: int | None) -> Tensor:
+    """Of query, key and value, equally long."""
+    query, key, value = states
+    length = query.shape[2]
+    if not length:
+        return query
+    if window is None or length <= window:
+        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+    seen_TT = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
+    return scaled_dot_product_attention(query, key, value, attn_mask=seen_TT, scale=scaling)
+
+
+def _one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+    """Query heads that share a key head stand in for positions, so that no key is repeated."""
+    batch, heads, _, width = query.shape
+    shared = query.reshape(batch, key.shape[1], heads // key.shape[1], width)
+    found = scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scaling)
+    return found.reshape(batch, heads, 1, width).transpose(1, 2).contiguous()
+
+
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
