@@ -5,10 +5,11 @@ Figures of texts only. This file knows neither tasks nor models, and not whether
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain, pairwise
 
 from adapters.tasks import normalise
 from trainer.rubric import GREETING, WORD, body
@@ -23,20 +24,40 @@ GRAMS = 3, 5
 def distance(answers: Sequence[str], emails: Sequence[str]) -> float | None:
     """1 - cosine between the mean TF-IDF vectors of character 3- to 5-grams: 0 for the same texts, at most 1.
 
-    Both sides weigh alike in what counts as common. None where no text of a side has three characters. Stamatatos
-    (2009, "A survey of modern authorship attribution methods") has why character n-grams.
+    A gram that comes n times in a text counts 1 + ln n, times the smoothed inverse document frequency over both sides,
+    so that both weigh alike in what is common. None where no text of a side has three characters. Stamatatos (2009, "A
+    survey of modern authorship attribution methods") has why character n-grams.
     """
-    if not all(any(len(" ".join(text.split())) >= GRAMS[0] for text in side) for side in (answers, emails)):
+    ours, theirs = ([grams for grams in map(_grams, side) if grams] for side in (answers, emails))
+    if not ours or not theirs:
         return None
-    import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.metrics.pairwise import cosine_similarity
+    texts = Counter(chain.from_iterable([*ours, *theirs]))
+    rarity = {gram: 1 + math.log((1 + len(ours) + len(theirs)) / (1 + count)) for gram, count in texts.items()}
+    one, other = (_direction(side, rarity) for side in (ours, theirs))
+    return max(0.0, 1 - sum(weight * other.get(gram, 0) for gram, weight in one.items()))
 
-    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=GRAMS, sublinear_tf=True)
-    vectors = vectorizer.fit_transform([*answers, *emails])
-    sides = (vectors[: len(answers)], vectors[len(answers) :])
-    ours, theirs = (np.asarray(side.mean(axis=0)).reshape(1, -1) for side in sides)
-    return max(0.0, float(1 - cosine_similarity(ours, theirs)[0, 0]))
+
+def _grams(text: str) -> Counter[str]:
+    plain = " ".join(text.lower().split())
+    shortest, longest = GRAMS
+    return Counter(
+        plain[start : start + size] for size in range(shortest, longest + 1) for start in range(len(plain) - size + 1)
+    )
+
+
+def _direction(texts: Sequence[Counter[str]], rarity: Mapping[str, float]) -> dict[str, float]:
+    """Of length 1, as the sum of the texts' vectors, each of length 1."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for grams in texts:
+        vector = {gram: (1 + math.log(count)) * rarity[gram] for gram, count in grams.items()}
+        for gram, weight in _of_length_1(vector).items():
+            total[gram] += weight
+    return _of_length_1(total)
+
+
+def _of_length_1(vector: Mapping[str, float]) -> dict[str, float]:
+    length = math.hypot(*vector.values())
+    return {gram: weight / length for gram, weight in vector.items()}
 
 
 def distinct_2(answers: Sequence[str]) -> float | None:
