@@ -36,7 +36,7 @@ class Device:
 
 
 def choose() -> Device:
-    """The device of this process.
+    """The device of this process, which on a CPU keeps the memory that it frees from now on.
 
     Raises:
         ConfigError: several GPUs are visible.

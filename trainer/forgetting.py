@@ -140,8 +140,9 @@ def _cache(fingerprint: str) -> Path:
 def _write(model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance) -> list[Answer]:
     """Greedy answers to the questions, in order."""
     prompts = [_prompt(tokenizer, question) for question in questions()]
+    stops = ends(model, tokenizer)
     with torch.inference_mode():
-        rows = decode(model, prompts, stops := ends(model, tokenizer), ANSWER_TOKENS)
+        rows = decode(model, prompts, stops, ANSWER_TOKENS)
     advance(len(prompts))
     return [(tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in stops) for row in rows]
 

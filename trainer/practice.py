@@ -104,21 +104,20 @@ def practice_examples(voice: str, count: int, seed: int) -> list[Example]:
     return list(made.values())
 
 
-@cache
 def pieces() -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
     """The kinds of email, and the pools of values by name."""
-    import yaml
+    return _read("practice.yaml"), _read("pools.yaml")
 
-    kinds = yaml.safe_load((DATA / "practice.yaml").read_text(encoding="utf-8"))
-    pools = yaml.safe_load((DATA / "pools.yaml").read_text(encoding="utf-8"))
-    return kinds, pools
+
+def clauses() -> list[dict[str, Any]]:
+    return list(_read("clauses.yaml"))
 
 
 @cache
-def clauses() -> list[dict[str, Any]]:
+def _read(name: str) -> Any:
     import yaml
 
-    return list(yaml.safe_load((DATA / "clauses.yaml").read_text(encoding="utf-8")))
+    return yaml.safe_load((DATA / name).read_text(encoding="utf-8"))
 
 
 def _from_clauses(voice: str, chance: random.Random) -> Example:
