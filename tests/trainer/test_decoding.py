@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from trainer import decoding
 from trainer.attention import ATTENTION
@@ -88,3 +88,20 @@ def test_different_tokens_are_no_loop(tokens: list[int]):
 )
 def test_a_few_repeats_are_no_loop(tokens: list[int]):
     assert not loops(tokens)
+
+
+def test_a_model_that_keeps_a_window_of_what_it_reads_writes_what_transformers_writes():
+    torch.manual_seed(1)
+    config = MistralConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+    )
+    stock = MistralForCausalLM(config).eval()
+    expected = [generated(stock, prompt, 20) for prompt in PROMPTS]
+    stock.set_attn_implementation(ATTENTION)
+    assert written(stock, PROMPTS) == expected
