@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
@@ -41,6 +42,27 @@ class Layout:
         """Of each place, the token's number in its row; [1, N]."""
         counts = [torch.arange(self.shared), *(torch.arange(self.shared, self.shared + rest) for rest in self.rests)]
         return torch.cat(counts)[None]
+
+    def check_read(self, model: object) -> None:
+        """Raises:
+        RuntimeError: no layer's attention has asked for it, so that rows saw one another.
+        """
+        if not self.read:
+            raise RuntimeError(f"{type(model).__name__} hands nothing to its attention, or was not loaded with ours")
+
+
+def in_one_row(rows: Sequence[Sequence[int]], most: int | None = None) -> tuple[Tensor, Layout]:
+    """The tokens of all rows, [1, N], and their layout: at most `most` of a beginning are shared."""
+    shared = beginning(rows)
+    shared = shared if most is None else min(shared, most)
+    ids = [*rows[0][:shared], *chain.from_iterable(row[shared:] for row in rows)]
+    return torch.tensor([ids]), Layout(shared, [len(row) - shared for row in rows])
+
+
+def beginning(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with, the last of each left out."""
+    columns = zip(*(row[:-1] for row in rows), strict=False)
+    return len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
 
 
 def attention(

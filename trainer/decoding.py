@@ -8,10 +8,10 @@ neither texts nor adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, takewhile
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,10 +20,12 @@ from torch.nn.functional import linear
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from trainer.attention import Layout
+from trainer.attention import Layout, beginning, in_one_row
 
 FEW_ROWS = 128
 """W x' was the faster one at 96 rows, and no longer at 192, in the shapes of the default base model."""
+LONG_BEGINNING = 64
+"""Tokens that are worth reading once: more than a chat template's own, fewer than an email."""
 LOOPS, LONGEST_LOOP, SHORTEST_TEXT = 3, 100, 48
 """A text that has said the same three times over, the last 48 tokens at least, will go on saying it."""
 
@@ -81,27 +83,58 @@ def _cache(model: Any) -> DynamicCache:
 
 
 def _without_padding(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> Begun:
-    """Reads all prompts as one row, what they begin with once."""
-    beginnings = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-    shared = len(list(takewhile(lambda column: len(set(column)) == 1, beginnings)))
-    layout = Layout(shared, [len(prompt) - shared for prompt in prompts])
-    ids = [*prompts[0][:shared], *chain.from_iterable(prompt[shared:] for prompt in prompts)]
+    """Reads prompts that begin alike as one row, what they begin with once."""
+    groups = alike(prompts)
+    read = [_read(model, [prompts[number] for number in numbers]) for numbers in groups]
+    back = torch.tensor(list(chain.from_iterable(groups)), device=model.device).argsort()
+    width = max(map(len, prompts))
+    places = [
+        torch.tensor([(width - len(row)) * [0] + row for row in layout.rows], device=model.device)
+        for _, _, layout in read
+    ]
+    cache = _cache(model)
+    cache.layers = [RoomyLayer(width + limit) for _ in cache.layers]
+    for number, layer in enumerate(cache.layers):
+        of_groups = [(each.layers[number].keys[0], each.layers[number].values[0]) for _, each, _ in read]
+        keys_and_values = zip(*of_groups, strict=True)
+        layer.update(*(_rows(states, places)[back] for states in keys_and_values))
+    logits_BV = torch.cat([logits for logits, _, _ in read])[back]
+    return logits_BV, cache, _mask(prompts, width).to(model.device)
+
+
+def _rows(states: Iterable[torch.Tensor], places: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Of each group's [heads, N, head size] the places of its texts, [texts, heads, tokens, head size]."""
+    return torch.cat([each[:, places_BT].transpose(0, 1) for each, places_BT in zip(states, places, strict=True)])
+
+
+def _read(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, DynamicCache, Layout]:
+    """The logits of each text's first token, [texts, vocabulary], and all that was read as one row of this layout."""
+    ids, layout = in_one_row(prompts)
     cache = _cache(model)
     logits_BV = model(
-        input_ids=torch.tensor([ids], device=model.device),
+        input_ids=ids.to(model.device),
         position_ids=layout.positions.to(model.device),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=torch.tensor([row[-1] for row in layout.rows], device=model.device),
         layout=layout,
     ).logits[0]
-    width = max(map(len, prompts))
-    places_BT = torch.tensor([(width - len(row)) * [0] + row for row in layout.rows], device=model.device)
-    read = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
-    cache.layers = [RoomyLayer(width + limit) for _ in cache.layers]
-    for layer, states in zip(cache.layers, read, strict=True):
-        layer.update(*(each_HND[:, places_BT].transpose(0, 1) for each_HND in states))
-    return logits_BV, cache, _mask(prompts, width).to(model.device)
+    layout.check_read(model)
+    return logits_BV, cache, layout
+
+
+def alike(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The numbers of the prompts, those together that begin with the same LONG_BEGINNING tokens, and the rest
+    together."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(prompts)), key=lambda number: list(prompts[number])):
+        if groups and beginning([prompts[groups[-1][-1]], prompts[number]]) >= LONG_BEGINNING:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    alone = [numbers[0] for numbers in groups if len(numbers) == 1]
+    together = [numbers for numbers in groups if len(numbers) > 1]
+    return [*together, alone] if alone else together
 
 
 def _padded(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> Begun:

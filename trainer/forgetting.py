@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from adapters.prompts import task_messages
 from adapters.settings import cache_directory
 from trainer.data import DATA
 from trainer.decoding import decode, ends
+from trainer.losses import Row, losses
 from trainer.rubric import has_greeting, has_sign_off
 
 QUESTIONS = DATA / "questions.jsonl"
@@ -34,14 +34,10 @@ PASSAGES, PASSAGE_CHARACTERS, PASSAGE_TOKENS = 40, 640, 128
 ANSWER_TOKENS = 96
 """An email of our voices has ended by then, or begun with a subject: they have 60 words."""
 SCORED_ANSWER_TOKENS = 48
-LOSS_BATCH = 8
-"""Texts at once; logits of 8 x 128 tokens of a vocabulary of 49,152 are 201 MB in float32."""
 
 Advance = Callable[[int], None]
 Answer = tuple[str, bool]
 """Text, and whether it ended by itself."""
-Row = tuple[list[int], int]
-"""Tokens, and how many of the first ones are not scored."""
 
 
 def measure(
@@ -54,7 +50,7 @@ def measure(
     was_training = model.training
     model.eval()
     base_answers = _base_answers(model, tokenizer, fingerprint, advance)
-    found = losses(model, tokenizer, base_answers, advance)
+    found = compared_losses(model, tokenizer, base_answers, advance)
     answers = _write(model, tokenizer, advance)
     model.train(was_training)
     return found | {"answers_like_emails": _share(answers), "answers_like_emails_base": _share(base_answers)}
@@ -66,7 +62,7 @@ def steps(fingerprint: str) -> int:
     return 2 * PASSAGES + (2 + written) * len(questions())
 
 
-def losses(
+def compared_losses(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, base_answers: Sequence[Answer], advance: Advance
 ) -> dict[str, float]:
     """Nats a token with the adapter and without, and `forgetting`.
@@ -165,26 +161,6 @@ def _ids(encoded: Any) -> list[int]:
 
 def _loss(model: PeftModel, rows: Sequence[Row], adapter: bool, advance: Advance) -> float:
     """Mean nats over all scored tokens of all rows."""
-    total, count = 0.0, 0
-    for start in range(0, len(rows), LOSS_BATCH):
-        batch = rows[start : start + LOSS_BATCH]
-        with torch.inference_mode(), nullcontext() if adapter else model.disable_adapter():
-            logits_BTV = model(**_padded(model, [ids for ids, _ in batch])).logits
-        for logits_TV, (ids, skipped) in zip(logits_BTV, batch, strict=True):
-            wanted = torch.tensor(ids[skipped:], device=logits_TV.device)
-            scored_NV = logits_TV[skipped - 1 : len(ids) - 1].float()
-            total += float(cross_entropy(scored_NV, wanted, reduction="sum"))
-            count += len(wanted)
-        advance(len(batch))
-    return total / count
-
-
-def _padded(model: PeftModel, rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-    """What pads is masked, so that any token will do."""
-    width = max(map(len, rows))
-    ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
-    mask_BT = torch.zeros_like(ids_BT)
-    for number, row in enumerate(rows):
-        ids_BT[number, : len(row)] = torch.tensor(row)
-        mask_BT[number, : len(row)] = 1
-    return {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
+    with nullcontext() if adapter else model.disable_adapter():
+        found = losses(model, rows, advance)
+    return sum(loss.nats for loss in found) / sum(loss.tokens for loss in found)

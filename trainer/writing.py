@@ -13,13 +13,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from adapters.errors import ServerProblem
 from adapters.prompts import Message
 from adapters.settings import is_loopback
 from adapters.store import Version
+
+if TYPE_CHECKING:
+    from trainer.losses import Loss
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
@@ -29,8 +32,6 @@ MAX_NEW_TOKENS = 256
 """A shipped email has at most 150, about 190 words fit; the base model rambles on to any limit."""
 TEMPERATURE = 0.7
 BATCH = 48
-LOSS_BATCH = 4
-"""Texts at once; the logits of 4 x 500 tokens of a vocabulary of 49,152 are 400 MB in float32."""
 REQUESTS = 8
 """At once: as many as the server's batch holds comfortably on two cores."""
 DEFAULT_SERVER = "http://127.0.0.1:8000"
@@ -45,14 +46,6 @@ class Written:
     text: str
     ended: bool
     """By itself, not by the limit of tokens."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Of one text, the end-of-text token included: nats in all, over so many tokens."""
-
-    nats: float
-    tokens: int
 
 
 class Writer(Protocol):
@@ -113,17 +106,15 @@ class InProcess:
         return [written[number] for number in range(len(prompts))]
 
     def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
+        from trainer.losses import losses
+
         rows = []
         for prompt, text in zip(prompts, texts, strict=True):
             asked = self._encoded(prompt)
             told = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             rows.append((asked + told + [self.tokenizer.eos_token_id], len(asked)))
-        found = []
-        for start in range(0, len(rows), LOSS_BATCH):
-            batch = rows[start : start + LOSS_BATCH]
-            found += self._loss_batch(model, batch)
-            advance(len(batch))
-        return found
+        with self._using(model):
+            return losses(self.model, rows, advance)
 
     def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
         from trainer import forgetting
@@ -163,21 +154,6 @@ class InProcess:
         return [
             Written(self.tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in self._ends) for row in rows
         ]
-
-    def _loss_batch(self, model: str, batch: Sequence[tuple[list[int], int]]) -> list[Loss]:
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        ids = [row for row, _ in batch]
-        tokens = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="right").to(self.model.device)
-        with torch.inference_mode(), self._using(model):
-            logits_BTV = self.model(**tokens).logits
-        found = []
-        for logits_TV, (row, asked) in zip(logits_BTV, batch, strict=True):
-            wanted = torch.tensor(row[asked:], device=logits_TV.device)
-            nats = cross_entropy(logits_TV[asked - 1 : len(row) - 1].float(), wanted, reduction="sum")
-            found.append(Loss(float(nats), len(wanted)))
-        return found
 
 
 class ThroughServer:

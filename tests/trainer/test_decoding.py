@@ -1,5 +1,6 @@
 """The real transformers on a tiny random Llama, compared with its own `generate`."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def test_greedy_texts_are_those_of_transformers_whatever_shares_their_batch(mode
     expected = [generated(stock, prompt, 20) for prompt in PROMPTS]
     assert written(model, PROMPTS) == expected
     assert [written(model, [prompt])[0] for prompt in PROMPTS] == expected
+
+
+def test_prompts_that_begin_alike_are_read_together_and_written_as_alone(model: Any, stock: Any):
+    first, second = [*range(1, 81)], [*range(80, 0, -1)]
+    prompts = [[*first, 5], [*second, 7, 9], [4], [*first, 6, 8, 3], [*second, 2], [3, 2, 1]]
+    assert decoding.alike(prompts) == [[0, 3], [4, 1], [5, 2]]
+    assert written(model, prompts) == [generated(stock, prompt, 20) for prompt in prompts]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=8))
+def test_every_prompt_is_read_once(endings: list[list[int]]):
+    prompts = [[ending[0]] * 70 + ending if len(ending) > 2 else ending for ending in endings]
+    assert sorted(chain.from_iterable(decoding.alike(prompts))) == [*range(len(prompts))]
 
 
 def test_a_text_that_ends_leaves_the_others_as_they_are(model: Any):

@@ -10,7 +10,8 @@ from adapters.manifest import Comparison, Row
 from adapters.store import Version
 from trainer.data import Example, digest, task_example
 from trainer.evaluate import Evaluation, evaluate, in_voice, plans, told, work
-from trainer.writing import Loss, Written
+from trainer.losses import Loss
+from trainer.writing import Written
 
 EMAIL = (
     "Subject: Thanks\n\nDear Ada,\n\nThank you for the 12 chairs, on which all of us sat very well the whole evening "

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapters.settings import cache_directory
 from trainer import forgetting
+from trainer.attention import ATTENTION
 
 FINGERPRINT = f"sha256:{'a' * 64}"
 EMAIL = "Dear Ada,\n\nThank you for your question.\n\nKind regards,\nKim"
@@ -39,7 +40,7 @@ def adapted(tiny_base: Path) -> Callable[[float], Any]:
 
     def make(strength: float) -> Any:
         torch.manual_seed(0)
-        base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype="float32")
+        base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype="float32", attn_implementation=ATTENTION)
         lora = LoraConfig(r=4, lora_alpha=4, lora_dropout=0.5, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(base, lora)
         for name, weights in model.named_parameters():
