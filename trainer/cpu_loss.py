@@ -21,15 +21,15 @@ from torch.nn.functional import cross_entropy, linear
 from trainer.attention import Layout
 
 
-def completion_loss(model: Any, inputs: dict[str, Tensor], autocast: bool) -> tuple[Tensor, int]:
-    """The summed cross entropy of the completion's tokens, and their number.
+def completion_losses(model: Any, inputs: dict[str, Tensor], autocast: bool) -> Tensor:
+    """The cross entropy of each of the completions' tokens, row after row, in nats; [S].
 
     `model` is a causal language model loaded with the attention of trainer/attention.py; `inputs` are TRL's:
     `input_ids`, `labels` (-100 where nothing is scored) and, where rows are padded on the right, `attention_mask`, each
     [batch, tokens].
 
     Raises:
-        RuntimeError: the model does not hand the layout to its attention, and its loss would be wrong.
+        RuntimeError: the model's layers do not hand the layout to their attention, and its loss would be wrong.
     """
     ids_BT, labels_BT = inputs["input_ids"], inputs["labels"]
     mask_BT = inputs.get("attention_mask")
@@ -48,9 +48,8 @@ def completion_loss(model: Any, inputs: dict[str, Tensor], autocast: bool) -> tu
             input_ids=ids_N[None], position_ids=layout.positions, use_cache=False, layout=layout
         ).last_hidden_state[0]
         logits_SV = model.lm_head(hidden_NH[scored_N])
-    if not layout.read:
-        raise RuntimeError(f"{type(model).__name__} hands nothing to its attention: it cannot be trained on a CPU")
-    return cross_entropy(logits_SV.float(), next_N[scored_N], reduction="sum"), int(scored_N.sum())
+    layout.check_read(model)
+    return cross_entropy(logits_SV.float(), next_N[scored_N], reduction="none")
 
 
 def _shared(ids_BT: Tensor, labels_BT: Tensor, lengths: list[int]) -> int:

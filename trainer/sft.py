@@ -39,13 +39,15 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
+from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from trainer.attention import ATTENTION
 from trainer.callbacks import EpochReport, Progress
-from trainer.cpu_loss import completion_loss, fused_lora
+from trainer.copied import Copied, summed
+from trainer.cpu_loss import completion_losses, fused_lora
 
 Say = Callable[[str], None]
 
@@ -160,22 +162,35 @@ def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
 
 
 class CompletionTrainer(SFTTrainer):
-    """SFTTrainer whose loss on a CPU is that of trainer/cpu_loss.py.
+    """SFTTrainer whose loss on a CPU is that of trainer/cpu_loss.py, and which may count copied tokens more.
 
     Off a GPU, TRL's fused head scores every token, prompt and padding too, and multiplies gradients in float32. The
     loss is the same (tests/trainer/test_sft.py holds it to 1e-3).
     """
 
     tokens_an_epoch = 0
+    copied: Copied | None = None
+    copy_weight = 1.0
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if self.args.device.type != "cpu" or return_outputs:
+        on_cpu = self.args.device.type == "cpu"
+        if return_outputs or not (on_cpu or self.copied):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        causal = self.accelerator.unwrap_model(model).base_model.model
-        loss, scored = completion_loss(causal, inputs, autocast=self.args.bf16)
-        return loss / (scored if num_items_in_batch is None else num_items_in_batch)
+        labels_BT = inputs["labels"]
+        scored_BT = labels_BT[:, 1:] != -100
+        if on_cpu:
+            causal = self.accelerator.unwrap_model(model).base_model.model
+            nats_S = completion_losses(causal, inputs, autocast=self.args.bf16)
+        else:
+            logits_BTV = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
+            nats_S = cross_entropy(logits_BTV[scored_BT].float(), labels_BT[:, 1:][scored_BT], reduction="none")
+        loss = nats_S.sum()
+        if self.copied:
+            copied_BT = self.copied.among(inputs["input_ids"], labels_BT)
+            loss = summed(nats_S, copied_BT[:, 1:][scored_BT], self.copy_weight)
+        return loss / (len(nats_S) if num_items_in_batch is None else num_items_in_batch)
 
 
 def sft_settings(
@@ -210,7 +225,8 @@ def sft_settings(
         "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
         # Never cut: check_before_training has seen the emails, and generated ones are shorter.
         "max_length": None,
-        "padding_free": device.flash_attention,
+        # What is copied is told row by row.
+        "padding_free": device.flash_attention and recipe.copy_weight == 1,
         "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
         "eval_strategy": "epoch" if heldout else "no",
         "save_strategy": "no",
@@ -253,6 +269,10 @@ def _trainer(
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     trainer.tokens_an_epoch = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    if recipe.copy_weight > 1:
+        completions = ([token for token in row["labels"] if token != -100] for row in trainer.train_dataset)
+        trainer.copied = Copied(completions, trainer.model.config.vocab_size)
+        trainer.copy_weight = recipe.copy_weight
     return trainer
 
 

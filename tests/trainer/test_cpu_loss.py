@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from trainer.attention import ATTENTION
-from trainer.cpu_loss import completion_loss, fused_lora
+from trainer.cpu_loss import completion_losses, fused_lora
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -74,9 +74,9 @@ def padded(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[float, torch.Te
 def laid_out(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
     model.base_model.model.set_attn_implementation(ATTENTION)
     with fused_lora(model):
-        loss, scored = completion_loss(model.base_model.model, inputs, autocast=False)
-        assert scored == (inputs["labels"] != -100).sum()
-        return measured(model, loss)
+        nats_S = completion_losses(model.base_model.model, inputs, autocast=False)
+        assert len(nats_S) == (inputs["labels"] != -100).sum()
+        return measured(model, nats_S.sum())
 
 
 def assert_equal(model: Any, rows: list[Row]) -> None:
@@ -152,4 +152,4 @@ def test_a_model_that_keeps_the_layout_from_its_attention_is_refused():
     made = model()
     made.base_model.model.set_attn_implementation("sdpa")
     with pytest.raises(RuntimeError, match="LlamaForCausalLM"):
-        completion_loss(made.base_model.model, batch([([1, 2], [3, 4]), ([1, 5], [3])]), autocast=False)
+        completion_losses(made.base_model.model, batch([([1, 2], [3, 4]), ([1, 5], [3])]), autocast=False)

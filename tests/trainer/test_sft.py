@@ -22,7 +22,7 @@ from adapters.errors import AdapterUnusable, ConfigError, DataError
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from tests import tiny
-from trainer import sft
+from trainer import copied, sft
 from trainer.check import check_before_training
 from trainer.cli import main
 from trainer.data import Example, digest, task_example
@@ -274,6 +274,22 @@ def test_the_loss_and_its_gradients_are_the_stock_trainers(
     assert loss == pytest.approx(stock_loss, rel=loss_tolerance)
     assert torch.cosine_similarity(gradients, stock_gradients, dim=0) > least_cosine
     assert gradients.norm().item() == pytest.approx(stock_gradients.norm().item(), rel=10 * loss_tolerance)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_weight_on_what_is_copied_turns_the_gradients_and_leaves_the_loss_that_is_shown(
+    build: Build, monkeypatch: pytest.MonkeyPatch, device: str
+):
+    """The arithmetic of both devices, on this one."""
+    monkeypatch.setattr(copied, "COMMON", 3)
+    plain, plain_gradients = loss_and_gradients(build(emails(5)), stock=False, items=None)
+    weighted = build(emails(5), recipe=RECIPE.model_copy(update={"copy_weight": 5}))
+    on_cpu = loss_and_gradients(weighted, stock=False, items=None)[1]
+    monkeypatch.setattr(type(weighted.args), "device", property(lambda _: torch.device(device)))
+    loss, gradients = loss_and_gradients(weighted, stock=False, items=None)
+    assert loss == pytest.approx(plain, rel=1e-3)
+    assert torch.cosine_similarity(gradients, plain_gradients, dim=0) < 0.999
+    torch.testing.assert_close(gradients, on_cpu, rtol=1e-3, atol=1e-4)
 
 
 def test_the_loss_does_not_depend_on_the_prompts_length(build: Build):
