@@ -97,6 +97,7 @@ def _add_sft(commands: Any, shared: argparse.ArgumentParser) -> None:
         ("max-length", int, "tokens of task and email together; a longer one is refused"),
         ("practice", int, "generated examples added to an epoch, for the formal and friendly voice"),
         ("repeats", int, "how often each email stands in an epoch"),
+        ("notes", int, "how often each email stands in an epoch with notes for a task"),
         ("copy-weight", float, "how much more a token counts that the email copies from its task"),
         ("heldout", float, "share of the emails kept back, 0 to 1"),
         ("seed", int, "seed of the split, the order and the practice"),

@@ -27,6 +27,7 @@ from adapters.validate import reasons_against
 from trainer.check import check_before_training
 from trainer.data import Example, digest, split
 from trainer.device import Device, choose
+from trainer.notes import from_notes
 from trainer.practice import VOICES, practice_examples
 from trainer.proof import Proof
 from trainer.recipe import Recipe, learning_rate_prior
@@ -144,7 +145,7 @@ def _summary(
 
 
 def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
-    """Split the emails; to the training ones add varied copies, and practice in their voice."""
+    """Split the emails; to the training ones add varied copies, with their tasks and with notes, and practice."""
     emails, heldout = split(examples, recipe.heldout, recipe.seed)
     voices = {example.voice for example in emails}
     practice: list[Example] = []
@@ -154,11 +155,14 @@ def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
         say("no generated practice: it exists for rows whose voice is formal or friendly")
     chance = random.Random(recipe.seed)
     varied = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
+    copies = (vary(email, chance) for _ in range(recipe.notes) for email in emails)
+    noted = [example for copy in copies if (example := from_notes(copy, chance))]
     say(
         f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
-        f"{len(practice)} generated for practice; {len(heldout)} held out"
+        f"{len(noted)} with notes for a task, {len(practice)} generated for practice; {len(heldout)} held out"
     )
-    return Rows([*emails, *varied, *practice], heldout, len(varied) + len(practice))
+    made = [*varied, *noted, *practice]
+    return Rows([*emails, *made], heldout, len(made))
 
 
 class CompletionTrainer(SFTTrainer):
