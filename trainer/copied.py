@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 COMMON = 150
-"""Tokens so common in the emails trained on that standing in the task too says nothing: about half of all that is
-written, commas and `the` among them."""
+"""Tokens so common in the emails trained on that standing in the task too says nothing, commas and `the` among them:
+two thirds of all that is written in the shipped voices."""
 
 
 class Copied:

@@ -1,5 +1,7 @@
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,3 +18,23 @@ def one_thread() -> Iterator[None]:
         yield
         if torch:
             torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def ours(tiny_base: Path) -> Any:
+    """The tiny model with the attention of trainer/attention.py."""
+    from trainer.attention import ATTENTION
+
+    return _loaded(tiny_base, attn_implementation=ATTENTION)
+
+
+@pytest.fixture(scope="package")
+def stock(tiny_base: Path) -> Any:
+    """The tiny model as transformers loads it."""
+    return _loaded(tiny_base)
+
+
+def _loaded(base: Path, **options: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(base, dtype="float32", **options).eval()

@@ -1,30 +1,19 @@
 """The real transformers on a tiny random Llama, compared with its own `generate`."""
 
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import MistralConfig, MistralForCausalLM
 
 from trainer import decoding
 from trainer.attention import ATTENTION
 from trainer.decoding import decode, loops
 
 PROMPTS = [[5, 9, 30, 31], [7], [40, 41, 42, 43, 44, 45, 46, 47, 48], [12, 13]]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_base: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32, attn_implementation=ATTENTION).eval()
-
-
-@pytest.fixture(scope="module")
-def stock(tiny_base: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
 
 
 def generated(stock: Any, prompt: list[int], limit: int) -> list[int]:
@@ -38,17 +27,17 @@ def written(model: Any, prompts: list[list[int]], **options: Any) -> list[list[i
         return decode(model, prompts, **{"ends": (), "limit": 20, **options})
 
 
-def test_greedy_texts_are_those_of_transformers_whatever_shares_their_batch(model: Any, stock: Any):
+def test_greedy_texts_are_those_of_transformers_whatever_shares_their_batch(ours: Any, stock: Any):
     expected = [generated(stock, prompt, 20) for prompt in PROMPTS]
-    assert written(model, PROMPTS) == expected
-    assert [written(model, [prompt])[0] for prompt in PROMPTS] == expected
+    assert written(ours, PROMPTS) == expected
+    assert [written(ours, [prompt])[0] for prompt in PROMPTS] == expected
 
 
-def test_prompts_that_begin_alike_are_read_together_and_written_as_alone(model: Any, stock: Any):
+def test_prompts_that_begin_alike_are_read_together_and_written_as_alone(ours: Any, stock: Any):
     first, second = [*range(1, 81)], [*range(80, 0, -1)]
     prompts = [[*first, 5], [*second, 7, 9], [4], [*first, 6, 8, 3], [*second, 2], [3, 2, 1]]
     assert decoding.alike(prompts) == [[0, 3], [4, 1], [5, 2]]
-    assert written(model, prompts) == [generated(stock, prompt, 20) for prompt in prompts]
+    assert written(ours, prompts) == [generated(stock, prompt, 20) for prompt in prompts]
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=8))
@@ -57,33 +46,33 @@ def test_every_prompt_is_read_once(endings: list[list[int]]):
     assert sorted(chain.from_iterable(decoding.alike(prompts))) == [*range(len(prompts))]
 
 
-def test_a_text_that_ends_leaves_the_others_as_they_are(model: Any):
-    full = written(model, PROMPTS)
+def test_a_text_that_ends_leaves_the_others_as_they_are(ours: Any):
+    full = written(ours, PROMPTS)
     end = full[0][6]
     cut = [text[: text.index(end) + 1] if end in text else text for text in full]
-    assert written(model, PROMPTS, ends={end}) == cut
+    assert written(ours, PROMPTS, ends={end}) == cut
     assert len(cut[0]) <= 7
 
 
-def test_every_token_of_every_text_is_counted(model: Any):
+def test_every_token_of_every_text_is_counted(ours: Any):
     steps: list[int] = []
-    texts = written(model, PROMPTS, ends={written(model, PROMPTS)[0][3]}, step=steps.append)
+    texts = written(ours, PROMPTS, ends={written(ours, PROMPTS)[0][3]}, step=steps.append)
     assert sum(steps) == sum(map(len, texts))
     assert steps == sorted(steps, reverse=True)
 
 
-def test_a_seed_gives_the_same_texts_again_and_another_seed_others(model: Any):
+def test_a_seed_gives_the_same_texts_again_and_another_seed_others(ours: Any):
     def sampled(seed: int) -> list[list[int]]:
-        return written(model, PROMPTS, temperature=1.0, generator=torch.Generator().manual_seed(seed))
+        return written(ours, PROMPTS, temperature=1.0, generator=torch.Generator().manual_seed(seed))
 
     assert sampled(1) == sampled(1)
     assert sampled(1) != sampled(2)
 
 
-def test_a_text_in_a_loop_leaves_the_others_as_they_are(model: Any, monkeypatch: pytest.MonkeyPatch):
-    full = written(model, PROMPTS)
+def test_a_text_in_a_loop_leaves_the_others_as_they_are(ours: Any, monkeypatch: pytest.MonkeyPatch):
+    full = written(ours, PROMPTS)
     monkeypatch.setattr(decoding, "loops", lambda text: text[:3] == full[1][:3])
-    assert written(model, PROMPTS) == [full[0], full[1][:3], full[2], full[3]]
+    assert written(ours, PROMPTS) == [full[0], full[1][:3], full[2], full[3]]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.lists(st.integers(0, 9), max_size=20))

@@ -1,29 +1,16 @@
 """The real transformers on a tiny random Llama: each row read alone, against all of them in one."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM
 
-from trainer.attention import ATTENTION
 from trainer.decoding import decode
 from trainer.losses import BATCH, Row, losses
 
 TOKENS = st.lists(st.integers(1, 60), min_size=2, max_size=9)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_base: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32, attn_implementation=ATTENTION).eval()
-
-
-@pytest.fixture(scope="module")
-def stock(tiny_base: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
 
 
 def alone(stock: Any, row: Row) -> float:
@@ -40,11 +27,11 @@ def alone(stock: Any, row: Row) -> float:
     data=st.data(),
 )
 def test_a_loss_is_that_of_transformers_whatever_the_rows_share(
-    model: Any, stock: Any, beginning: list[int], endings: list[list[int]], data: st.DataObject
+    ours: Any, stock: Any, beginning: list[int], endings: list[list[int]], data: st.DataObject
 ):
     rows = [(ids, data.draw(st.integers(1, len(ids) - 1))) for ids in ([*beginning, *ending] for ending in endings)]
     done: list[int] = []
-    found = losses(model, rows, done.append)
+    found = losses(ours, rows, done.append)
     assert [loss.tokens for loss in found] == [len(ids) - skipped for ids, skipped in rows]
     assert [loss.nats for loss in found] == pytest.approx([alone(stock, row) for row in rows], rel=1e-4)
     assert sum(done) == len(rows)
