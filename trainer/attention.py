@@ -87,23 +87,25 @@ def attention(
     # As SDPA's own enable_gqa does, once for all rows.
     states = (query, *(each.repeat_interleave(groups, 1) if groups > 1 else each for each in (key, value)))
     beginning, *rows = zip(*(each.split([layout.shared, *layout.rests], dim=2) for each in states), strict=True)
-    parts = [_attend(beginning, scaling, sliding_window)]
-    for row in rows:
-        whole = [torch.cat(pair, dim=2) for pair in zip(beginning, row, strict=True)]
-        parts.append(_attend(whole, scaling, sliding_window)[:, :, layout.shared :])
+    query, key, value = beginning
+    parts = [_attend(query, key, value, scaling, sliding_window)]
+    for query, *new in rows:
+        key, value = (torch.cat(pair, dim=2) for pair in zip(beginning[1:], new, strict=True))
+        parts.append(_attend(query, key, value, scaling, sliding_window))
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
 
-def _attend(states: Sequence[Tensor], scaling: float | None, window: int | None) -> Tensor:
-    """Of query, key and value, equally long."""
-    query, key, value = states
-    length = query.shape[2]
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> Tensor:
+    """Of the last tokens of a row, whose keys and values are all there."""
+    length, known = query.shape[2], key.shape[2]
     if not length:
         return query
-    if window is None or length <= window:
+    if length == known and (window is None or length <= window):
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    seen_TT = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
-    return scaled_dot_product_attention(query, key, value, attn_mask=seen_TT, scale=scaling)
+    seen_QT = torch.ones(length, known, dtype=torch.bool, device=query.device).tril(known - length)
+    if window is not None:
+        seen_QT = seen_QT.triu(known - length + 1 - window)
+    return scaled_dot_product_attention(query, key, value, attn_mask=seen_QT, scale=scaling)
 
 
 def _one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:

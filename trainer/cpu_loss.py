@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from trainer.attention import Layout
+from trainer.packed import Packed
 
 
 def completion_losses(model: Any, inputs: dict[str, Tensor], autocast: bool) -> Tensor:
@@ -64,23 +65,24 @@ class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]  # torch gives
     """x W' + scale x A' B', added in place; W is frozen and has no gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x_NI: Tensor, w_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, x_NI: Tensor, base: nn.Linear, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
         xa_NR = x_NI @ a_RI.T
-        y_NO = linear(x_NI, w_OI, bias_O).addmm_(xa_NR, b_OR.T, alpha=scale)
-        ctx.save_for_backward(x_NI, w_OI, a_RI, b_OR, xa_NR)
-        ctx.scale = scale
-        return y_NO
+        packed: Packed | None = getattr(base, "packed", None)
+        y_NO = packed.forward(x_NI) if packed else linear(x_NI, base.weight, base.bias)
+        ctx.save_for_backward(x_NI, a_RI, b_OR, xa_NR)
+        ctx.base, ctx.packed, ctx.scale = base, packed, scale
+        return y_NO.addmm_(xa_NR, b_OR.T, alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, dy_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NI, w_OI, a_RI, b_OR, xa_NR = ctx.saved_tensors
+        x_NI, a_RI, b_OR, xa_NR = ctx.saved_tensors
         dxa_NR = (dy_NO @ b_OR).mul_(ctx.scale)
         da_RI = dxa_NR.T @ x_NI
         db_OR = (dy_NO.T @ xa_NR).mul_(ctx.scale)
-        dx_NI = (dy_NO @ w_OI).addmm_(dxa_NR, a_RI) if ctx.needs_input_grad[0] else None
-        return dx_NI, None, None, da_RI, db_OR, None
+        if not ctx.needs_input_grad[0]:
+            return None, None, da_RI, db_OR, None
+        dx_NI = ctx.packed.backward(dy_NO) if ctx.packed else dy_NO @ ctx.base.weight
+        return dx_NI.addmm_(dxa_NR, a_RI), None, da_RI, db_OR, None
 
 
 @contextmanager
@@ -105,7 +107,7 @@ def _fusible(layer: Linear) -> bool:
 def _forward(layer: Linear, x: Tensor) -> Tensor:
     name, base = _active(layer), layer.base_layer
     a_RI, b_OR = layer.lora_A[name].weight.to(x.dtype), layer.lora_B[name].weight.to(x.dtype)
-    y_NO = _LoraLinear.apply(x.flatten(0, -2), base.weight, base.bias, a_RI, b_OR, layer.scaling[name])
+    y_NO = _LoraLinear.apply(x.flatten(0, -2), base, a_RI, b_OR, layer.scaling[name])
     return y_NO.view(*x.shape[:-1], -1)
 
 

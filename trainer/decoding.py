@@ -8,22 +8,16 @@ neither texts nor adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.functional import linear
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from trainer.attention import Layout, beginning, in_one_row
 
-FEW_ROWS = 128
-"""W x' was the faster one at 96 rows, and no longer at 192, in the shapes of the default base model."""
 LONG_BEGINNING = 64
 """Tokens that are worth reading once: more than a chat template's own, fewer than an email."""
 LOOPS, LONGEST_LOOP, SHORTEST_TEXT = 3, 100, 48
@@ -45,32 +39,31 @@ def decode(
     """
     texts: list[list[int]] = [[] for _ in prompts]
     writing = list(range(len(prompts)))
-    with _multiplied_from_the_left(model):
-        begin = _without_padding if all(type(layer) is DynamicLayer for layer in _cache(model).layers) else _padded
-        logits_BV, cache, mask_BT = begin(model, prompts, limit)
-        positions_B1 = mask_BT.sum(1, keepdim=True)
-        for count in range(1, limit + 1):
-            chosen_B = _chosen(logits_BV, temperature, generator)
-            step(len(writing))
-            for number, token in zip(writing, chosen_B.tolist(), strict=True):
-                texts[number].append(token)
-            going = [at for at, n in enumerate(writing) if texts[n][-1] not in ends and not loops(texts[n])]
-            if not going or count == limit:
-                break
-            if len(going) < len(writing):
-                kept = torch.tensor(going, device=model.device)
-                cache.batch_select_indices(kept)
-                chosen_B, mask_BT, positions_B1 = chosen_B[kept], mask_BT[kept], positions_B1[kept]
-                writing = [writing[at] for at in going]
-            mask_BT = torch.cat([mask_BT, torch.ones_like(positions_B1)], 1)
-            logits_BV = model(
-                input_ids=chosen_B[:, None],
-                attention_mask=mask_BT,
-                position_ids=positions_B1,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            positions_B1 = positions_B1 + 1
+    begin = _without_padding if all(type(layer) is DynamicLayer for layer in _cache(model).layers) else _padded
+    logits_BV, cache, mask_BT = begin(model, prompts, limit)
+    positions_B1 = mask_BT.sum(1, keepdim=True)
+    for count in range(1, limit + 1):
+        chosen_B = _chosen(logits_BV, temperature, generator)
+        step(len(writing))
+        for number, token in zip(writing, chosen_B.tolist(), strict=True):
+            texts[number].append(token)
+        going = [at for at, n in enumerate(writing) if texts[n][-1] not in ends and not loops(texts[n])]
+        if not going or count == limit:
+            break
+        if len(going) < len(writing):
+            kept = torch.tensor(going, device=model.device)
+            cache.batch_select_indices(kept)
+            chosen_B, mask_BT, positions_B1 = chosen_B[kept], mask_BT[kept], positions_B1[kept]
+            writing = [writing[at] for at in going]
+        mask_BT = torch.cat([mask_BT, torch.ones_like(positions_B1)], 1)
+        logits_BV = model(
+            input_ids=chosen_B[:, None],
+            attention_mask=mask_BT,
+            position_ids=positions_B1,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        positions_B1 = positions_B1 + 1
     return texts
 
 
@@ -182,28 +175,6 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no t
         length = self.get_seq_length()
         self.buffers = [buffer[indices] for buffer in self.buffers]
         self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
-
-
-@contextmanager
-def _multiplied_from_the_left(model: Any) -> Iterator[None]:
-    """Within it, linear layers in float32 on a CPU compute W x' where x has few rows: MKL and PyTorch's own are slower
-    at x W' then."""
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.bias is None]
-    layers = [layer for layer in layers if layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"]
-    for layer in layers:
-        layer.forward = partial(_linear, layer.weight)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def _linear(weight_OI: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    x_NI = x.flatten(0, -2)
-    if len(x_NI) > FEW_ROWS:
-        return linear(x, weight_OI)
-    return (weight_OI @ x_NI.T).T.contiguous().view(*x.shape[:-1], -1)
 
 
 def ends(model: Any, tokenizer: Any) -> set[int]:

@@ -49,6 +49,7 @@ from trainer.attention import ATTENTION
 from trainer.callbacks import EpochReport, Progress
 from trainer.copied import Copied, summed
 from trainer.cpu_loss import completion_losses, fused_lora
+from trainer.packed import pack
 
 Say = Callable[[str], None]
 
@@ -268,6 +269,7 @@ def _trainer(
         processing_class=tokenizer,
         peft_config=lora,
     )
+    pack(trainer.model)
     # Stock callbacks print raw dictionaries of numbers; ours say the same in words.
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):

@@ -79,6 +79,7 @@ class InProcess:
         from trainer.attention import ATTENTION
         from trainer.decoding import ends
         from trainer.device import choose
+        from trainer.packed import pack
 
         self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
         logging.disable_progress_bar()
@@ -92,6 +93,7 @@ class InProcess:
         for version, path in others:
             self.model.load_adapter(str(path), adapter_name=self._names[version])
         self.model.eval()
+        pack(self.model)
         self._ends = ends(self.model, self.tokenizer)
 
     def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
