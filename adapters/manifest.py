@@ -60,7 +60,16 @@ class Training(Frozen):
     train_loss: float
     heldout_loss_before: float | None
     heldout_loss: float | None
+    """Of the epoch that was kept."""
     versions: dict[str, str]
+    train_losses: list[float] = []
+    """Of each epoch, the mean over its steps."""
+    heldout_losses: list[float] = []
+    """After each epoch."""
+    verdict: str = ""
+    """What trainer/diagnose.py made of the losses, why, and the command that mends it."""
+    because: str = ""
+    hint: str = ""
 
 
 Verdict = Literal["better", "worse", "no difference shown"]

@@ -34,6 +34,12 @@ class Recipe(BaseModel):
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, lt=1)
+    """How much of itself each of the adapter's weights loses a step, times the learning rate."""
+    neftune: float = Field(default=0.0, ge=0, le=100)
+    """Noise on what is read in training (NEFTune's alpha; 5 is usual)."""
+    early_stop: int = Field(default=0, ge=0)
+    """Ends the run after so many epochs without a lower held-out loss, and keeps the best epoch; 0: never."""
     max_length: int = Field(default=1024, ge=64)
     """Tokens of task and email together; a longer one is refused, never cut."""
     practice: int = Field(default=0, ge=0)

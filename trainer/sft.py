@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_model import BaseModel, shaping_config
-from adapters.errors import AdapterUnusable
+from adapters.errors import AdapterUnusable, ConfigError
 from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from trainer.check import check_before_training
 from trainer.data import Example, digest, split
 from trainer.device import Device, choose
+from trainer.diagnose import Curve, Verdict, diagnose
 from trainer.notes import from_notes
 from trainer.practice import VOICES, practice_examples
 from trainer.proof import Proof
@@ -41,7 +42,7 @@ from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
@@ -84,6 +85,8 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
     rows = choose_rows(examples, recipe, say)
+    if recipe.early_stop and not rows.heldout:
+        raise ConfigError("early_stop looks at the held-out loss, and no email is held out", "add --heldout 0.2")
     device = choose()
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
@@ -93,16 +96,23 @@ def train(
         report = EpochReport(say, lambda: _sample(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens))
         trainer.add_callback(Progress())
         trainer.add_callback(report)
+        if recipe.early_stop:
+            trainer.add_callback(EarlyStoppingCallback(recipe.early_stop))
         started = time.monotonic()
         before = trainer.evaluate()["eval_loss"] if rows.heldout else None
         with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model):
             trainer.train()
         seconds = time.monotonic() - started
+        curve = Curve(report.steps, report.train, report.heldout, before, learning_rate)
+        verdict = diagnose(curve, recipe)
+        say(f"verdict: {verdict.name}: {verdict.because}")
+        if verdict.hint:
+            say(f"hint: {verdict.hint}")
         trainer.save_model(scratch)
         reasons = reasons_against(Path(scratch), base, published=False)
         if reasons:
             raise AdapterUnusable(name, reasons)
-        training = _summary(trainer, rows, recipe, learning_rate, seconds, report.train_loss, before)
+        training = _summary(trainer, rows, curve, verdict, seconds)
         facts = {
             "base_name": base.name,
             "base_source": base.source,
@@ -118,30 +128,27 @@ def train(
         return proof.publish(store, Path(scratch), facts, say)
 
 
-def _summary(
-    trainer: CompletionTrainer,
-    rows: Rows,
-    recipe: Recipe,
-    learning_rate: float,
-    seconds: float,
-    train_loss: float,
-    heldout_loss_before: float | None,
-) -> dict[str, Any]:
+def _summary(trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verdict, seconds: float) -> dict[str, Any]:
     """The manifest's `training`."""
-    evaluations = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    kept = curve.best_epoch if trainer.args.load_best_model_at_end else len(curve.train)
     return {
         "examples": len(rows.emails),
         "practice_examples": rows.practice,
         "heldout_examples": len(rows.heldout),
-        "epochs": recipe.epochs,
+        "epochs": len(curve.train),
         "steps": trainer.state.global_step,
-        "tokens": trainer.tokens_an_epoch * recipe.epochs,
+        "tokens": trainer.tokens_an_epoch * len(curve.train),
         "seconds": round(seconds, 1),
-        "learning_rate": learning_rate,
-        "train_loss": round(train_loss, 4),
-        "heldout_loss_before": heldout_loss_before and round(heldout_loss_before, 4),
-        "heldout_loss": round(evaluations[-1], 4) if evaluations else None,
+        "learning_rate": curve.learning_rate,
+        "train_loss": round(curve.train[kept - 1], 4),
+        "heldout_loss_before": curve.heldout_before and round(curve.heldout_before, 4),
+        "heldout_loss": round(curve.heldout[kept - 1], 4) if curve.heldout else None,
         "versions": {package: installed_version(package) for package in ("torch", "transformers", "trl", "peft")},
+        "train_losses": [round(loss, 4) for loss in curve.train],
+        "heldout_losses": [round(loss, 4) for loss in curve.heldout],
+        "verdict": verdict.name,
+        "because": verdict.because,
+        "hint": verdict.hint,
     }
 
 
@@ -227,6 +234,8 @@ def sft_settings(
         "per_device_eval_batch_size": recipe.batch_size,
         "learning_rate": learning_rate,
         "lr_scheduler_type": "cosine",
+        "weight_decay": recipe.weight_decay,
+        "neftune_noise_alpha": recipe.neftune or None,
         "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
         # Never cut: check_before_training has seen the emails, and generated ones are shorter.
         "max_length": None,
@@ -234,8 +243,12 @@ def sft_settings(
         "padding_free": device.flash_attention and recipe.copy_weight == 1,
         "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
         "eval_strategy": "epoch" if heldout else "no",
-        "save_strategy": "no",
+        "save_strategy": "epoch" if recipe.early_stop else "no",
+        "load_best_model_at_end": recipe.early_stop > 0,
+        "metric_for_best_model": "eval_loss",
+        "save_total_limit": 1,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,

@@ -1,6 +1,8 @@
+import math
 from types import SimpleNamespace
 
 import pytest
+from transformers import TrainerControl
 
 from trainer.callbacks import EpochReport, Progress
 
@@ -10,12 +12,13 @@ pytestmark = [pytest.mark.training]
 def epoch(report: EpochReport, losses: list[float], heldout: float | None) -> None:
     """What the Trainer calls in one epoch."""
     args = SimpleNamespace(eval_strategy="no" if heldout is None else "epoch")
+    control = TrainerControl()
     for loss in losses:
-        report.on_log(args, None, None, logs={"loss": loss, "epoch": 0.5})
-    report.on_epoch_end(args, None, None)
+        report.on_log(args, None, control, logs={"loss": loss, "epoch": 0.5})
+    report.on_epoch_end(args, None, control)
     if heldout is not None:
-        report.on_log(args, None, None, logs={"eval_loss": heldout})
-        report.on_evaluate(args, None, None, metrics={"eval_loss": heldout})
+        report.on_log(args, None, control, logs={"eval_loss": heldout})
+        report.on_evaluate(args, None, control, metrics={"eval_loss": heldout})
 
 
 def test_an_epoch_is_reported_with_both_losses_and_an_email():
@@ -39,7 +42,15 @@ def test_each_epoch_has_its_own_mean():
     epoch(report, [4.0], 4.0)
     epoch(report, [2.0], 3.0)
     assert said[2] == "Epoch 2 complete! training loss 2.000, held-out loss 3.000"
-    assert report.train_loss == 2.0
+    assert (report.steps, report.train, report.heldout) == ([4.0, 2.0], [4.0, 2.0], [4.0, 3.0])
+
+
+def test_a_loss_that_is_no_number_ends_the_run():
+    report, control = EpochReport(lambda _: None, lambda: "x"), TrainerControl()
+    report.on_log(None, None, control, logs={"loss": 1.0})
+    assert not control.should_training_stop
+    report.on_log(None, None, control, logs={"loss": math.nan})
+    assert control.should_training_stop
 
 
 def test_an_evaluation_before_the_first_epoch_is_not_reported():

@@ -1,0 +1,92 @@
+"""What a verdict rests on: each rule by itself, on losses as a run would leave them."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from trainer.diagnose import Curve, diagnose
+from trainer.recipe import Recipe
+
+RECIPE = Recipe(epochs=3, batch_size=4)
+HEALTHY = Curve([2.0, 1.6, 1.2, 0.9], [1.8, 1.05], [1.5, 1.3], 2.1, 1e-3)
+
+
+def test_a_healthy_run_has_no_remedy():
+    verdict = diagnose(HEALTHY, RECIPE)
+    assert (verdict.name, verdict.because) == ("healthy", "the held-out loss fell from 2.100 to 1.300")
+    assert verdict.hint == ""
+
+
+def test_a_run_with_nothing_held_out_says_so():
+    verdict = diagnose(Curve([2.0, 1.0], [1.5], [], None, 1e-3), RECIPE)
+    assert verdict.because == "the training loss went from 2.000 to 1.000; nothing was held out"
+
+
+def test_overfitting_names_both_epochs_and_both_losses():
+    verdict = diagnose(replace(HEALTHY, train=[1.8, 1.2, 0.6], heldout=[1.5, 1.4, 1.6]), RECIPE)
+    assert verdict.name == "overfitting"
+    assert verdict.because == (
+        "the held-out loss was lowest after epoch 2 (1.400) and is 1.600 after epoch 3, 14 % higher, while the "
+        "training loss fell from 1.200 to 0.600"
+    )
+    assert verdict.hint == "trainer sft ... --dropout 0.1 --early-stop 2"
+
+
+def test_an_early_stop_has_kept_the_best_epoch():
+    curve = replace(HEALTHY, train=[1.8, 1.2, 0.6], heldout=[1.5, 1.4, 1.6])
+    verdict = diagnose(curve, RECIPE.model_copy(update={"early_stop": 1}))
+    assert verdict.name == "healthy"
+    assert verdict.because == "the held-out loss fell from 2.100 to 1.400 after epoch 2, which was kept"
+
+
+def test_a_training_loss_that_rises_is_no_overfitting():
+    verdict = diagnose(replace(HEALTHY, train=[1.2, 1.3], heldout=[1.4, 1.6]), RECIPE)
+    assert verdict.because == "the training loss rose from 1.200 to 1.300 in epoch 2"
+
+
+def test_a_dropout_that_was_chosen_is_kept():
+    curve = replace(HEALTHY, train=[1.8, 0.6], heldout=[1.5, 1.6])
+    assert diagnose(curve, RECIPE.model_copy(update={"dropout": 0.3})).remedy["dropout"] == 0.3
+
+
+def test_a_loss_that_is_no_number():
+    verdict = diagnose(replace(HEALTHY, steps=[2.0, math.nan, 1.0], train=[math.nan], heldout=[math.nan]), RECIPE)
+    assert verdict.because == "the loss of step 2 is no number"
+    assert verdict.hint == "trainer sft ... --learning-rate 0.00033"
+
+
+def test_a_loss_that_climbs_for_ten_steps():
+    verdict = diagnose(replace(HEALTHY, steps=[2.0, 1.5] + [2.5] * 10 + [1.0]), RECIPE)
+    assert verdict.because == "the loss was 2.000 at step 1 and 2.400 on the average of 10 steps up to 11"
+
+
+def test_a_run_that_ends_worse_than_it_began():
+    verdict = diagnose(replace(HEALTHY, heldout=[2.2, 2.15], heldout_before=2.1), RECIPE)
+    assert verdict.name == "learning rate too high"
+    assert verdict.because == "the held-out loss was 2.100 before the run, and at best 2.150 after it"
+
+
+def test_a_run_in_which_no_epoch_moved_much():
+    verdict = diagnose(replace(HEALTHY, heldout=[2.09, 2.07], heldout_before=2.1), RECIPE)
+    assert verdict.name == "learning rate too low"
+    assert verdict.because == ("the epoch that moved most took the held-out loss from 2.090 to 2.070, less than 2 %")
+    assert verdict.hint == "trainer sft ... --learning-rate 0.003"
+
+
+@pytest.mark.parametrize(("last", "name"), [(1.99, "learning rate too low"), (1.0, "healthy")])
+def test_without_held_out_emails_the_first_and_last_steps_tell(last: float, name: str):
+    assert diagnose(Curve([2.0] * 10 + [last] * 10, [last], [], None, 1e-3), RECIPE).name == name
+
+
+def test_a_run_that_ended_too_early():
+    verdict = diagnose(replace(HEALTHY, train=[1.9, 1.6, 1.45], heldout=[1.9, 1.7, 1.5]), RECIPE)
+    assert verdict.name == "underfitting"
+    assert verdict.because == (
+        "epoch 3 still took the held-out loss from 1.700 to 1.500, and the training loss, 1.450, is not far below it"
+    )
+    assert verdict.hint == "trainer sft ... --epochs 6"
+
+
+def test_the_best_epoch_is_the_first_of_the_lowest():
+    assert replace(HEALTHY, heldout=[1.5, 1.2, 1.2]).best_epoch == 2

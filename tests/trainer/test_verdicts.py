@@ -1,0 +1,98 @@
+"""Runs of the real trainer that go wrong in one way each: recognised, and mended by the remedy that is suggested."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from adapters.base_model import BaseModel
+from adapters.errors import AdapterUnusable, ConfigError
+from adapters.manifest import Training
+from adapters.store import Store
+from tests.trainer.test_sft import NAMES, emails
+from trainer import sft
+from trainer.data import Example, task_example
+from trainer.recipe import Recipe
+
+pytestmark = [pytest.mark.training]
+RECIPE = Recipe(epochs=8, batch_size=2, learning_rate=1e-2, rank=4, alpha=8, heldout=0.25, sample_tokens=6)
+Train = Callable[..., Training]
+
+
+def with_nothing_in_common() -> list[Example]:
+    """All that can be learnt from some about the others is how an email begins and ends."""
+    chance = random.Random(0)
+    words = [" ".join("".join(chance.choices("abcdefghijkl", k=6)) for _ in range(4)) for _ in NAMES]
+    return [
+        task_example(f"Ask {name}.", f"Dear {name},\n\n{asked}.\n\nBest,\nKim")
+        for name, asked in zip(NAMES, words, strict=True)
+    ]
+
+
+@pytest.fixture
+def train(base_model: BaseModel, store: Store) -> Train:
+    def run(examples: list[Example], say: Callable[[str], None] = lambda _: None, **fields: Any) -> Training:
+        recipe = Recipe(**RECIPE.model_dump() | fields)
+        return sft.train(examples, "mine", base_model, recipe, store, "", say).manifest().training
+
+    return run
+
+
+def test_overfitting_is_mended_by_dropout_and_an_early_stop(train: Train):
+    said: list[str] = []
+    examples = with_nothing_in_common()
+    training = train(examples, said.append, epochs=25, rank=16)
+    assert training.verdict == "overfitting"
+    assert f"verdict: overfitting: {training.because}" in said
+    assert "hint: trainer sft ... --dropout 0.1 --early-stop 2" in said
+    mended = train(examples, epochs=25, rank=16, dropout=0.1, early_stop=2)
+    assert mended.verdict == "healthy"
+    assert mended.heldout_loss < training.heldout_loss
+
+
+def test_an_early_stop_keeps_the_best_epoch(train: Train):
+    training = train(with_nothing_in_common(), epochs=25, rank=16, early_stop=2)
+    assert training.epochs == len(training.heldout_losses) < 25
+    assert training.heldout_losses[-3] == training.heldout_loss == min(training.heldout_losses)
+
+
+def test_a_learning_rate_that_is_too_low_is_mended_by_the_hint(train: Train):
+    training = train(emails(), learning_rate=2e-4)
+    assert training.verdict == "learning rate too low"
+    assert training.hint == "trainer sft ... --learning-rate 0.0006"
+    mended = train(emails(), learning_rate=6e-4)
+    assert mended.verdict == "healthy"
+    assert mended.heldout_loss < training.heldout_loss
+
+
+def test_underfitting_is_mended_by_more_epochs(train: Train):
+    training = train(emails(), epochs=3)
+    assert (training.verdict, training.hint) == ("underfitting", "trainer sft ... --epochs 6")
+    assert train(emails(), epochs=6).verdict == "healthy"
+
+
+def test_a_learning_rate_that_is_too_high_is_mended_by_the_hint(train: Train):
+    training = train(emails(), learning_rate=0.067)
+    assert (training.verdict, training.hint) == ("learning rate too high", "trainer sft ... --learning-rate 0.022")
+    mended = train(emails(), learning_rate=0.022)
+    assert mended.verdict == "healthy"
+    assert mended.heldout_loss < training.heldout_loss
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_verdict_and_publishes_nothing(train: Train, store: Store):
+    said: list[str] = []
+    with pytest.raises(AdapterUnusable):
+        train(emails(), said.append, learning_rate=0.99, alpha=10**6)
+    assert any(sentence.startswith("verdict: learning rate too high: the loss of step") for sentence in said)
+    assert "mine" not in store.names()
+
+
+def test_an_early_stop_without_held_out_emails_is_refused(train: Train):
+    with pytest.raises(ConfigError, match="no email is held out"):
+        train(emails(3), early_stop=2, heldout=0)
+
+
+def test_the_other_levers_train(train: Train):
+    training = train(emails(), epochs=1, weight_decay=0.1, neftune=5)
+    assert training.heldout_loss < training.heldout_loss_before

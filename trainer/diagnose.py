@@ -1,0 +1,153 @@
+"""What the losses of a run say about it: a verdict, the numbers that it rests on, and a remedy that can be run.
+
+    overfitting: the held-out loss was lowest after epoch 2 (1.410) and is 1.580 after epoch 6, 12 % higher, while the
+    training loss fell from 1.200 to 0.610
+    hint: trainer sft ... --dropout 0.1 --early-stop 2
+
+The thresholds are rules of thumb that people use who train models. A learning rate that is too high and yet lowers the
+loss in every epoch is not recognised. This file knows neither trainers nor models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+from trainer.recipe import Recipe
+
+DIVERGED, WINDOW = 1.2, 10
+ROSE = 1.03
+"""The learning rate is too high if a mean of 10 steps is 1.2 times the first step's loss, if an epoch's training loss
+is 3 % above that of the epoch before, or if the held-out loss ends above where it began. A run overfits if the held-out
+loss ends 3 % above its lowest, and the training loss fell meanwhile."""
+MOVED = 0.02
+"""The learning rate is too low if no epoch takes 2 % off the held-out loss."""
+FALLING, APART = 0.01, 0.9
+"""It underfits if the last epoch still took 1 % off the held-out loss, and the training loss is nine tenths of that or
+more."""
+DROPOUT, PATIENCE, FASTER, MORE = 0.1, 2, 3, 2
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Losses in nats a token: of every step in training, and after every epoch, where something was held out."""
+
+    steps: list[float]
+    train: list[float]
+    """Of every epoch, the mean over its steps."""
+    heldout: list[float]
+    heldout_before: float | None
+    learning_rate: float
+
+    @property
+    def best_epoch(self) -> int:
+        """The first one with the lowest held-out loss, from 1; the last where nothing was held out."""
+        return self.heldout.index(min(self.heldout)) + 1 if self.heldout else len(self.train)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`remedy` are the fields of the recipe to change; none for a healthy run."""
+
+    name: str
+    because: str
+    remedy: dict[str, float]
+
+    @property
+    def hint(self) -> str:
+        flags = " ".join(f"--{field.replace('_', '-')} {value:g}" for field, value in self.remedy.items())
+        return f"trainer sft ... {flags}" if flags else ""
+
+
+def diagnose(curve: Curve, recipe: Recipe) -> Verdict:
+    """The first that holds of: learning rate too high, overfitting, learning rate too low, underfitting, healthy."""
+    for rule in RULES:
+        if verdict := rule(curve, recipe):
+            return verdict
+    return Verdict("healthy", _healthy(curve, recipe), {})
+
+
+def _too_high(curve: Curve, recipe: Recipe) -> Verdict | None:
+    remedy = {"learning_rate": _two_digits(curve.learning_rate / FASTER)}
+    if wrong := [number for number, loss in enumerate(curve.steps, 1) if not math.isfinite(loss)]:
+        return Verdict("learning rate too high", f"the loss of step {wrong[0]} is no number", remedy)
+    first = curve.steps[0]
+    for end in range(WINDOW + 1, len(curve.steps) + 1):
+        mean = fmean(curve.steps[end - WINDOW : end])
+        if mean >= DIVERGED * first:
+            because = f"the loss was {first:.3f} at step 1 and {mean:.3f} on the average of {WINDOW} steps up to {end}"
+            return Verdict("learning rate too high", because, remedy)
+    for epoch, (before, after) in enumerate(pairwise(curve.train), 2):
+        if after >= ROSE * before:
+            because = f"the training loss rose from {before:.3f} to {after:.3f} in epoch {epoch}"
+            return Verdict("learning rate too high", because, remedy)
+    if curve.heldout_before is not None and curve.heldout and min(curve.heldout) > curve.heldout_before:
+        lowest = min(curve.heldout)
+        because = f"the held-out loss was {curve.heldout_before:.3f} before the run, and at best {lowest:.3f} after it"
+        return Verdict("learning rate too high", because, remedy)
+    return None
+
+
+def _overfitting(curve: Curve, recipe: Recipe) -> Verdict | None:
+    if not curve.heldout or recipe.early_stop:  # which has kept the best epoch
+        return None
+    lowest, last = min(curve.heldout), curve.heldout[-1]
+    best = curve.best_epoch - 1
+    if last < ROSE * lowest or curve.train[-1] >= curve.train[best]:
+        return None
+    because = (
+        f"the held-out loss was lowest after epoch {best + 1} ({lowest:.3f}) and is {last:.3f} after epoch "
+        f"{len(curve.heldout)}, {100 * (last / lowest - 1):.0f} % higher, while the training loss fell from "
+        f"{curve.train[best]:.3f} to {curve.train[-1]:.3f}"
+    )
+    return Verdict("overfitting", because, {"dropout": max(recipe.dropout, DROPOUT), "early_stop": PATIENCE})
+
+
+def _too_low(curve: Curve, recipe: Recipe) -> Verdict | None:
+    before, after, what = _largest_step(curve)
+    if before is None or after is None or before - after >= MOVED * before:
+        return None
+    because = f"{what} from {before:.3f} to {after:.3f}, less than {100 * MOVED:.0f} %"
+    return Verdict("learning rate too low", because, {"learning_rate": _two_digits(curve.learning_rate * FASTER)})
+
+
+def _largest_step(curve: Curve) -> tuple[float | None, float | None, str]:
+    """The held-out loss before and after the epoch that took most off it; without, the run's first and last losses."""
+    if curve.heldout and curve.heldout_before is not None:
+        epochs = [*pairwise([curve.heldout_before, *curve.heldout])]
+        before, after = max(epochs, key=lambda epoch: epoch[0] - epoch[1])
+        return before, after, "the epoch that moved most took the held-out loss"
+    if len(curve.steps) < 2 * WINDOW:
+        return None, None, ""
+    return fmean(curve.steps[:WINDOW]), fmean(curve.steps[-WINDOW:]), "the run took the training loss"
+
+
+def _underfitting(curve: Curve, recipe: Recipe) -> Verdict | None:
+    if len(curve.heldout) < 2:
+        return None
+    previous, last = curve.heldout[-2:]
+    if previous - last < FALLING * previous or curve.train[-1] < APART * last:
+        return None
+    because = (
+        f"epoch {len(curve.heldout)} still took the held-out loss from {previous:.3f} to {last:.3f}, and the training "
+        f"loss, {curve.train[-1]:.3f}, is not far below it"
+    )
+    return Verdict("underfitting", because, {"epochs": recipe.epochs * MORE})
+
+
+def _healthy(curve: Curve, recipe: Recipe) -> str:
+    if curve.heldout and curve.heldout_before is not None:
+        kept = curve.best_epoch if recipe.early_stop else len(curve.heldout)
+        fell = f"the held-out loss fell from {curve.heldout_before:.3f} to {curve.heldout[kept - 1]:.3f}"
+        return f"{fell} after epoch {kept}, which was kept" if recipe.early_stop else fell
+    return f"the training loss went from {curve.steps[0]:.3f} to {curve.steps[-1]:.3f}; nothing was held out"
+
+
+def _two_digits(number: float) -> float:
+    return float(f"{number:.1e}")
+
+
+RULES: Sequence[Callable[[Curve, Recipe], Verdict | None]] = (_too_high, _overfitting, _too_low, _underfitting)
