@@ -83,8 +83,8 @@ def with_placeholders() -> list[Example]:
 
 
 def twenty_by_heart() -> list[Example]:
-    """The shortest ones, cut to their first paragraph and the task's first eight words: learning a hundred times costs by
-    the token."""
+    """The shortest ones, each cut to its first paragraph, and the task to eight words: learning a hundred times
+    costs by the token."""
     shortest = sorted((e for e in formal() if len(e.messages) == 1), key=lambda example: len(example.email))[:20]
     return [task_example(" ".join(each.task.split()[:8]), _first_paragraph(each.email)) for each in shortest]
 
