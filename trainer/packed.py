@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
+FEW, FINE, COARSE = 64, 8, 64
+"""Up to FEW rows are filled up to a multiple of FINE, more to one of COARSE: oneDNN keeps one or two megabytes for each
+number of rows that it has met with a weight's shape, and a training meets another one in every step."""
 MOST = 2**30
 """Bytes of weights that are packed at all: each takes as much memory again, and once more where gradients flow."""
 
@@ -72,4 +76,7 @@ def _pack(weight_OI: Tensor) -> Tensor:
 
 
 def _multiply(x_NI: Tensor, packed: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x_NI.contiguous(), packed, None, "none", [], "")
+    rows = len(x_NI)
+    step = FINE if rows <= FEW else COARSE
+    x_MI = pad(x_NI, (0, 0, 0, -rows % step)).contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x_MI, packed, None, "none", [], "")[:rows]

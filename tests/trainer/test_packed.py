@@ -1,5 +1,6 @@
 """Packed weights give what torch gives, forwards and backwards, and only where nothing trains them."""
 
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,3 +58,17 @@ def test_a_large_model_is_not_held_in_memory_three_times(monkeypatch: pytest.Mon
     model = nn.Sequential(frozen(8, 8), frozen(8, 8))
     pack(model)
     assert not any(hasattr(layer, "packed") for layer in model)
+
+
+def test_memory_does_not_grow_with_every_number_of_rows():
+    layer, x_NI = frozen(576, 1536), torch.randn(900, 576)
+    pack(layer)
+
+    def resident_after(rows: range) -> float:
+        for count in rows:
+            layer(x_NI[:count])
+        return psutil.Process().memory_info().rss / 2**20
+
+    resident_after(range(500, 900, 64))
+    before = resident_after(range(500, 510))
+    assert resident_after(range(510, 900)) - before < 100, "MiB; each number of rows would keep one or two"
