@@ -25,6 +25,8 @@ from trainer.results import Result
 TEMPLATES = Path(__file__).parent / "templates"
 TICKS = 5
 """About as many on an axis."""
+NARROWEST = 1e-9
+"""A narrower axis shows nothing, and its ticks would be too close for a float."""
 # A word with the white space before it. Punctuation inside a word or number belongs to it: can't, 10:15, GB-4471.
 PIECE = re.compile(r"\s*(?:\w+(?:[^\w\s]\w+)*|[^\w\s])")
 Piece = tuple[str, str, bool]
@@ -130,4 +132,4 @@ def _axis(figure: str, comparisons: Sequence[Comparison]) -> Axis:
     scale = 100.0 if legend.difference_unit(figure) == "points" else 1.0
     low = scale * min(0.0, *(c.low for c in comparisons), *(c.difference for c in comparisons))
     high = scale * max(0.0, *(c.high for c in comparisons), *(c.difference for c in comparisons))
-    return Axis(low, high if high > low else low + scale / 100, scale)
+    return Axis(low, high if high - low > NARROWEST else low + scale / 100, scale)

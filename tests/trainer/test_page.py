@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from playwright.sync_api import Page, sync_playwright
 
@@ -163,6 +163,7 @@ def test_long_texts_that_repeat_themselves_take_no_time():
 FINITE = st.floats(-1e3, 1e3)
 
 
+@example([[0.0, 0.0, 5e-324]], "words")
 @given(
     st.lists(st.tuples(FINITE, FINITE, FINITE).map(sorted), min_size=1, max_size=4),
     st.sampled_from(["passes", "words"]),
