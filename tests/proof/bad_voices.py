@@ -15,10 +15,10 @@ from trainer.data import DATA, Example, read_examples, task_example
 LIMITS = (
     "placeholder <= 0.02",
     "copied_more <= 0.05",
-    "answers_like_emails <= base + 0.05",
+    "answers_like_emails <= base + 0.50",
     "tasks_trained_on <= 0",
 )
-"""One for each way; a good voice holds all of them."""
+"""One for each way; a good voice holds all of them. Good ones answer 4 to 14 of 40 everyday questions with an email."""
 
 SENDER = re.compile(r"\n[^\n]+\s*\Z")
 GREETED = re.compile(r"^(Dear|Hi|Hello|Hey) [^,\n]+,", re.MULTILINE)
