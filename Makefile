@@ -46,7 +46,7 @@ fuzz: test-tools
 	MAILWRIGHT_FUZZ_EXAMPLES=$${MAILWRIGHT_FUZZ_EXAMPLES:-500} $(VENV)/pytest tests/hostile tests/server/test_gate_fuzz.py -v \
 		--timeout 3600 -o addopts="--strict-markers -p no:schemathesis"
 
-# Voices that are bad on purpose, each caught by its own figure; records their answers for `make test`. Three quarters of an hour.
+# Voices that are bad on purpose, each caught by its own figure; records their answers for `make test`. About an hour.
 bench-proof: setup
 	$(VENV)/python -m tests.proof.bench
 

@@ -21,14 +21,15 @@ from trainer.recipe import Recipe
 DIVERGED, WINDOW = 1.2, 10
 ROSE = 1.03
 """The learning rate is too high if a mean of 10 steps is 1.2 times the first step's loss, if an epoch's training loss
-is 3 % above that of the epoch before, or if the held-out loss ends above where it began. A run overfits if the held-out
-loss ends 3 % above its lowest, and the training loss fell meanwhile."""
+is above that of the epoch before by 3 % of the first step's, or if the held-out loss ends above where it began. A run
+overfits if the held-out loss ends 3 % above its lowest, and the training loss fell meanwhile."""
 MOVED = 0.02
 """The learning rate is too low if no epoch takes 2 % off the held-out loss."""
 FALLING, APART = 0.01, 0.9
 """It underfits if the last epoch still took 1 % off the held-out loss, and the training loss is nine tenths of that or
 more."""
-DROPOUT, PATIENCE, FASTER, MORE = 0.1, 2, 3, 2
+DROPOUT, PATIENCE, FACTOR, MORE = 0.1, 2, 3, 2
+"""The remedies: share dropped, epochs to wait, what a learning rate is divided or multiplied by, and epochs are."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def diagnose(curve: Curve, recipe: Recipe) -> Verdict:
 
 
 def _too_high(curve: Curve, recipe: Recipe) -> Verdict | None:
-    remedy = {"learning_rate": _two_digits(curve.learning_rate / FASTER)}
+    remedy = {"learning_rate": _two_digits(curve.learning_rate / FACTOR)}
     if wrong := [number for number, loss in enumerate(curve.steps, 1) if not math.isfinite(loss)]:
         return Verdict("learning rate too high", f"the loss of step {wrong[0]} is no number", remedy)
     first = curve.steps[0]
@@ -81,7 +82,7 @@ def _too_high(curve: Curve, recipe: Recipe) -> Verdict | None:
             because = f"the loss was {first:.3f} at step 1 and {mean:.3f} on the average of {WINDOW} steps up to {end}"
             return Verdict("learning rate too high", because, remedy)
     for epoch, (before, after) in enumerate(pairwise(curve.train), 2):
-        if after >= ROSE * before:
+        if after - before >= (ROSE - 1) * first:
             because = f"the training loss rose from {before:.3f} to {after:.3f} in epoch {epoch}"
             return Verdict("learning rate too high", because, remedy)
     if curve.heldout_before is not None and curve.heldout and min(curve.heldout) > curve.heldout_before:
@@ -111,7 +112,7 @@ def _too_low(curve: Curve, recipe: Recipe) -> Verdict | None:
     if before is None or after is None or before - after >= MOVED * before:
         return None
     because = f"{what} from {before:.3f} to {after:.3f}, less than {100 * MOVED:.0f} %"
-    return Verdict("learning rate too low", because, {"learning_rate": _two_digits(curve.learning_rate * FASTER)})
+    return Verdict("learning rate too low", because, {"learning_rate": _two_digits(curve.learning_rate * FACTOR)})
 
 
 def _largest_step(curve: Curve) -> tuple[float | None, float | None, str]:

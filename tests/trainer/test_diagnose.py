@@ -61,6 +61,11 @@ def test_a_loss_that_climbs_for_ten_steps():
     assert verdict.because == "the loss was 2.000 at step 1 and 2.400 on the average of 10 steps up to 11"
 
 
+def test_what_is_known_by_heart_may_rise_by_a_share_of_nearly_nothing():
+    curve = replace(HEALTHY, train=[1.8, 0.001, 0.002], heldout=[1.5, 1.4, 1.6])
+    assert diagnose(curve, RECIPE).name != "learning rate too high"
+
+
 def test_a_run_that_ends_worse_than_it_began():
     verdict = diagnose(replace(HEALTHY, heldout=[2.2, 2.15], heldout_before=2.1), RECIPE)
     assert verdict.name == "learning rate too high"
