@@ -15,6 +15,7 @@ from tests.serving import MAX_QUEUED, RunningServer
 pytestmark = pytest.mark.vllm
 COMPLETIONS = "/v1/completions"
 LONG = {"model": "mine", "prompt": "Write.", "stream": True, "max_tokens": 1900, "ignore_eos": True}
+SHORT = {"model": "mine", "prompt": "Write.", "max_tokens": 1}
 
 
 @pytest.fixture(scope="module")
@@ -91,24 +92,36 @@ def test_streams_of_a_key_and_the_queue_of_all_are_bounded(guarded: RunningServe
 
     async def scene() -> None:
         async with httpx.AsyncClient(base_url=guarded.url, timeout=120) as client:
-            begun: list[Any] = []
+            writing = [
+                asyncio.create_task(keep_writing(client, headers))
+                for headers in [one, *[all_others] * (MAX_QUEUED - 1)]
+            ]
             try:
-                for headers in [one, *[all_others] * (MAX_QUEUED - 1)]:
-                    stream = client.stream("POST", COMPLETIONS, headers=headers, json=LONG)
-                    answer = await stream.__aenter__()
-                    begun.append((stream, answer.aiter_lines()))
-                    assert answer.status_code == 200
-                    await anext(begun[-1][1])
-                streams = await client.post(COMPLETIONS, headers=one, json={**LONG, "stream": False})
+                streams = await refusal(client, one)
                 assert (streams.status_code, code_of(streams)) == (429, "rate_limit_exceeded")
-                queue = await client.post(COMPLETIONS, headers=all_others, json=LONG)
+                queue = await refusal(client, all_others)
                 assert (queue.status_code, code_of(queue)) == (503, "overloaded")
                 assert int(queue.headers["retry-after"]) >= 1
             finally:
-                for stream, _ in begun:
-                    await stream.__aexit__(None, None, None)
+                for task in writing:
+                    task.cancel()
+                await asyncio.gather(*writing, return_exceptions=True)
 
     asyncio.run(scene())
+
+
+async def keep_writing(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """One long answer after the other: on a machine that stalls, one alone may be over before another begins."""
+    while True:
+        await client.post(COMPLETIONS, headers=headers, json=LONG)
+
+
+async def refusal(client: httpx.AsyncClient, headers: dict[str, str]) -> httpx.Response:
+    """The first answer that is none."""
+    async with asyncio.timeout(120):
+        while (answer := await client.post(COMPLETIONS, headers=headers, json=SHORT)).is_success:
+            pass
+    return answer
 
 
 def test_once_its_streams_have_ended_a_key_may_begin_the_next(guarded: RunningServer):
