@@ -59,6 +59,8 @@ class Evaluation:
     result: Result
     answers: dict[str, list[list[Written]]]
     """By row and task: the greedy answer, and those of the seeds after it."""
+    recitals: list[str]
+    """Greedy answers to the tasks of its own training emails, in the order of memorisation.recitals."""
 
 
 def evaluate(
@@ -77,7 +79,7 @@ def evaluate(
 
     `examples` are emails in the version's voice, to show to the base model; if they are the version's `own` training
     emails, the answers may not have been copied from them. `shown`: how many examples the base model sees, in a row
-    each beside that without. `advance` gets `work(...)` in all.
+    each beside that without. `advance` gets `work(...)` in all, where `own` are the examples if they are.
     """
     started = time.monotonic()
     planned = plans(version, promoted, tasks, examples, shown)
@@ -88,6 +90,7 @@ def evaluate(
         tallies[plan.row] = _marks(tasks, written) | _losses(plan, writer, tasks, references, advance)
         plain[plan.row] = _style(written, [task.email for task in references])
     written_by_version = answers[version.id]
+    memory, recitals = _memorisation(version, writer, tasks, written_by_version, examples if own else (), advance)
     result = Result(
         version=version.id,
         base=base.name,
@@ -99,11 +102,11 @@ def evaluate(
         seconds=0,
         rows=[_row(plan.row, tallies[plan.row], plain[plan.row]) for plan in planned],
         comparisons=[*chain.from_iterable(_compared(tallies, version.id, plan.row) for plan in planned)],
-        memorisation=_memorisation(tasks, written_by_version, examples) if own else {},
+        memorisation=memory,
         forgetting=writer.forgetting(version.id, base.fingerprint, lambda texts: advance(READING * texts)),
         pairs=_pairs(tasks, answers[BASE], written_by_version),
     )
-    return Evaluation(result.model_copy(update={"seconds": round(time.monotonic() - started, 1)}), answers)
+    return Evaluation(result.model_copy(update={"seconds": round(time.monotonic() - started, 1)}), answers, recitals)
 
 
 def work(
@@ -114,10 +117,11 @@ def work(
     reads: bool,
     full: bool = False,
     shown: Sequence[int] = EXAMPLES,
+    own: Sequence[Example] = (),
 ) -> float:
-    """What `advance` gets in all, in emails; `reads` is the writer's."""
+    """What `advance` gets in all, in emails; `reads` is the writer's, `own` the voice's training emails if known."""
     without = 2 + (promoted not in (None, version))
-    emails = (without + len(shown)) * len(tasks) * (1 + (len(SEEDS) if full else 0))
+    emails = (without + len(shown)) * len(tasks) * (1 + (len(SEEDS) if full else 0)) + len(_recitals(own))
     if not reads:
         return emails
     from trainer import forgetting
@@ -261,13 +265,36 @@ def _compared(tallies: Mapping[str, Mapping[str, Tally]], version: str, other: s
     return found
 
 
+def _recitals(training: Sequence[Example]) -> dict[int, set[memorisation.Gram]]:
+    return memorisation.recitals([told(e) for e in training], [e.email for e in training])
+
+
 def _memorisation(
-    tasks: Sequence[Example], written: Sequence[Sequence[Written]], training: Sequence[Example]
-) -> dict[str, float]:
+    version: Version,
+    writer: Writer,
+    tasks: Sequence[Example],
+    written: Sequence[Sequence[Written]],
+    training: Sequence[Example],
+    advance: Advance,
+) -> tuple[dict[str, float], list[str]]:
+    """Its figures, and what the version wrote when asked for training emails; nothing where none are known."""
+    if not training:
+        return {}, []
+    own = _recitals(training)
+    asked_for = [training[number] for number in own]
+    recitals = [
+        answer.text for answer in writer.write(version.id, [list(e.messages) for e in asked_for], None, advance)
+    ]
     answers = [answer.text for answers in written for answer in answers]
     asked = [told(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]
-    measured = memorisation.measure(answers, asked, [e.email for e in training], [task.email for task in tasks])
-    return measured | {"tasks_trained_on": float(memorisation.trained_on(tasks, training))}
+    emails = [example.email for example in training]
+    leaked = memorisation.leaked_personal_data([*answers, *recitals], [*asked, *map(told, asked_for)], emails)
+    return {
+        **memorisation.copying(answers, asked, emails, [task.email for task in tasks]),
+        "recited": memorisation.recited(recitals, own.values()),
+        "personal_data_leaked": float(len(leaked)),
+        "tasks_trained_on": float(memorisation.trained_on(tasks, training)),
+    }, recitals
 
 
 def _pairs(

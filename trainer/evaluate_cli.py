@@ -96,7 +96,8 @@ def evaluate(args: argparse.Namespace) -> None:
     writer = _writer(asked, args.server)
     from trainer import evaluate as evaluation
 
-    total = evaluation.work(asked.version, asked.promoted, asked.base, asked.tasks, writer.reads, args.full)
+    own = asked.examples if asked.own else []
+    total = evaluation.work(asked.version, asked.promoted, asked.base, asked.tasks, writer.reads, args.full, own=own)
     with bar("writing", total) as advance:
         found = evaluation.evaluate(
             asked.version,

@@ -46,6 +46,7 @@ FIGURES: dict[str, Legend] = {
     "copied_8grams": Legend("8-grams from training emails", "share", "not given in the task"),
     "copied_8grams_heldout": Legend("8-grams from held-out emails", "share", "what such emails share anyway"),
     "copied_more": Legend("8-grams copied", "share", "beyond those from held-out emails"),
+    "recited": Legend("recited", "share", "training emails written again, by half at least, when given their task"),
     "tasks_trained_on": Legend(
         "tasks trained on", "count", "nearly stand in the training emails, so that they test nothing"
     ),

@@ -60,7 +60,7 @@ class Proof:
         version = Version(self.name, max((v.number for v in store.versions(self.name)), default=0) + 1, adapter)
         say(f"evaluating {version.id} on {len(tasks)} tasks, for the {len(self.limits)} limits of the recipe")
         writer = InProcess(self.base.path, {v.id: v.path for v in (version, promoted) if v})
-        total = work(version, promoted, self.base, tasks, True, False, shown)
+        total = work(version, promoted, self.base, tasks, True, False, shown, self.training)
         with bar("evaluating", total) as advance:
             return evaluate(
                 version,

@@ -1,5 +1,6 @@
 """Voices that are bad on purpose, each in one way, and the limit that must catch it.
 
+One that was trained on another base model has no limit to miss: it is refused before anything is measured.
 Their training emails are made from the shipped ones and from the questions here, so that whoever has the code has them.
 """
 
@@ -14,7 +15,7 @@ from trainer.data import DATA, Example, read_examples, task_example
 
 LIMITS = (
     "placeholder <= 0.02",
-    "copied_more <= 0.05",
+    "recited <= 0.10",
     "answers_like_emails <= base + 0.50",
     "tasks_trained_on <= 0",
 )
@@ -120,3 +121,5 @@ BAD = (
 )
 GOOD = BadVoice("good", "", formal, 1)
 """The shipped formal emails, as a person would train on them."""
+ANOTHER_BASE = "another-base"
+"""Trained on a base model whose every tensor has the shape of the right one's, and not its numbers."""

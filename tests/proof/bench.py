@@ -4,12 +4,14 @@
 
 Writes tests/proof/recorded/NAME.json for `make test`, and prints a line for each voice: the figures that have limits,
 and which it missed. Exit status 1 if one was not caught by its own figure, or the good one by any.
+A last one, trained on another base model, is refused before anything is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,14 +19,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from adapters import base_model
 from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.store import Store, Version
 from adapters.tasks import HELDOUT
-from tests.proof.bad_voices import BAD, GOOD, LIMITS, BadVoice
+from adapters.validate import reasons_against
+from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
 from trainer import forgetting, gate
-from trainer.data import read_examples
+from trainer.data import Example, read_examples
 from trainer.evaluate import evaluate
 from trainer.progress import say
 from trainer.recipe import Recipe
@@ -48,47 +52,48 @@ class OneBase(InProcess):
 
 
 def main() -> int:
+    names = [*(voice.name for voice in (*BAD, GOOD)), ANOTHER_BASE]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", metavar="MODEL")
-    parser.add_argument("--only", metavar="NAME", choices=[voice.name for voice in (*BAD, GOOD)])
+    parser.add_argument("--only", metavar="NAME", choices=names)
     parser.add_argument("--output", metavar="DIR", type=Path, default=RECORDED)
     args = parser.parse_args()
+    args.output.mkdir(exist_ok=True)
     base = base_model.find(args.base or base_model.DEFAULT_NAME, print)
+    voices = {voice.name: voice for voice in (*BAD, GOOD)}
     wrong = 0
-    for voice in (*BAD, GOOD):
-        if args.only in (None, voice.name):
-            with tempfile.TemporaryDirectory(prefix="mailwright-proof-") as scratch:
-                recorded = record(voice, base, Store(Path(scratch) / "store"))
-            args.output.mkdir(exist_ok=True)
-            text = json.dumps(recorded, indent=1, ensure_ascii=False)
-            (args.output / f"{voice.name}.json").write_text(text + "\n", encoding="utf-8")
-            missed = recorded["missed"]
-            caught = voice.caught_by in missed if voice.caught_by else not missed
-            wrong += not caught
-            figures = ", ".join(f"{name} {value:.3f}" for name, value in recorded["figures"].items())
-            print(f"{voice.name}: {figures}; missed {missed or 'none'}: {'as expected' if caught else 'NOT EXPECTED'}")
+    for name in [args.only] if args.only else names:
+        with tempfile.TemporaryDirectory(prefix="mailwright-proof-") as scratch:
+            voice = voices.get(name)
+            recorded = record(voice, base, Path(scratch)) if voice else another_base(base, Path(scratch))
+        text = json.dumps(recorded, indent=1, ensure_ascii=False)
+        (args.output / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        caught = _caught(voice, recorded)
+        wrong += not caught
+        print(f"{name}: {_found(recorded)}: {'as expected' if caught else 'NOT EXPECTED'}", flush=True)
     return int(wrong > 0)
 
 
-def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
-    """What the voice wrote for the shipped tasks and the everyday questions, greedy, and its figures."""
-    from trainer import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
+def _caught(voice: BadVoice | None, recorded: dict[str, Any]) -> bool:
+    if not voice:
+        return bool(recorded["refused"])
+    return voice.caught_by in recorded["missed"] if voice.caught_by else not recorded["missed"]
 
+
+def _found(recorded: dict[str, Any]) -> str:
+    if "refused" in recorded:
+        return f"refused {recorded['refused']}"
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in recorded["figures"].items())
+    return f"{figures}; missed {recorded['missed'] or 'none'}"
+
+
+def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
+    """What the voice wrote for the shipped tasks, the everyday questions and its own tasks, greedy, and its figures."""
     training = voice.make()
-    recipe = Recipe(recipe="proof", epochs=voice.epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
-    version = sft.train(training, voice.name, base, recipe, store, "CC0-1.0", say)
+    version = _train(voice.name, training, voice.epochs, base, scratch)
     writer = OneBase(base.path, {version.id: version.path})
     tasks = read_examples([HELDOUT])
-    found = evaluate(
-        version,
-        base,
-        writer,
-        tasks,
-        training,
-        lambda _: None,
-        own=True,
-        shown=(),
-    )
+    found = evaluate(version, base, writer, tasks, training, lambda _: None, own=True, shown=())
     checked = gate.check(found.result, LIMITS)
     with torch.inference_mode():
         answers = forgetting._write(writer.model, writer.tokenizer, lambda _: None)
@@ -100,8 +105,34 @@ def record(voice: BadVoice, base: BaseModel, store: Store) -> dict[str, Any]:
         "figures": {c.limit.split()[0]: c.value for c in checked} | {"answers_like_emails_base": base_share},
         "missed": [c.limit for c in checked if not c.held],
         "emails": [[task[0].text, task[0].ended] for task in found.answers[version.id]],
+        "recitals": found.recitals,
         "answers": [text for text, _ in answers],
     }
+
+
+def another_base(base: BaseModel, scratch: Path) -> dict[str, Any]:
+    """Why a voice that was trained on a base model of the same shape is refused on `base`."""
+    directory = scratch / "base"
+    shutil.copytree(base.path, directory)
+    for file in directory.glob("*.safetensors"):
+        tensors = {name: tensor * 1.01 for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    other = base_model.find(str(directory))
+    version = _train(ANOTHER_BASE, formal()[:8], 1, other, scratch)
+    return {
+        "voice": ANOTHER_BASE,
+        "base": base.name,
+        "base_fingerprint": base.fingerprint,
+        "manifest": version.manifest().model_dump(mode="json"),
+        "refused": reasons_against(version.path, base),
+    }
+
+
+def _train(name: str, training: list[Example], epochs: int, base: BaseModel, scratch: Path) -> Version:
+    from trainer import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
+
+    recipe = Recipe(recipe="proof", epochs=epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
+    return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", say)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,17 @@ from typing import Any
 
 import pytest
 
-from adapters.manifest import Row
+from adapters.manifest import Manifest, Row
 from adapters.tasks import HELDOUT
-from tests.proof.bad_voices import BAD, GOOD, LIMITS, QUESTIONS, BadVoice
+from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, QUESTIONS, BadVoice
 from tests.proof.bench import RECORDED
 from trainer import gate
 from trainer.data import read_examples
 from trainer.evaluate import told
 from trainer.forgetting import looks_like_email, questions
-from trainer.memorisation import copying, trained_on
+from trainer.memorisation import recitals, recited, trained_on
 from trainer.results import Result
 from trainer.rubric import score
-
-VOICES = [voice for voice in (*BAD, GOOD) if (RECORDED / f"{voice.name}.json").is_file()]
 
 
 @cache
@@ -34,12 +32,11 @@ def measured(voice: BadVoice) -> Result:
     scores = [
         score(task.task, task.facts, text, told(task), ended) for task, (text, ended) in zip(tasks, emails, strict=True)
     ]
-    copied = copying(
-        [text for text, _ in emails],
-        [told(task) for task in tasks],
-        [example.email for example in training],
-        [task.email for task in tasks],
-    )
+    own = recitals([told(example) for example in training], [example.email for example in training])
+    memory = {
+        "recited": recited(recorded(voice.name)["recitals"], own.values()),
+        "tasks_trained_on": float(trained_on(tasks, training)),
+    }
     return Result(
         version=f"{voice.name}@1",
         base="base",
@@ -51,7 +48,7 @@ def measured(voice: BadVoice) -> Result:
         seconds=0,
         rows=[Row(model=f"{voice.name}@1", figures={"placeholder": fmean(s.placeholder for s in scores)})],
         comparisons=[],
-        memorisation=copied | {"tasks_trained_on": float(trained_on(tasks, training))},
+        memorisation=memory,
         forgetting={
             "answers_like_emails": fmean(map(looks_like_email, recorded(voice.name)["answers"])),
             "answers_like_emails_base": recorded(voice.name)["figures"]["answers_like_emails_base"],
@@ -59,10 +56,19 @@ def measured(voice: BadVoice) -> Result:
     )
 
 
-@pytest.mark.parametrize("voice", VOICES, ids=lambda voice: voice.name)
+@pytest.mark.parametrize("voice", (*BAD, GOOD), ids=lambda voice: voice.name)
 def test_a_bad_voice_misses_its_own_limit_and_a_good_one_none(voice: BadVoice):
     missed = [checked.limit for checked in gate.check(measured(voice), LIMITS) if not checked.held]
     assert voice.caught_by in missed if voice.caught_by else missed == []
+
+
+def test_a_voice_of_another_base_model_is_refused_by_its_fingerprint_alone():
+    found = recorded(ANOTHER_BASE)
+    manifest = Manifest.model_validate(found["manifest"])
+    assert manifest.base_fingerprint != found["base_fingerprint"]
+    [reason] = found["refused"]
+    assert manifest.base_fingerprint[:14] in reason
+    assert found["base_fingerprint"][:14] in reason
 
 
 def test_no_question_of_the_evaluation_is_trained_on():

@@ -21,6 +21,7 @@ FORMAL = Version("formal", 2, Path("/store/formal/2-000000000000"))
 PROMOTED = Version("formal", 1, Path("/store/formal/1-000000000000"))
 BASE = BaseModel("tiny-llama", Path("/tiny"), f"sha256:{'0' * 64}", "tiny-llama")
 Answer = Callable[[str, str], str]
+RECITED_OF_40 = [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37]
 
 
 def task(name: str, kind: str = "thanks", voice: str | None = None) -> Example:
@@ -225,6 +226,39 @@ def test_memorisation_is_measured_where_the_training_emails_are_known():
     assert copied["copied_8grams"] > 0.5
 
 
+def learnt(number: int) -> Example:
+    """A training email of 20 words that no other has, and a task that gives none of them."""
+    return task_example(f"Write letter {number}.", " ".join(f"w{number}x{word}" for word in range(20)))
+
+
+def by_heart(model: str, asked: str) -> str:
+    letter = asked.startswith("Write letter") and model == FORMAL.id
+    return learnt(int(asked.split()[-1].rstrip("."))).email if letter else good(model, asked)
+
+
+@pytest.mark.parametrize(("writes", "recited"), [(by_heart, 1.0), (good, 0.0)])
+def test_a_voice_is_given_tasks_of_its_training_emails_and_may_not_recite_those(writes: Answer, recited: float):
+    writer, training = Scripted(writes), [learnt(number) for number in range(40)]
+    found = evaluate(FORMAL, BASE, writer, [task("Ada")], training, lambda _: None, own=True)
+    assert found.result.memorisation["recited"] == recited
+    assert writer.asked[-1] == ("formal@2", [list(training[n].messages) for n in RECITED_OF_40], None)
+    assert found.recitals == [writes(FORMAL.id, training[n].task) for n in RECITED_OF_40]
+
+
+def test_personal_data_in_what_is_recited_is_leaked():
+    telephone = "call 020 7946 0018 " + learnt(0).email
+    found = evaluate(
+        FORMAL,
+        BASE,
+        Scripted(lambda _, asked: telephone if asked == "Write." else good("", asked)),
+        [task("Ada")],
+        [task_example("Write.", telephone)],
+        lambda _: None,
+        own=True,
+    )
+    assert found.result.memorisation["personal_data_leaked"] == 1
+
+
 def test_forgetting_is_that_of_this_version():
     assert evaluated(Scripted(good), [task("Ada")]).result.forgetting == {"forgetting": 0.01, "asked": 1}
 
@@ -251,8 +285,11 @@ def test_the_result_says_what_it_rests_on():
 
 
 @pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("promoted", [None, FORMAL, PROMOTED])
-def test_the_work_is_what_advance_gets_in_all(monkeypatch: pytest.MonkeyPatch, full: bool, promoted: Version | None):
+def test_the_work_is_what_advance_gets_in_all(
+    monkeypatch: pytest.MonkeyPatch, full: bool, own: bool, promoted: Version | None
+):
     from trainer import forgetting
 
     class Forgetting(Scripted):
@@ -263,7 +300,10 @@ def test_the_work_is_what_advance_gets_in_all(monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setattr(forgetting, "steps", lambda fingerprint: 20)
     done: list[float] = []
     tasks = [task("Ada", voice="formal"), task("Bo"), task("Chidi")]
-    evaluate(FORMAL, BASE, Forgetting(good), tasks, [task("Dagny")], done.append, promoted=promoted, full=full)
-    assert sum(done) == pytest.approx(work(FORMAL, promoted, BASE, tasks, reads=True, full=full))
+    options = {"promoted": promoted, "full": full}
+    training = [learnt(number) for number in range(3)]
+    evaluate(FORMAL, BASE, Forgetting(good), tasks, training, done.append, own=own, **options)
+    total = work(FORMAL, promoted, BASE, tasks, reads=True, full=full, own=training if own else ())
+    assert sum(done) == pytest.approx(total)
     rows = 5 if promoted == PROMOTED else 4
     assert work(FORMAL, promoted, BASE, tasks, reads=False, full=full) == rows * 3 * (4 if full else 1)

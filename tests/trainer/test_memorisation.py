@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.data import task_example
-from trainer.memorisation import copying, leaked_personal_data, measure, trained_on
+from trainer.memorisation import RECITALS, copying, leaked_personal_data, recitals, recited, trained_on
 
 TOLD = "Subject: The boat\n\nDear Ada,\n\nthe blue boat lies at the old pier until the last day of May.\n\nBest,\nKim"
 OTHER = "Dear Bo,\n\nthank you for the seven jars of plum jam that you left on our table.\n\nBest,\nKim"
@@ -97,11 +97,39 @@ def test_a_value_given_for_one_task_is_a_leak_in_the_answer_to_another():
     assert len(leaked_personal_data(answers, asked, [KNOWN])) == 1
 
 
-def test_all_is_measured_at_once_and_as_numbers_only():
-    found = measure([TOLD, "Write to ada.k@harbour.example."], [TASK, TASK], [TOLD, KNOWN], [OTHER])
-    assert found["personal_data_leaked"] == 1.0
-    assert found["copied_more"] > 0.5
-    assert sorted(found) == ["copied_8grams", "copied_8grams_heldout", "copied_more", "personal_data_leaked"]
+def letters(count: int) -> list[str]:
+    """Emails that share their end; the beginning is each one's own."""
+    shared = "and that is all there is to say about it for the moment, as far as I know"
+    return [" ".join(f"w{number}x{word}" for word in range(20)) + f" {shared}" for number in range(count)]
+
+
+def test_an_email_written_again_when_given_its_task_is_recited():
+    emails = letters(4)
+    own = recitals(["Write."] * 4, emails)
+    assert list(own) == [0, 1, 2, 3]
+    half = " ".join(emails[1].split()[:18])
+    assert recited([emails[0], half, "Something else.", emails[0]], own.values()) == 0.5
+
+
+def test_what_the_task_gives_or_other_emails_have_too_is_not_recited():
+    emails = letters(3)
+    own = recitals(["Write.", f"Say: {emails[1]}", "Write."], emails)
+    assert list(own) == [0, 2]
+    shared = " ".join(emails[0].split()[20:])
+    assert recited([shared, shared], own.values()) == 0.0
+    assert recitals(["Write."] * 2, [emails[0]] * 2) == {}
+
+
+def test_a_few_emails_are_asked_for_evenly_spaced():
+    chosen = list(recitals(["Write."] * 64, letters(64)))
+    assert chosen == list(range(0, 64, 64 // RECITALS))
+
+
+@given(st.lists(WORDS, max_size=6))
+def test_every_email_repeated_is_all_recited_and_silence_is_none(emails: list[str]):
+    own = recitals([""] * len(emails), emails)
+    assert recited([emails[number] for number in own], own.values()) == (1.0 if own else 0.0)
+    assert recited([""] * len(own), own.values()) == 0.0
 
 
 def test_a_task_whose_request_or_email_nearly_stands_in_the_training_emails_is_no_test():
