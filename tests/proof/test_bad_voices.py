@@ -56,7 +56,7 @@ def measured(voice: BadVoice) -> Result:
     )
 
 
-@pytest.mark.parametrize("voice", (*BAD, GOOD), ids=lambda voice: voice.name)
+@pytest.mark.parametrize("voice", [*BAD, GOOD], ids=lambda voice: voice.name)
 def test_a_bad_voice_misses_its_own_limit_and_a_good_one_none(voice: BadVoice):
     missed = [checked.limit for checked in gate.check(measured(voice), LIMITS) if not checked.held]
     assert voice.caught_by in missed if voice.caught_by else missed == []
