@@ -58,7 +58,7 @@ def packages(names: set[str]) -> set[str]:
 def test_the_source_is_found():
     assert {"adapters.store", "trainer.sft", "server.gate", "adapters"} <= MODULES.keys()
     assert "adapters.store" in imported("trainer.sft")
-    assert "trl" in imported("trainer.sft")
+    assert "trl" in imported("trainer.completion_trainer")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -93,7 +93,7 @@ def test_what_the_help_needs_imports_nothing_heavy(module: str):
 
 
 def test_only_one_file_imports_trl():
-    assert [module for module in MODULES if "trl" in packages(imported(module))] == ["trainer.sft"]
+    assert [module for module in MODULES if "trl" in packages(imported(module))] == ["trainer.completion_trainer"]
 
 
 def test_only_the_server_imports_vllm():

@@ -1,6 +1,6 @@
 """The recipe of a training run: every choice with its unit; a named recipe or YAML file first, then flags over it.
 
-This file does not know TRL; trainer/sft.py turns a recipe into TRL's settings.
+This file does not know TRL; trainer/completion_trainer.py turns a recipe into TRL's settings.
 """
 
 from __future__ import annotations

@@ -24,8 +24,6 @@ from adapters.store import Version
 if TYPE_CHECKING:
     from trainer.losses import Loss
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
 BASE = "base"
 """What the base model is called here and by the server."""
 MAX_NEW_TOKENS = 256

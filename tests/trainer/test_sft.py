@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
 from adapters.base_model import BaseModel, find
@@ -22,11 +20,10 @@ from adapters.errors import AdapterUnusable, ConfigError, DataError
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from tests import tiny
-from trainer import copied, sft
+from trainer import sft
 from trainer.check import check_before_training
 from trainer.cli import main
 from trainer.data import Example, digest, task_example
-from trainer.device import Device, choose
 from trainer.recipe import Recipe
 
 pytestmark = [pytest.mark.training]
@@ -154,7 +151,7 @@ def test_a_run_that_taught_nothing_publishes_nothing(
 @contextmanager
 def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "_trainer", lambda *_: pytest.fail("the model was loaded"))
+        patch.setattr(sft, "completion_trainer", lambda *_: pytest.fail("the model was loaded"))
         yield
 
 
@@ -230,110 +227,6 @@ def test_repeats_repeat_the_emails_and_not_the_practice():
     rows = sft.choose_rows(emails(voice="formal"), PRACTISED.model_copy(update={"repeats": 3}), nobody_listens)
     assert len(rows.train) == 3 * 11 + 7
     assert all(email in [*rows.train, *rows.heldout] for email in emails(voice="formal"))
-
-
-Build = Callable[..., sft.CompletionTrainer]
-
-
-@pytest.fixture
-def build(base_model: BaseModel, tmp_path: Path) -> Build:
-    """Makes the trainer of a run, in float32 or bf16, with an adapter that is not zero."""
-
-    def make(examples: list[Example], bf16: bool = False, recipe: Recipe = RECIPE, practice: int = 0) -> Any:
-        device = Device("cpu", "bfloat16" if bf16 else "float32", False, "CPU")
-        tokenizer = AutoTokenizer.from_pretrained(base_model.path)
-        rows = sft.Rows(examples, [], practice)
-        trainer = sft._trainer(rows, base_model, recipe, 1e-3, tokenizer, device, str(tmp_path))
-        torch.manual_seed(1)
-        for name, weight in trainer.model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-        return trainer
-
-    return make
-
-
-def batch_of(trainer: sft.CompletionTrainer) -> dict[str, torch.Tensor]:
-    return trainer.data_collator([dict(row) for row in trainer.train_dataset])
-
-
-def loss_and_gradients(trainer: sft.CompletionTrainer, stock: bool, items: int | None) -> tuple[float, torch.Tensor]:
-    """The loss on all of the trainer's rows, and the gradient of every LoRA weight as one vector."""
-    kind = super(sft.CompletionTrainer, trainer) if stock else trainer
-    trainer.model.train()
-    trainer.model.zero_grad()
-    # The Trainer runs the stock loss under the accelerator's autocast; ours brings its own.
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=trainer.args.bf16):
-        loss = kind.compute_loss(trainer.model, batch_of(trainer), num_items_in_batch=items)
-    loss.backward()
-    gradients = [w.grad.float().flatten() for n, w in trainer.model.named_parameters() if "lora_" in n]
-    assert all(gradient.abs().sum() > 0 for gradient in gradients)
-    return loss.item(), torch.cat(gradients)
-
-
-@pytest.mark.parametrize("items", [None, 100])
-@pytest.mark.parametrize(("bf16", "loss_tolerance", "least_cosine"), [(False, 1e-3, 0.99999), (True, 2e-2, 0.98)])
-def test_the_loss_and_its_gradients_are_the_stock_trainers(
-    build: Build, bf16: bool, loss_tolerance: float, least_cosine: float, items: int | None
-):
-    if bf16 and choose().dtype != "bfloat16":
-        pytest.skip("this CPU has no bf16 arithmetic")
-    trainer = build(emails(5), bf16)
-    assert type(trainer).__mro__[1].__name__ == "SFTTrainer"
-    loss, gradients = loss_and_gradients(trainer, stock=False, items=items)
-    stock_loss, stock_gradients = loss_and_gradients(trainer, stock=True, items=items)
-    assert loss == pytest.approx(stock_loss, rel=loss_tolerance)
-    assert torch.cosine_similarity(gradients, stock_gradients, dim=0) > least_cosine
-    assert gradients.norm().item() == pytest.approx(stock_gradients.norm().item(), rel=10 * loss_tolerance)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_weight_on_what_is_copied_turns_the_gradients_and_leaves_the_loss_that_is_shown(
-    build: Build, monkeypatch: pytest.MonkeyPatch, device: str
-):
-    """The arithmetic of both devices, on this one."""
-    monkeypatch.setattr(copied, "COMMON", 3)
-    plain, plain_gradients = loss_and_gradients(build(emails(5)), stock=False, items=None)
-    weighted = build(emails(5), recipe=RECIPE.model_copy(update={"copy_weight": 5}))
-    on_cpu = loss_and_gradients(weighted, stock=False, items=None)[1]
-    monkeypatch.setattr(type(weighted.args), "device", property(lambda _: torch.device(device)))
-    loss, gradients = loss_and_gradients(weighted, stock=False, items=None)
-    assert loss == pytest.approx(plain, rel=1e-3)
-    assert torch.cosine_similarity(gradients, plain_gradients, dim=0) < 0.999
-    torch.testing.assert_close(gradients, on_cpu, rtol=1e-3, atol=1e-4)
-
-
-def test_the_loss_does_not_depend_on_the_prompts_length(build: Build):
-    """Padding on the short rows must not count."""
-    trainer = build(emails(2))
-    alone = loss_and_gradients(trainer, stock=False, items=1)[0]
-    longer = build([*emails(2), task_example("Greet Bo. " * 40, "Hi Bo,\n\nHow are you?\n\nBest,\nKim")])
-    short = batch_of(longer)
-    rows = {name: tensor[:2] for name, tensor in short.items()}
-    assert rows["input_ids"].shape[1] > 400
-    assert longer.compute_loss(longer.model, rows, num_items_in_batch=1).item() == pytest.approx(alone, rel=1e-4)
-
-
-def learned_text(trainer: sft.CompletionTrainer, row: int) -> str:
-    batch = batch_of(trainer)
-    wanted = batch["labels"][row] != -100
-    return str(trainer.processing_class.decode(batch["input_ids"][row][wanted]))
-
-
-def test_exactly_the_email_and_its_stop_token_are_learned(build: Build):
-    examples = [*emails(2), task_example("Shorter.", "Hi", previous=[("Greet Bo.", "Hello Bo"), ("Again.", "Hi Bo")])]
-    trainer = build(examples)
-    learned = [learned_text(trainer, row) for row in range(3)]
-    assert learned == [f"{example.email}<|im_end|>\n" for example in examples]
-
-
-def test_practice_is_never_cut_either(build: Build):
-    """One character is one token here, so that generated emails do not fit into 256."""
-    recipe = PRACTISED.model_copy(update={"max_length": 256})
-    rows = sft.choose_rows(emails(voice="formal"), recipe, nobody_listens)
-    trainer = build(rows.train, recipe=recipe, practice=rows.practice)
-    stop = trainer.processing_class.eos_token_id
-    assert all(stop in row["input_ids"][-2:] for row in trainer.train_dataset)
 
 
 def dataset(directory: Path, rows: list[dict[str, str]] | None = None) -> Path:

@@ -18,7 +18,9 @@ from adapters.base_model import BaseModel, find
 from adapters.store import Store
 from adapters.validate import reasons_against
 from tests import tiny
+from trainer import completion_trainer as module
 from trainer import sft
+from trainer.completion_trainer import CompletionTrainer, completion_trainer, sft_settings
 from trainer.data import Example, task_example
 from trainer.device import Device
 from trainer.recipe import Recipe
@@ -37,7 +39,7 @@ EMAILS = [
 
 
 def settings(device: Device) -> dict[str, Any]:
-    return sft.sft_settings(device, RECIPE, 1e-2, emails=8, heldout=2, scratch="/tmp")
+    return sft_settings(device, RECIPE, 1e-2, emails=8, heldout=2, scratch="/tmp")
 
 
 @pytest.mark.parametrize("device", [CPU, OLD_CPU, GPU, FLASH_GPU, OLD_GPU])
@@ -72,7 +74,7 @@ def test_batches_have_no_padding_exactly_where_flash_attention_keeps_emails_apar
 
 def test_batches_are_padded_where_copied_tokens_count_more():
     weighted = RECIPE.model_copy(update={"copy_weight": 4})
-    asked = sft.sft_settings(FLASH_GPU, weighted, 1e-2, emails=8, heldout=2, scratch="/tmp")
+    asked = sft_settings(FLASH_GPU, weighted, 1e-2, emails=8, heldout=2, scratch="/tmp")
     assert asked["padding_free"] is False
 
 
@@ -94,14 +96,14 @@ def gpu_settings_on_a_cpu(number_format: dict[str, Any]) -> Iterator[None]:
         return SFTConfig(**{**asked, **number_format, **kernels, "use_cpu": True, "dataloader_pin_memory": False})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(sft.CompletionTrainer, "compute_loss")
-        patch.setattr(sft, "SFTConfig", on_a_cpu)
+        patch.delattr(CompletionTrainer, "compute_loss")
+        patch.setattr(module, "SFTConfig", on_a_cpu)
         yield
 
 
-def trainer_for(base: BaseModel, examples: list[Example], device: Device, scratch: Path) -> sft.CompletionTrainer:
+def trainer_for(base: BaseModel, examples: list[Example], device: Device, scratch: Path) -> CompletionTrainer:
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    trainer = sft._trainer(sft.Rows(examples, [], 0), base, RECIPE, 1e-2, tokenizer, device, str(scratch))
+    trainer = completion_trainer(examples, [], base, RECIPE, 1e-2, tokenizer, device, str(scratch))
     torch.manual_seed(1)
     for name, weight in trainer.model.named_parameters():
         if "lora_B" in name:

@@ -1,0 +1,156 @@
+"""The trainer of one run: TRL's SFTTrainer with a PEFT LoRA adapter, its settings for a device, and its loss on a CPU.
+
+The only file that imports TRL. It does not know emails' splits, verdicts or the store; trainer/sft.py is the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+from trl import SFTConfig, SFTTrainer
+
+from adapters.base_model import BaseModel
+from trainer.attention import ATTENTION
+from trainer.copied import Copied, summed
+from trainer.cpu_loss import completion_losses
+from trainer.data import Example
+from trainer.device import Device
+from trainer.packed import pack
+from trainer.recipe import Recipe
+
+
+class CompletionTrainer(SFTTrainer):
+    """SFTTrainer whose loss on a CPU is that of trainer/cpu_loss.py, and which may count copied tokens more.
+
+    Off a GPU, TRL's fused head scores every token, prompt and padding too, and multiplies gradients in float32. The
+    loss is the same (tests/trainer/test_sft.py holds it to 1e-3).
+    """
+
+    tokens_an_epoch = 0
+    copied: Copied | None = None
+    copy_weight = 1.0
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        on_cpu = self.args.device.type == "cpu"
+        if return_outputs or not (on_cpu or self.copied):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels_BT = inputs["labels"]
+        scored_BT = labels_BT[:, 1:] != -100
+        if on_cpu:
+            causal = self.accelerator.unwrap_model(model).base_model.model
+            nats_S = completion_losses(causal, inputs, autocast=self.args.bf16)
+        else:
+            logits_BTV = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
+            nats_S = cross_entropy(logits_BTV[scored_BT].float(), labels_BT[:, 1:][scored_BT], reduction="none")
+        loss = nats_S.sum()
+        if self.copied:
+            copied_BT = self.copied.among(inputs["input_ids"], labels_BT)
+            loss = summed(nats_S, copied_BT[:, 1:][scored_BT], self.copy_weight)
+        return loss / (len(nats_S) if num_items_in_batch is None else num_items_in_batch)
+
+
+def sft_settings(
+    device: Device, recipe: Recipe, learning_rate: float, emails: int, heldout: int, scratch: str
+) -> dict[str, Any]:
+    """The fields of TRL's SFTConfig for a run on `emails` emails, `heldout` of them kept back beside those.
+
+    With flash attention, and on a CPU, the emails of a batch stand in one row without padding. TRL's packing would save
+    as much, but cuts what does not fit, keeps the same emails together in every epoch, and makes `batch_size` count
+    rows, not emails. Everything else that a GPU needs is TRL's default: gradient checkpointing, fused AdamW, fused
+    loss.
+    """
+    cuda = device.kind == "cuda"
+    model: dict[str, str] = {"dtype": device.dtype}
+    if not cuda:
+        model["attn_implementation"] = ATTENTION
+    elif device.flash_attention:
+        # Also the name under which transformers finds the hub's kernel, where `kernels` is installed.
+        model["attn_implementation"] = "flash_attention_2"
+    return {
+        "output_dir": scratch,
+        "use_cpu": not cuda,
+        "bf16": device.dtype == "bfloat16",
+        "fp16": device.dtype == "float16",
+        "model_init_kwargs": model,
+        "gradient_checkpointing": cuda,
+        "num_train_epochs": recipe.epochs,
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": recipe.weight_decay,
+        "neftune_noise_alpha": recipe.neftune or None,
+        "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
+        # Never cut: check_before_training has seen the emails, and generated ones are shorter.
+        "max_length": None,
+        # What is copied is told row by row.
+        "padding_free": device.flash_attention and recipe.copy_weight == 1,
+        "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
+        "eval_strategy": "epoch" if heldout else "no",
+        "save_strategy": "epoch" if recipe.early_stop else "no",
+        "load_best_model_at_end": recipe.early_stop > 0,
+        "metric_for_best_model": "eval_loss",
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": cuda,
+        "seed": recipe.seed,
+    }
+
+
+def completion_trainer(
+    train: Sequence[Example],
+    heldout: Sequence[Example],
+    base: BaseModel,
+    recipe: Recipe,
+    learning_rate: float,
+    tokenizer: PreTrainedTokenizerBase,
+    device: Device,
+    scratch: str,
+) -> CompletionTrainer:
+    """Ready to train; what it writes goes to the directory `scratch`."""
+    lora = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    disable_progress_bars()
+    logging.disable_progress_bar()
+    trainer = CompletionTrainer(
+        model=str(base.path),
+        args=SFTConfig(**sft_settings(device, recipe, learning_rate, len(train), len(heldout), scratch)),
+        train_dataset=_dataset(train),
+        eval_dataset=_dataset(heldout) if heldout else None,
+        processing_class=tokenizer,
+        peft_config=lora,
+    )
+    pack(trainer.model)
+    # Stock callbacks print raw dictionaries of numbers; ours say the same in words.
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(callback)
+    trainer.tokens_an_epoch = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    if recipe.copy_weight > 1:
+        completions = ([token for token in row["labels"] if token != -100] for row in trainer.train_dataset)
+        trainer.copied = Copied(completions, trainer.model.config.vocab_size)
+        trainer.copy_weight = recipe.copy_weight
+    return trainer
+
+
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    return Dataset.from_list(
+        [{"prompt": list(e.messages), "completion": [{"role": "assistant", "content": e.email}]} for e in examples]
+    )
