@@ -1,0 +1,132 @@
+"""`trainer sft`: the command line of trainer/sft.py, and the options of a run, which other commands share. No logic."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters import base_model
+from adapters.base_model import BaseModel
+from adapters.manifest import check_name
+from adapters.settings import store_directory
+from adapters.store import Store
+from trainer.progress import say
+
+if TYPE_CHECKING:
+    from trainer.data import Example
+    from trainer.device import Device
+    from trainer.recipe import Recipe
+
+EXAMPLES = """examples:
+  trainer sft --data my_email_dataset.json --name my_email_assistant
+  trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
+  trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
+"""
+HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
+
+FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
+{"messages"}. Recipes: quick (about four minutes on 2 cores), shipped (at most 20), article (the lesson's numbers), gpu
+(for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is published, and
+one that misses a limit is not promoted."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is asked to train on, how, and where."""
+
+    examples: list[Example]
+    recipe: Recipe
+    base: BaseModel
+    device: Device
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds `trainer sft` to the trainer's commands; `shared` has --base, --store, --json and --debug."""
+    parser = commands.add_parser(
+        "sft",
+        parents=[shared],
+        help="teach a voice",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--name", required=True, help="the adapter's name")
+    parser.add_argument(
+        "--licence", default="unstated", help="licence of the emails, kept in the manifest (default: unstated)"
+    )
+    add_options(parser)
+    parser.set_defaults(command=_sft)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The emails and the recipe of a run, for `chosen`."""
+    parser.add_argument(
+        "--data", metavar="FILE", type=Path, action="append", required=True, help="emails; may be given several times"
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="quick, shipped, article, gpu or a YAML file (default: gpu for its base model, else quick)",
+    )
+    for flag, kind, text in (
+        ("learning-rate", float, "peak learning rate (default: a prior for the base model's size)"),
+        ("epochs", int, "passes over the emails"),
+        ("batch-size", int, "emails a step"),
+        ("rank", int, "rank of the adapter"),
+        ("alpha", int, "the adapter's output is scaled by alpha / rank"),
+        ("dropout", float, "share of the adapter's inputs dropped in training"),
+        ("weight-decay", float, "weight decay of the adapter"),
+        ("neftune", float, "noise on what is read in training; 5 is usual"),
+        ("early-stop", int, "ends after so many epochs without a lower held-out loss; the best one is kept"),
+        ("max-length", int, "tokens of task and email together; a longer one is refused"),
+        ("practice", int, "generated examples added to an epoch, for the formal and friendly voice"),
+        ("repeats", int, "how often each email stands in an epoch"),
+        ("notes", int, "how often each email stands in an epoch with notes for a task"),
+        ("copy-weight", float, "how much more a token counts that the email copies from its task"),
+        ("heldout", float, "share of the emails kept back, 0 to 1"),
+        ("seed", int, "seed of the split, the order and the practice"),
+        ("sample-tokens", int, "most tokens of the sample email after each epoch"),
+    ):
+        parser.add_argument(f"--{flag}", type=kind, metavar="N", help=text)
+
+
+def chosen(args: argparse.Namespace) -> Run:
+    """What the options say, told on stderr as it is found."""
+    from trainer import recipe
+    from trainer.data import read_examples
+    from trainer.device import choose
+
+    overrides = {field: value for field, value in vars(args).items() if field in recipe.Recipe.model_fields}
+    examples = read_examples(args.data)
+    device = choose()
+    wanted = args.base or base_model.default(device.kind == "cuda")
+    loaded = recipe.load(args.recipe or recipe.default(wanted), overrides)
+    where = "on a GPU" if device.kind == "cuda" else "without a GPU"
+    say(f"device {device}")
+    say(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
+    say(f"recipe {loaded.recipe}" + ("" if args.recipe else ", the default for that base model"))
+    return Run(examples, loaded, base_model.find(wanted, say), device)
+
+
+def _sft(args: argparse.Namespace) -> None:
+    check_name(args.name)
+    run = chosen(args)
+    store = Store(store_directory(args.store))
+    say(f"store {store.directory}")
+    from trainer import sft
+
+    version = sft.train(run.examples, args.name, run.base, run.recipe, store, args.licence, say)
+    manifest = version.manifest()
+    if args.json:
+        print(json.dumps({"id": version.id, "path": str(version.path)} | manifest.model_dump(mode="json"), indent=2))
+        return
+    promoted = store.promoted(version.name)
+    seconds = f", trained in {manifest.training.seconds:.0f} s" if manifest.training else ""
+    print(f"published {version.id} in {version.path}{seconds}")
+    if promoted == version:
+        print(f"{version.name} means {version.id}")
+    elif promoted:
+        print(f"{version.name} still means {promoted.id}; `adapters promote {version.id}` changes that")
