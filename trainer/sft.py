@@ -8,11 +8,9 @@ results are printed.
 
 from __future__ import annotations
 
-import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -30,30 +28,14 @@ from trainer.callbacks import EpochReport, Progress
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
-from trainer.data import Example, digest, split
+from trainer.data import Example, digest
 from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
-from trainer.notes import from_notes
-from trainer.practice import VOICES, practice_examples
 from trainer.proof import Proof
 from trainer.recipe import Recipe, learning_rate_prior
-from trainer.vary import vary
+from trainer.rows import Rows, choose_rows
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What one run trains on and what it holds out; `practice` is how many of `train` were generated or varied."""
-
-    train: list[Example]
-    heldout: list[Example]
-    practice: int
-
-    @property
-    def emails(self) -> list[Example]:
-        """The person's own of `train`, which stand first."""
-        return self.train[: len(self.train) - self.practice]
 
 
 def train(
@@ -137,27 +119,6 @@ def _summary(trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verd
         "because": verdict.because,
         "hint": verdict.hint,
     }
-
-
-def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
-    """Split the emails; to the training ones add varied copies, with their tasks and with notes, and practice."""
-    emails, heldout = split(examples, recipe.heldout, recipe.seed)
-    voices = {example.voice for example in emails}
-    practice: list[Example] = []
-    if recipe.practice and len(voices) == 1 and voices <= set(VOICES):
-        practice = practice_examples(voices.pop() or "", recipe.practice, recipe.seed)
-    elif recipe.practice:
-        say("no generated practice: it exists for rows whose voice is formal or friendly")
-    chance = random.Random(recipe.seed)
-    varied = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
-    copies = (vary(email, chance) for _ in range(recipe.notes) for email in emails)
-    noted = [example for copy in copies if (example := from_notes(copy, chance))]
-    say(
-        f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
-        f"{len(noted)} with notes for a task, {len(practice)} generated for practice; {len(heldout)} held out"
-    )
-    made = [*varied, *noted, *practice]
-    return Rows([*emails, *made], heldout, len(made))
 
 
 def _sample(trainer: CompletionTrainer, example: Example, max_tokens: int) -> str:

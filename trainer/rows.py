@@ -1,0 +1,53 @@
+"""What a run trains on and what it holds out: the emails, their varied copies, and generated practice.
+
+This file does not know models: nothing heavy is imported, so that whoever only counts need not wait.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainer.data import Example, split
+from trainer.notes import from_notes
+from trainer.practice import VOICES, practice_examples
+from trainer.recipe import Recipe
+from trainer.vary import vary
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one run trains on and what it holds out; `practice` is how many of `train` were generated or varied."""
+
+    train: list[Example]
+    heldout: list[Example]
+    practice: int
+
+    @property
+    def emails(self) -> list[Example]:
+        """The person's own of `train`, which stand first."""
+        return self.train[: len(self.train) - self.practice]
+
+
+def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
+    """Split the emails; to the training ones add varied copies, with their tasks and with notes, and practice."""
+    emails, heldout = split(examples, recipe.heldout, recipe.seed)
+    voices = {example.voice for example in emails}
+    practice: list[Example] = []
+    if recipe.practice and len(voices) == 1 and voices <= set(VOICES):
+        practice = practice_examples(voices.pop() or "", recipe.practice, recipe.seed)
+    elif recipe.practice:
+        say("no generated practice: it exists for rows whose voice is formal or friendly")
+    chance = random.Random(recipe.seed)
+    varied = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
+    copies = (vary(email, chance) for _ in range(recipe.notes) for email in emails)
+    noted = [example for copy in copies if (example := from_notes(copy, chance))]
+    say(
+        f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
+        f"{len(noted)} with notes for a task, {len(practice)} generated for practice; {len(heldout)} held out"
+    )
+    made = [*varied, *noted, *practice]
+    return Rows([*emails, *made], heldout, len(made))
