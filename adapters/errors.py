@@ -13,6 +13,7 @@ MailwrightError                      500 internal_error
 ├── StoreUnwritable(OSError)         500 internal_error       the store's disk is full or read-only; nothing was changed
 ├── KeptDamaged(OSError)             500 internal_error       kept examples that cannot be read or written
 ├── KeysDamaged(OSError)             500 internal_error       API keys that cannot be read: nobody is let in
+├── TrainingDiverged(ArithmeticError) 500 internal_error      a run whose loss is no number any more
 ├── ServerProblem(ConnectionError)   502 bad_gateway          the server cannot be reached, refuses, or answers nonsense
 ├── AdapterNotFound(LookupError)     404 model_not_found
 ├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
@@ -114,6 +115,10 @@ class KeptDamaged(MailwrightError, OSError):
 
 
 class KeysDamaged(MailwrightError, OSError):
+    pass
+
+
+class TrainingDiverged(MailwrightError, ArithmeticError):
     pass
 
 

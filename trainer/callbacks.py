@@ -1,18 +1,25 @@
-"""What a person sees while a run is under way: the time left, and after each epoch its losses and a sample email.
+"""What happens while a run is under way: the time left and each epoch's losses are shown, its state is saved.
 
-This file does not know how the run is set up or where its adapter goes.
+This file does not know how the run is set up, or where its state and its adapter go.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback
+
+from trainer.diagnose import Curve
 
 
 class Progress(TrainerCallback):
@@ -22,7 +29,13 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar = tqdm(
-            total=state.max_steps, desc="training", unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.5
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            unit="step",
+            file=sys.stderr,
+            dynamic_ncols=True,
+            mininterval=0.5,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -37,38 +50,139 @@ class Progress(TrainerCallback):
 
 
 class EpochReport(TrainerCallback):
-    """After each epoch: `Epoch N complete!`, training and held-out loss, and the email written for one fixed task.
-
-    Keeps the losses of the run, and ends it at one that is no number: nothing is learnt after that.
-    """
+    """After each epoch: `Epoch N complete!`, training and held-out loss, and the email written for one fixed task."""
 
     def __init__(self, say: Callable[[str], None], write_sample: Callable[[], str]) -> None:
         self.say = say
         self.write_sample = write_sample
-        self.steps: list[float] = []
-        self.train: list[float] = []
-        self.heldout: list[float] = []
-        self._of_epoch: list[float] = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.steps.append(logs["loss"])
-            self._of_epoch.append(logs["loss"])
-            control.should_training_stop |= not math.isfinite(logs["loss"])
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.train.append(fmean(self._of_epoch) if self._of_epoch else math.nan)
-        self._of_epoch = []
-        if args.eval_strategy == "no":
-            self._report(None)
+        if args.eval_strategy == "no" and _whole(state.epoch):
+            self._report(curve(state.log_history, args.learning_rate))
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        if self.train:
-            self.heldout.append(metrics["eval_loss"])
-            self._report(metrics["eval_loss"])
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:
+            self._report(curve(state.log_history, args.learning_rate))
 
-    def _report(self, heldout_loss: float | None) -> None:
-        heldout = "" if heldout_loss is None else f", held-out loss {heldout_loss:.3f}"
-        self.say(f"Epoch {len(self.train)} complete! training loss {self.train[-1]:.3f}{heldout}")
+    def _report(self, found: Curve) -> None:
+        heldout = f", held-out loss {found.heldout[-1]:.3f}" if found.heldout else ""
+        self.say(f"Epoch {len(found.train)} complete! training loss {found.train[-1]:.3f}{heldout}")
         sample = self.write_sample().replace("\n", "\n  | ")
         self.say(f"  sample email:\n  | {sample}")
+
+
+class Saving(TrainerCallback):
+    """Has the state saved at least every `every` seconds and with the last step, and tells `saved` how long it took.
+
+    An epoch's last step is saved after the evaluation that follows it, or a run that goes on from there would miss it.
+    A loss that is no number ends the run: nothing is learnt after that, and the state is not saved any more. Nor is one
+    with a weight that is no number, which makes the next step's loss such a one.
+    """
+
+    def __init__(self, every: float, saved: Callable[[], None]) -> None:
+        self.every = every
+        self.saved = saved
+        self.diverged = False
+        self._last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        control.should_save |= self._due() and not _whole(state.epoch)
+        control.should_save = control.should_save and _finite(model)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        self.diverged |= not math.isfinite((logs or {}).get("loss", 0.0))
+        control.should_training_stop |= self.diverged
+        control.should_save &= not self.diverged
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        control.should_save |= self._due() or state.global_step >= state.max_steps
+        control.should_save &= not self.diverged and _finite(model)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._last = time.monotonic()
+        self.saved()
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last >= self.every
+
+
+class Interruption(TrainerCallback):
+    """Ctrl-C and SIGTERM while `listening`: the step is finished, the state saved and the run ended.
+
+    A second signal does what it does elsewhere: it ends the process at once.
+    """
+
+    received: signal.Signals | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.received:
+            control.should_training_stop = True
+            control.should_save = not _whole(state.epoch)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called also for an epoch that was left: it is not evaluated, and has been saved."""
+        if self.received:
+            control.should_save = _whole(state.epoch)
+            control.should_evaluate &= _whole(state.epoch)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Only the main thread may set handlers; in another one signals do what they did before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def receive(number: int, _: object) -> None:
+            self.received = signal.Signals(number)
+            signal.signal(number, before[self.received])
+
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, receive)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class LearningRate(TrainerCallback):
+    """Has a run that goes on do so at `peak`, whatever the peak was before."""
+
+    def __init__(self, peak: float) -> None:
+        self.peak = peak
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **_: Any
+    ) -> None:
+        schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)
+        for group, before in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
+            group["lr"] *= self.peak / before
+            group["initial_lr"] = self.peak
+        schedule.base_lrs = [self.peak] * len(schedule.base_lrs)
+
+
+def curve(history: Sequence[Mapping[str, float]], learning_rate: float) -> Curve:
+    """What the Trainer's history of its logs says; a run that was resumed has the whole history."""
+    steps = [entry for entry in history if "loss" in entry]
+    # A step's epoch is counted up to its end: 0.5 and 1.0 are those of the first epoch with two steps.
+    epochs = groupby(steps, lambda entry: math.ceil(entry["epoch"] - 1e-6))
+    heldout = {entry["epoch"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+    return Curve(
+        steps=[entry["loss"] for entry in steps],
+        train=[fmean(entry["loss"] for entry in of_epoch) for _, of_epoch in epochs],
+        heldout=[loss for epoch, loss in heldout.items() if epoch and _whole(epoch)],
+        heldout_before=heldout.get(0),
+        learning_rate=learning_rate,
+    )
+
+
+def _whole(epoch: float) -> bool:
+    """Whether that is the end of an epoch; the Trainer counts in fractions."""
+    return abs(epoch - round(epoch)) < 1e-6
+
+
+def _finite(model: Any) -> bool:
+    """Whether every trained weight is a number."""
+    return all(bool(weight.isfinite().all()) for weight in model.parameters() if weight.requires_grad)

@@ -100,6 +100,7 @@ def sft_settings(
         "load_best_model_at_end": recipe.early_stop > 0,
         "metric_for_best_model": "eval_loss",
         "save_total_limit": 1,
+        "restore_callback_states_from_checkpoint": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",

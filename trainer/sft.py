@@ -8,11 +8,11 @@ results are printed.
 
 from __future__ import annotations
 
-import tempfile
+import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +20,11 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, EarlyStoppingCallback
 
 from adapters.base_model import BaseModel, shaping_config
-from adapters.errors import AdapterUnusable, ConfigError
+from adapters.errors import AdapterUnusable, ConfigError, TrainingDiverged
 from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
-from trainer.callbacks import EpochReport, Progress
+from trainer import callbacks, unfinished
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
@@ -39,16 +39,27 @@ Say = Callable[[str], None]
 
 
 def train(
-    examples: Sequence[Example], name: str, base: BaseModel, recipe: Recipe, store: Store, licence: str, say: Say
+    examples: Sequence[Example],
+    name: str,
+    base: BaseModel,
+    recipe: Recipe,
+    store: Store,
+    licence: str,
+    say: Say,
+    resume: bool = False,
+    save_every: float = unfinished.SAVE_EVERY,
 ) -> Version:
     """Train, validate, evaluate and publish the next version of `name`.
 
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
-    evaluated.
+    evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
+        ConfigError: there is nothing to go on with, or it is a run of something else.
+        TrainingDiverged: the loss is no number; nothing is published, and the state before is kept.
         AdapterUnusable: the result fails validation; nothing is published.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM came; the state is kept.
     """
     check_name(name)
     tokenizer = AutoTokenizer.from_pretrained(base.path)
@@ -60,28 +71,25 @@ def train(
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
     say(f"base model {base.name}, learning rate {learning_rate:g} ({source})")
-    with tempfile.TemporaryDirectory(prefix="mailwright-sft-") as scratch:
-        trainer = completion_trainer(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, scratch)
-        report = EpochReport(say, lambda: _sample(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens))
-        trainer.add_callback(Progress())
-        trainer.add_callback(report)
-        if recipe.early_stop:
-            trainer.add_callback(EarlyStoppingCallback(recipe.early_stop))
-        started = time.monotonic()
-        before = trainer.evaluate()["eval_loss"] if rows.heldout else None
-        with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model):
-            trainer.train()
-        seconds = time.monotonic() - started
-        curve = Curve(report.steps, report.train, report.heldout, before, learning_rate)
+    started = unfinished.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe)
+    with unfinished.opened(store, name, started, resume, say) as run:
+        trainer = completion_trainer(
+            rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)
+        )
+        run.check_room(sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad))
+        seconds = _learn(trainer, rows, recipe, run, say, save_every)
+        curve = callbacks.curve(trainer.state.log_history, learning_rate)
         verdict = diagnose(curve, recipe)
         say(f"verdict: {verdict.name}: {verdict.because}")
         if verdict.hint:
             say(f"hint: {verdict.hint}")
-        trainer.save_model(scratch)
-        reasons = reasons_against(Path(scratch), base, published=False)
+        if not math.isfinite(curve.steps[-1]):
+            raise _diverged(run, verdict)
+        adapter = run.path / "adapter"
+        trainer.save_model(str(adapter))
+        reasons = reasons_against(adapter, base, published=False)
         if reasons:
             raise AdapterUnusable(name, reasons)
-        training = _summary(trainer, rows, curve, verdict, seconds)
         facts = {
             "base_name": base.name,
             "base_source": base.source,
@@ -91,10 +99,46 @@ def train(
             "heldout_sha256": digest(rows.heldout) if rows.heldout else None,
             "data_licence": licence,
             "recipe": recipe.model_dump(mode="json"),
-            "training": training,
+            "training": _summary(trainer, rows, curve, verdict, seconds),
         }
-        proof = Proof(name, base, recipe.limits, rows.emails, rows.heldout)
-        return proof.publish(store, Path(scratch), facts, say)
+        return Proof(name, base, recipe.limits, rows.emails, rows.heldout).publish(store, adapter, facts, say)
+
+
+def _learn(
+    trainer: CompletionTrainer, rows: Rows, recipe: Recipe, run: unfinished.Run, say: Say, save_every: float
+) -> float:
+    """The loop, from the state that the run has or from the beginning; gives its seconds, those before included.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: a signal ended it; the state is saved.
+    """
+    began, before, checkpoint = time.monotonic(), run.seconds(), run.checkpoint()
+    interruption = callbacks.Interruption()
+    for callback in (
+        callbacks.Progress(),
+        callbacks.EpochReport(say, lambda: _sample(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens)),
+        callbacks.Saving(save_every, lambda: run.note(before + time.monotonic() - began)),
+        callbacks.LearningRate(trainer.args.learning_rate),
+        interruption,
+        *([EarlyStoppingCallback(recipe.early_stop)] if recipe.early_stop else []),
+    ):
+        trainer.add_callback(callback)
+    trainer.args.eval_on_start = bool(rows.heldout) and not checkpoint
+    if checkpoint:
+        say(f"going on with {run.name}, saved in {checkpoint}")
+    with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model), interruption.listening():
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if interruption.received and trainer.state.global_step < trainer.state.max_steps:
+        say(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on: the same with --resume")
+        raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+    return before + time.monotonic() - began
+
+
+def _diverged(run: unfinished.Run, verdict: Verdict) -> TrainingDiverged:
+    slower = verdict.hint.partition("... ")[2]
+    saved = run.checkpoint()
+    kept = f", or go on with the state that was saved before: add --resume {slower}" if saved else ""
+    return TrainingDiverged(f"{verdict.because}, and nothing is published", f"begin anew with {slower}{kept}")
 
 
 def _summary(trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verdict, seconds: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store
 from trainer.progress import say
+from trainer.unfinished import SAVE_EVERY
 
 if TYPE_CHECKING:
     from trainer.data import Example
@@ -24,13 +25,16 @@ EXAMPLES = """examples:
   trainer sft --data my_email_dataset.json --name my_email_assistant
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
+  trainer sft --data mine.jsonl --name mine --resume                after Ctrl-C, a crash or a power cut
 """
 HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
 
 FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
 {"messages"}. Recipes: quick (about four minutes on 2 cores), shipped (at most 20), article (the lesson's numbers), gpu
 (for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is published, and
-one that misses a limit is not promoted."""
+one that misses a limit is not promoted.
+
+The run is saved while it goes on. Ctrl-C ends it after the step that it is in; --resume goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,16 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="the adapter's name")
     parser.add_argument(
         "--licence", default="unstated", help="licence of the emails, kept in the manifest (default: unstated)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the unfinished run of this name, from where it was saved"
+    )
+    parser.add_argument(
+        "--save-every",
+        type=float,
+        metavar="SECONDS",
+        default=SAVE_EVERY,
+        help=f"how often the run is saved (default: {SAVE_EVERY:g})",
     )
     add_options(parser)
     parser.set_defaults(command=_sft)
@@ -118,7 +132,17 @@ def _sft(args: argparse.Namespace) -> None:
     say(f"store {store.directory}")
     from trainer import sft
 
-    version = sft.train(run.examples, args.name, run.base, run.recipe, store, args.licence, say)
+    version = sft.train(
+        run.examples,
+        args.name,
+        run.base,
+        run.recipe,
+        store,
+        args.licence,
+        say,
+        resume=args.resume,
+        save_every=args.save_every,
+    )
     manifest = version.manifest()
     if args.json:
         print(json.dumps({"id": version.id, "path": str(version.path)} | manifest.model_dump(mode="json"), indent=2))

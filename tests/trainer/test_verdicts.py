@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.base_model import BaseModel
-from adapters.errors import AdapterUnusable, ConfigError
+from adapters.errors import ConfigError, TrainingDiverged
 from adapters.manifest import Training
 from adapters.store import Store
 from tests.trainer.test_sft import NAMES, emails
@@ -82,7 +82,7 @@ def test_a_learning_rate_that_is_too_high_is_mended_by_the_hint(train: Train):
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_verdict_and_publishes_nothing(train: Train, store: Store):
     said: list[str] = []
-    with pytest.raises(AdapterUnusable):
+    with pytest.raises(TrainingDiverged):
         train(emails(), said.append, learning_rate=0.99, alpha=10**6)
     assert any(sentence.startswith("verdict: learning rate too high: the loss of step") for sentence in said)
     assert "mine" not in store.names()
