@@ -119,8 +119,9 @@ def completion_trainer(
     tokenizer: PreTrainedTokenizerBase,
     device: Device,
     scratch: str,
+    **settings: Any,
 ) -> CompletionTrainer:
-    """Ready to train; what it writes goes to the directory `scratch`."""
+    """Ready to train; what it writes goes to the directory `scratch`. `settings` replace those of `sft_settings`."""
     lora = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -132,7 +133,7 @@ def completion_trainer(
     logging.disable_progress_bar()
     trainer = CompletionTrainer(
         model=str(base.path),
-        args=SFTConfig(**sft_settings(device, recipe, learning_rate, len(train), len(heldout), scratch)),
+        args=SFTConfig(**sft_settings(device, recipe, learning_rate, len(train), len(heldout), scratch) | settings),
         train_dataset=_dataset(train),
         eval_dataset=_dataset(heldout) if heldout else None,
         processing_class=tokenizer,

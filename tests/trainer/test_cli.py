@@ -136,7 +136,9 @@ def test_the_help_names_every_command(capsys: Capture):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert [command for command in ("sft", "import", "check", "evaluate") if f"\n    {command} " not in shown] == []
+    assert [
+        command for command in ("sft", "import", "check", "sweep", "evaluate") if f"\n    {command} " not in shown
+    ] == []
 
 
 def test_every_field_of_a_recipe_but_warmup_and_limits_is_a_flag(capsys: Capture):

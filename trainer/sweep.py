@@ -1,0 +1,123 @@
+"""Short trials of several learning rates: the same adapter weights, seed and batches, so that only the speed differs.
+
+    trainer sweep --data trainer/data/formal.jsonl --recipe quick
+
+The learning rate of a trial rises in a short warm-up and then stays. This is no learning-rate range test, which raises
+it within one run: what such a run suggests depends on how long it has learnt by then. The trainer is that of
+trainer/completion_trainer.py; what the losses mean trainer/speed.py says. This file does not know how they are shown.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from transformers import AutoTokenizer, TrainerCallback, set_seed
+
+from adapters.base_model import BaseModel
+from adapters.errors import ConfigError
+from trainer.check import check_before_training
+from trainer.completion_trainer import CompletionTrainer, completion_trainer
+from trainer.cpu_loss import fused_lora
+from trainer.data import Example
+from trainer.device import choose
+from trainer.progress import bar
+from trainer.recipe import Recipe
+from trainer.rows import Rows, Say, choose_rows
+from trainer.speed import Sweep, Trial
+
+MEASURED, LEAST = 8, 4
+"""Emails that are held out at least, though never more than half of all; with fewer than 4 of these, or than 4 to learn
+from, there is no sweep."""
+WARMUP = 0.1
+"""Share of a trial's steps."""
+
+
+class _Losses(TrainerCallback):  # type: ignore[misc]  # transformers gives it no type
+    """The loss of every step; ends the trial at one that is no number."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self.steps: list[float] = []
+        self._advance = advance
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.steps.append(logs["loss"])
+            self._advance(1)
+            control.should_training_stop |= not math.isfinite(logs["loss"])
+
+
+def sweep(
+    examples: Sequence[Example], base: BaseModel, recipe: Recipe, rates: Sequence[float], steps: int, say: Say
+) -> Sweep:
+    """A trial of `steps` steps for each of `rates`; nothing is published.
+
+    Of the recipe everything counts but its learning rate, schedule, epochs, early stop and limits, and at least
+    MEASURED emails are held out.
+
+    Raises:
+        DataError: emails that are too long, all listed, before the model is loaded.
+        ConfigError: too few emails.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    check_before_training(examples, tokenizer, recipe.max_length, say)
+    rows = _rows(examples, recipe, say)
+    speeds = sorted(set(rates))
+    say(f"{len(speeds)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
+    with tempfile.TemporaryDirectory(prefix="mailwright-sweep-") as scratch:
+        trainer = completion_trainer(
+            rows.train,
+            rows.heldout,
+            base,
+            recipe.model_copy(update={"early_stop": 0}),
+            speeds[0],
+            tokenizer,
+            choose(),
+            scratch,
+            max_steps=steps,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=round(WARMUP * steps),
+            eval_strategy="no",
+        )
+        model = trainer.model
+        start = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+        with disable_input_dtype_casting(model), fused_lora(model), bar("trials", len(speeds) * steps) as advance:
+            before = trainer.evaluate()["eval_loss"]
+            trials = tuple(_trial(trainer, start, rate, advance) for rate in speeds)
+    return Sweep(trials, before, steps, recipe.batch_size, len(rows.heldout))
+
+
+def _rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
+    heldout = max(recipe.heldout, min(MEASURED / len(examples), 0.5))
+    rows = choose_rows(examples, recipe.model_copy(update={"heldout": heldout}), say)
+    if min(len(rows.emails), len(rows.heldout)) < LEAST:
+        raise ConfigError(
+            f"{len(examples)} emails are too few to compare learning rates: {len(rows.emails)} to learn from and "
+            f"{len(rows.heldout)} held out to measure on, where {LEAST} of each are needed",
+            f"give {2 * LEAST} emails or more that are not nearly the same",
+        )
+    return rows
+
+
+def _trial(
+    trainer: CompletionTrainer, start: dict[str, torch.Tensor], rate: float, advance: Callable[[float], None]
+) -> Trial:
+    """The adapter goes back to the weights `start`; optimizer, schedule and every source of chance begin anew."""
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if name in start:
+                weight.copy_(start[name])
+    trainer.args.learning_rate = rate
+    trainer.optimizer = trainer.lr_scheduler = None
+    set_seed(trainer.args.seed)
+    losses = _Losses(advance)
+    trainer.add_callback(losses)
+    trainer.train()
+    trainer.remove_callback(losses)
+    advance(trainer.args.max_steps - len(losses.steps))
+    broke = not math.isfinite(losses.steps[-1])
+    return Trial(rate, tuple(losses.steps), math.nan if broke else trainer.evaluate()["eval_loss"])
