@@ -28,7 +28,7 @@ def kept_directory(flag: str | None = None) -> Path:
 
 
 def cache_directory() -> Path:
-    """`MAILWRIGHT_CACHE`, else `$XDG_CACHE_HOME/mailwright`: base models, all of which can be made again."""
+    """`MAILWRIGHT_CACHE`, else `$XDG_CACHE_HOME/mailwright`: base models and past estimates, all of which may go."""
     chosen = os.environ.get("MAILWRIGHT_CACHE")
     return Path(chosen).expanduser().absolute() if chosen else _in_home("XDG_CACHE_HOME", "~/.cache", "")
 

@@ -85,7 +85,7 @@ def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: Base
     ran = [command for command in COMMANDS if shlex.split(command)[0] in ("trainer", "adapters")]
     for command in ran:
         program, *arguments = shlex.split(command)
-        if program == "trainer" and arguments[0] == "sft":
+        if program == "trainer" and arguments[0] in ("estimate", "sft"):
             arguments += ["--base", str(base_model.path), "--epochs", "1", "--practice", "0"]
         done = subprocess.run(
             [Path(sys.executable).parent / program, *arguments],
@@ -97,7 +97,7 @@ def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: Base
         assert done.returncode == 0, f"{command}: {done.stderr}"
     named = {shlex.split(command)[1] for command in ran}
     assert named == {
-        *("import", "check", "sft", "list", "show", "promote", "rollback", "label"),
+        *("import", "check", "estimate", "sft", "list", "show", "promote", "rollback", "label"),
         *("retire", "gc", "verify", "export", "audit"),
     }
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 from adapters import base_model
 from adapters.cli import run
-from trainer import check_cli, evaluate_cli, import_cli, sft_cli, sweep_cli
+from trainer import check_cli, estimate_cli, evaluate_cli, import_cli, sft_cli, sweep_cli
 
 EXAMPLES = """examples:
   trainer import ~/Mail/Sent.mbox --name anna
   trainer check anna.jsonl --fix cleaned.jsonl
   trainer sweep --data anna.jsonl --plot curves.png --write anna.yaml
+  trainer estimate --data my_email_dataset.json
   trainer sft --data my_email_dataset.json --name my_email_assistant
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     sft_cli.add(commands, stored)
+    estimate_cli.add(commands, based)
     import_cli.add(commands, every)
     check_cli.add(commands, based)
     sweep_cli.add(commands, based)

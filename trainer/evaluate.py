@@ -160,11 +160,11 @@ def told(task: Example) -> str:
 def machine(writer: Writer) -> str:
     """What the figures depend on beside the models: of this machine, which need not be the server's."""
     versions = [f"{package} {installed_version(package)}" for package in ("torch", "transformers")]
-    parts = [_processor(), f"{len(os.sched_getaffinity(0))} cores", writer.device, *versions]
+    parts = [processor(), f"{len(os.sched_getaffinity(0))} cores", writer.device, *versions]
     return ", ".join(part for part in parts if part)
 
 
-def _processor() -> str:
+def processor() -> str:
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

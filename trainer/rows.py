@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from adapters.errors import ConfigError
 from trainer.data import Example, split
 from trainer.notes import from_notes
 from trainer.practice import VOICES, practice_examples
@@ -33,8 +34,14 @@ class Rows:
 
 
 def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
-    """Split the emails; to the training ones add varied copies, with their tasks and with notes, and practice."""
+    """Split the emails; to the training ones add varied copies, with their tasks and with notes, and practice.
+
+    Raises:
+        ConfigError: the recipe stops early by the held-out loss, and nothing is held out.
+    """
     emails, heldout = split(examples, recipe.heldout, recipe.seed)
+    if recipe.early_stop and not heldout:
+        raise ConfigError("early_stop looks at the held-out loss, and no email is held out", "add --heldout 0.2")
     voices = {example.voice for example in emails}
     practice: list[Example] = []
     if recipe.practice and len(voices) == 1 and voices <= set(VOICES):

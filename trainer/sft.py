@@ -20,7 +20,7 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, EarlyStoppingCallback
 
 from adapters.base_model import BaseModel, shaping_config
-from adapters.errors import AdapterUnusable, ConfigError, TrainingDiverged
+from adapters.errors import AdapterUnusable, TrainingDiverged
 from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
@@ -65,8 +65,6 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
     rows = choose_rows(examples, recipe, say)
-    if recipe.early_stop and not rows.heldout:
-        raise ConfigError("early_stop looks at the held-out loss, and no email is held out", "add --heldout 0.2")
     device = choose()
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
@@ -116,7 +114,9 @@ def _learn(
     interruption = callbacks.Interruption()
     for callback in (
         callbacks.Progress(),
-        callbacks.EpochReport(say, lambda: _sample(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens)),
+        callbacks.EpochReport(
+            say, lambda: sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens)
+        ),
         callbacks.Saving(save_every, lambda: run.note(before + time.monotonic() - began)),
         callbacks.LearningRate(trainer.args.learning_rate),
         interruption,
@@ -165,7 +165,7 @@ def _summary(trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verd
     }
 
 
-def _sample(trainer: CompletionTrainer, example: Example, max_tokens: int) -> str:
+def sample_email(trainer: CompletionTrainer, example: Example, max_tokens: int) -> str:
     """The email that the model as it is now writes for the example's task, greedy."""
     tokenizer, model = trainer.processing_class, trainer.model
     prompt = tokenizer.apply_chat_template(

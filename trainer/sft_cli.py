@@ -130,7 +130,7 @@ def _sft(args: argparse.Namespace) -> None:
     run = chosen(args)
     store = Store(store_directory(args.store))
     say(f"store {store.directory}")
-    from trainer import sft
+    from trainer import predictions, sft
 
     version = sft.train(
         run.examples,
@@ -144,6 +144,7 @@ def _sft(args: argparse.Namespace) -> None:
         save_every=args.save_every,
     )
     manifest = version.manifest()
+    predictions.remember(manifest, predictions.machine(run.device), say)
     if args.json:
         print(json.dumps({"id": version.id, "path": str(version.path)} | manifest.model_dump(mode="json"), indent=2))
         return
