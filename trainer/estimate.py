@@ -68,7 +68,6 @@ class Lesson:
     """The lesson's figures, and what they mean on `gpu` by the formula that ours are by."""
 
     gpu: str
-
     hours: tuple[float, float]
     usd: tuple[float, float]
     card_usd: float
