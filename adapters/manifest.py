@@ -66,6 +66,9 @@ class Training(Frozen):
     """Of each epoch, the mean over its steps."""
     heldout_losses: list[float] = []
     """After each epoch."""
+    general_loss_before: float | None = None
+    """Of the base model on general text, and with the adapter."""
+    general_loss: float | None = None
     verdict: str = ""
     """What trainer/diagnose.py made of the losses, why, and the command that mends it."""
     because: str = ""

@@ -20,16 +20,19 @@ from trainer.recipe import Recipe
 
 DIVERGED, WINDOW = 1.2, 10
 ROSE = 1.03
-"""The learning rate is too high if a mean of 10 steps is 1.2 times the first step's loss, if an epoch's training loss
-is above that of the epoch before by 3 % of the first step's, or if the held-out loss ends above where it began. A run
+"""The learning rate is too high if a mean of 10 steps is 1.2 times the first loss (`_first`), if an epoch's training
+loss is above that of the epoch before by 3 % of the first, or if the held-out loss ends above where it began. A run
 overfits if the held-out loss ends 3 % above its lowest, and the training loss fell meanwhile."""
 MOVED = 0.02
 """The learning rate is too low if no epoch takes 2 % off the held-out loss."""
 FALLING, APART = 0.01, 0.9
 """It underfits if the last epoch still took 1 % off the held-out loss, and the training loss is nine tenths of that or
 more."""
-DROPOUT, PATIENCE, FACTOR, MORE = 0.1, 2, 3, 2
-"""The remedies: share dropped, epochs to wait, what a learning rate is divided or multiplied by, and epochs are."""
+FORGOT = 0.05
+"""It forgets if the loss on general text rises by 5 %."""
+DROPOUT, PATIENCE, FACTOR, MORE, MIX = 0.1, 2, 3, 2, 0.2
+"""The remedies: share dropped, epochs to wait, what a learning rate is divided or multiplied by, and epochs are, share
+of general examples."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Curve:
     heldout: list[float]
     heldout_before: float | None
     learning_rate: float
+    general_before: float | None = None
+    """On general text, of the base model; `general` is with the adapter."""
+    general: float | None = None
 
     @property
     def best_epoch(self) -> int:
@@ -64,7 +70,8 @@ class Verdict:
 
 
 def diagnose(curve: Curve, recipe: Recipe) -> Verdict:
-    """The first that holds of: learning rate too high, overfitting, learning rate too low, underfitting, healthy."""
+    """The first that holds of: learning rate too high, overfitting, forgetting, learning rate too low, underfitting,
+    healthy."""
     for rule in RULES:
         if verdict := rule(curve, recipe):
             return verdict
@@ -75,11 +82,11 @@ def _too_high(curve: Curve, recipe: Recipe) -> Verdict | None:
     remedy = {"learning_rate": _two_digits(curve.learning_rate / FACTOR)}
     if wrong := [number for number, loss in enumerate(curve.steps, 1) if not math.isfinite(loss)]:
         return Verdict("learning rate too high", f"the loss of step {wrong[0]} is no number", remedy)
-    first = curve.steps[0]
+    first = _first(curve, recipe)
     for end in range(WINDOW + 1, len(curve.steps) + 1):
         mean = fmean(curve.steps[end - WINDOW : end])
         if mean >= DIVERGED * first:
-            because = f"the loss was {first:.3f} at step 1 and {mean:.3f} on the average of {WINDOW} steps up to {end}"
+            because = f"the loss was {first:.3f} at first and {mean:.3f} on the average of {WINDOW} steps up to {end}"
             return Verdict("learning rate too high", because, remedy)
     for epoch, (before, after) in enumerate(pairwise(curve.train), 2):
         if after - before >= (ROSE - 1) * first:
@@ -90,6 +97,14 @@ def _too_high(curve: Curve, recipe: Recipe) -> Verdict | None:
         because = f"the held-out loss was {curve.heldout_before:.3f} before the run, and at best {lowest:.3f} after it"
         return Verdict("learning rate too high", because, remedy)
     return None
+
+
+def _first(curve: Curve, recipe: Recipe) -> float:
+    """What the loss was before anything was learnt: that of the first step. With general examples, of which the base
+    model expects every word, that depends on how many it met, and the held-out emails' loss counts if it is higher."""
+    if not recipe.mix:
+        return curve.steps[0]
+    return max([curve.heldout_before] if curve.heldout_before is not None else curve.steps[:WINDOW])
 
 
 def _overfitting(curve: Curve, recipe: Recipe) -> Verdict | None:
@@ -105,6 +120,16 @@ def _overfitting(curve: Curve, recipe: Recipe) -> Verdict | None:
         f"{curve.train[best]:.3f} to {curve.train[-1]:.3f}"
     )
     return Verdict("overfitting", because, {"dropout": max(recipe.dropout, DROPOUT), "early_stop": PATIENCE})
+
+
+def _forgetting(curve: Curve, recipe: Recipe) -> Verdict | None:
+    before, after = curve.general_before, curve.general
+    if before is None or after is None or after < (1 + FORGOT) * before:
+        return None
+    because = f"the loss on general text rose from {before:.3f} to {after:.3f}, by {100 * (after / before - 1):.0f} %"
+    if recipe.mix >= MIX:
+        return Verdict("forgetting", because, {"learning_rate": _two_digits(curve.learning_rate / FACTOR)})
+    return Verdict("forgetting", because, {"mix": MIX})
 
 
 def _too_low(curve: Curve, recipe: Recipe) -> Verdict | None:
@@ -151,4 +176,10 @@ def _two_digits(number: float) -> float:
     return float(f"{number:.1e}")
 
 
-RULES: Sequence[Callable[[Curve, Recipe], Verdict | None]] = (_too_high, _overfitting, _too_low, _underfitting)
+RULES: Sequence[Callable[[Curve, Recipe], Verdict | None]] = (
+    _too_high,
+    _overfitting,
+    _forgetting,
+    _too_low,
+    _underfitting,
+)

@@ -18,11 +18,12 @@ from adapters.base_model import BaseModel, shaping_config
 from trainer import predictions, prices
 from trainer.check import check_before_training, token_counter
 from trainer.data import Example, digest
+from trainer.mix import rows_of_run
 from trainer.predictions import Prediction
 from trainer.prices import Prices, Quote, Range, Size
 from trainer.progress import bar
 from trainer.recipe import Recipe
-from trainer.rows import Rows, choose_rows
+from trainer.rows import Rows
 
 if TYPE_CHECKING:
     from trainer.device import Device
@@ -90,7 +91,7 @@ class BreakEven:
     """None: never, or nothing to compare with."""
 
 
-def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, say: Say) -> tuple[Work, Any]:
+def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, say: Say) -> tuple[Work, Any]:
     """What `trainer sft` would do, and the tokenizer; the emails are checked as there.
 
     Raises:
@@ -101,7 +102,7 @@ def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, say: Say)
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
-    rows = choose_rows(examples, recipe, say)
+    rows = rows_of_run(examples, recipe, base, device, say)
     counts = token_counter(tokenizer)(rows.train)
     steps = recipe.epochs * math.ceil(len(rows.train) / recipe.batch_size)
     size = size_of(base, recipe.rank)

@@ -67,7 +67,7 @@ def _estimate(args: argparse.Namespace) -> None:
     run = sft_cli.chosen(args)
     from trainer import estimate
 
-    work, tokenizer = estimate.work(run.examples, run.recipe, run.base, say)
+    work, tokenizer = estimate.work(run.examples, run.recipe, run.base, run.device, say)
     here = None if args.no_probe else estimate.here(work, run.base, run.recipe, tokenizer, run.device, say)
     memory = memory_gb(work.size, work.batch, work.longest)
     rented = quotes(prices, work.size, work.tokens, memory)

@@ -8,24 +8,19 @@ and off. This file does not know emails of training or how results are shown.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from adapters.prompts import task_messages
-from adapters.settings import cache_directory
+from trainer import base_answers
+from trainer.base_answers import Answer
 from trainer.data import DATA
-from trainer.decoding import decode, ends
 from trainer.losses import Row, losses
 from trainer.rubric import has_greeting, has_sign_off
 
@@ -36,8 +31,6 @@ ANSWER_TOKENS = 96
 SCORED_ANSWER_TOKENS = 48
 
 Advance = Callable[[int], None]
-Answer = tuple[str, bool]
-"""Text, and whether it ended by itself."""
 
 
 def measure(
@@ -51,34 +44,43 @@ def measure(
     model.eval()
     base_answers = _base_answers(model, tokenizer, fingerprint, advance)
     found = compared_losses(model, tokenizer, base_answers, advance)
-    answers = _write(model, tokenizer, advance)
+    answers = write(model, tokenizer, advance)
     model.train(was_training)
     return found | {"answers_like_emails": _share(answers), "answers_like_emails_base": _share(base_answers)}
 
 
 def steps(fingerprint: str) -> int:
     """How many texts `measure` reads or writes: more the first time that it meets a base model."""
-    written = 1 if _cache(fingerprint).is_file() else 2
+    written = 2 if base_answers.kept(fingerprint, questions(), ANSWER_TOKENS) is None else 1
     return 2 * PASSAGES + (2 + written) * len(questions())
 
 
 def compared_losses(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, base_answers: Sequence[Answer], advance: Advance
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Answer], advance: Advance
 ) -> dict[str, float]:
     """Nats a token with the adapter and without, and `forgetting`.
 
     `forgetting` is the relative rise of the loss on general text. Not that on instructions: the base model's loss on
     its own greedy answers is small, so that a small move is a large share of it.
     """
-    general = [(_ids(tokenizer(text))[:PASSAGE_TOKENS], 1) for text in general_texts()]
-    instructions = [
-        _instruction(tokenizer, question, answer) for question, answer in zip(questions(), base_answers, strict=True)
-    ]
-    found = {}
-    for name, rows in (("general_loss", general), ("instructions_loss", instructions)):
-        found[f"{name}_base"] = _loss(model, rows, False, advance)
-        found[name] = _loss(model, rows, True, advance)
-    found["forgetting"] = found["general_loss"] / found["general_loss_base"] - 1
+    general_base, general = general_losses(model, tokenizer, advance)
+    rows = [_instruction(tokenizer, question, answer) for question, answer in zip(questions(), answers, strict=True)]
+    return {
+        "general_loss_base": general_base,
+        "general_loss": general,
+        "instructions_loss_base": _loss(model, rows, False, advance),
+        "instructions_loss": _loss(model, rows, True, advance),
+        "forgetting": general / general_base - 1,
+    }
+
+
+def general_losses(model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance) -> tuple[float, float]:
+    """Nats a token of general text, without the adapter and with it; reads 2 * PASSAGES texts."""
+    was_training = model.training
+    model.eval()
+    rows = [(_ids(tokenizer(text))[:PASSAGE_TOKENS], 1) for text in general_texts()]
+    found = _loss(model, rows, False, advance), _loss(model, rows, True, advance)
+    model.train(was_training)
     return found
 
 
@@ -115,41 +117,26 @@ def _share(answers: Sequence[Answer]) -> float:
 def _base_answers(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str, advance: Advance
 ) -> list[Answer]:
-    """Written once for a base model, then kept in the user's cache."""
-    kept = _cache(fingerprint)
-    if kept.is_file():
-        return [(text, ended) for text, ended in json.loads(kept.read_text(encoding="utf-8"))]
+    """Written once for a base model, then kept."""
+    kept = base_answers.kept(fingerprint, questions(), ANSWER_TOKENS)
+    if kept is not None:
+        return kept
     with model.disable_adapter():
-        answers = _write(model, tokenizer, advance)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    new = kept.with_suffix(f".{os.getpid()}")
-    new.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
-    new.replace(kept)
+        answers = write(model, tokenizer, advance)
+    base_answers.keep(fingerprint, questions(), ANSWER_TOKENS, answers)
     return answers
 
 
-def _cache(fingerprint: str) -> Path:
-    asked = hashlib.sha256(f"{fingerprint} {ANSWER_TOKENS} {questions()}".encode()).hexdigest()
-    return cache_directory() / "answers" / f"{asked}.json"
-
-
-def _write(model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance) -> list[Answer]:
+def write(model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance) -> list[Answer]:
     """Greedy answers to the questions, in order."""
-    prompts = [_prompt(tokenizer, question) for question in questions()]
-    stops = ends(model, tokenizer)
-    with torch.inference_mode():
-        rows = decode(model, prompts, stops, ANSWER_TOKENS)
-    advance(len(prompts))
-    return [(tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in stops) for row in rows]
-
-
-def _prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-    return _ids(tokenizer.apply_chat_template(task_messages(question), add_generation_prompt=True, return_dict=True))
+    answers = base_answers.write(model, tokenizer, questions(), ANSWER_TOKENS)
+    advance(len(answers))
+    return answers
 
 
 def _instruction(tokenizer: PreTrainedTokenizerBase, question: str, answer: Answer) -> Row:
     text, ended = answer
-    prompt = _prompt(tokenizer, question)
+    prompt = base_answers.prompt(tokenizer, question)
     end = [tokenizer.eos_token_id] if ended else []
     scored = [*_ids(tokenizer(text, add_special_tokens=False)), *end][:SCORED_ANSWER_TOKENS]
     return prompt + scored, len(prompt)

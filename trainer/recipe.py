@@ -50,6 +50,8 @@ class Recipe(BaseModel):
     """How often each email stands in an epoch with notes for a task and other names and numbers (trainer/notes.py)."""
     copy_weight: float = Field(default=1, ge=1, le=100)
     """How much more than another token one counts that the email copies from its task (trainer/copied.py)."""
+    mix: float = Field(default=0.0, ge=0, le=0.9)
+    """Share of what is trained on that are everyday requests with the base model's own answers (trainer/mix.py)."""
     heldout: float = Field(default=0.05, ge=0, lt=1)
     """Share of the emails kept back to measure the held-out loss."""
     seed: int = 0

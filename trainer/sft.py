@@ -12,6 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -24,16 +25,18 @@ from adapters.errors import AdapterUnusable, TrainingDiverged
 from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
-from trainer import callbacks, unfinished
+from trainer import callbacks, forgetting, unfinished
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
 from trainer.data import Example, digest
 from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
+from trainer.mix import rows_of_run
+from trainer.progress import bar
 from trainer.proof import Proof
 from trainer.recipe import Recipe, learning_rate_prior
-from trainer.rows import Rows, choose_rows
+from trainer.rows import Rows
 
 Say = Callable[[str], None]
 
@@ -64,8 +67,8 @@ def train(
     check_name(name)
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
-    rows = choose_rows(examples, recipe, say)
     device = choose()
+    rows = rows_of_run(examples, recipe, base, device, say)
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
     say(f"base model {base.name}, learning rate {learning_rate:g} ({source})")
@@ -76,7 +79,7 @@ def train(
         )
         run.check_room(sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad))
         seconds = _learn(trainer, rows, recipe, run, say, save_every)
-        curve = callbacks.curve(trainer.state.log_history, learning_rate)
+        curve = _with_general_loss(callbacks.curve(trainer.state.log_history, learning_rate), trainer)
         verdict = diagnose(curve, recipe)
         say(f"verdict: {verdict.name}: {verdict.because}")
         if verdict.hint:
@@ -134,6 +137,15 @@ def _learn(
     return before + time.monotonic() - began
 
 
+def _with_general_loss(curve: Curve, trainer: CompletionTrainer) -> Curve:
+    """What the run cost the base model, if it learnt anything."""
+    if not math.isfinite(curve.steps[-1]):
+        return curve
+    with bar("reading general text", 2 * forgetting.PASSAGES) as advance, trainer.accelerator.autocast():
+        before, after = forgetting.general_losses(trainer.model, trainer.processing_class, advance)
+    return replace(curve, general_before=before, general=after)
+
+
 def _diverged(run: unfinished.Run, verdict: Verdict) -> TrainingDiverged:
     slower = verdict.hint.partition("... ")[2]
     saved = run.checkpoint()
@@ -157,6 +169,8 @@ def _summary(trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verd
         "heldout_loss_before": curve.heldout_before and round(curve.heldout_before, 4),
         "heldout_loss": round(curve.heldout[kept - 1], 4) if curve.heldout else None,
         "versions": {package: installed_version(package) for package in ("torch", "transformers", "trl", "peft")},
+        "general_loss_before": curve.general_before and round(curve.general_before, 4),
+        "general_loss": curve.general and round(curve.general, 4),
         "train_losses": [round(loss, 4) for loss in curve.train],
         "heldout_losses": [round(loss, 4) for loss in curve.heldout],
         "verdict": verdict.name,

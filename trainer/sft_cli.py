@@ -100,6 +100,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("repeats", int, "how often each email stands in an epoch"),
         ("notes", int, "how often each email stands in an epoch with notes for a task"),
         ("copy-weight", float, "how much more a token counts that the email copies from its task"),
+        ("mix", float, "share of general examples, the base model's own answers, against forgetting; 0.2 is usual"),
         ("heldout", float, "share of the emails kept back, 0 to 1"),
         ("seed", int, "seed of the split, the order and the practice"),
         ("sample-tokens", int, "most tokens of the sample email after each epoch"),

@@ -24,10 +24,11 @@ from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
 from trainer.data import Example
-from trainer.device import choose
+from trainer.device import Device, choose
+from trainer.mix import rows_of_run
 from trainer.progress import bar
 from trainer.recipe import Recipe
-from trainer.rows import Rows, Say, choose_rows
+from trainer.rows import Rows, Say
 from trainer.speed import Sweep, Trial
 
 MEASURED, LEAST = 8, 4
@@ -65,7 +66,8 @@ def sweep(
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
-    rows = _rows(examples, recipe, say)
+    device = choose()
+    rows = _rows(examples, recipe, base, device, say)
     speeds = sorted(set(rates))
     say(f"{len(speeds)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
     with tempfile.TemporaryDirectory(prefix="mailwright-sweep-") as scratch:
@@ -76,7 +78,7 @@ def sweep(
             recipe.model_copy(update={"early_stop": 0}),
             speeds[0],
             tokenizer,
-            choose(),
+            device,
             scratch,
             max_steps=steps,
             lr_scheduler_type="constant_with_warmup",
@@ -91,9 +93,9 @@ def sweep(
     return Sweep(trials, before, steps, recipe.batch_size, len(rows.heldout))
 
 
-def _rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
+def _rows(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, say: Say) -> Rows:
     heldout = max(recipe.heldout, min(MEASURED / len(examples), 0.5))
-    rows = choose_rows(examples, recipe.model_copy(update={"heldout": heldout}), say)
+    rows = rows_of_run(examples, recipe.model_copy(update={"heldout": heldout}), base, device, say)
     if min(len(rows.emails), len(rows.heldout)) < LEAST:
         raise ConfigError(
             f"{len(examples)} emails are too few to compare learning rates: {len(rows.emails)} to learn from and "

@@ -96,7 +96,7 @@ def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
     found = evaluate(version, base, writer, tasks, training, lambda _: None, own=True, shown=())
     checked = gate.check(found.result, LIMITS)
     with torch.inference_mode():
-        answers = forgetting._write(writer.model, writer.tokenizer, lambda _: None)
+        answers = forgetting.write(writer.model, writer.tokenizer, lambda _: None)
     base_share = found.result.forgetting["answers_like_emails_base"]
     return {
         "voice": voice.name,

@@ -8,12 +8,14 @@ import torch
 from transformers import AutoTokenizer
 
 from adapters.base_model import BaseModel
-from tests.trainer.test_sft import PRACTISED, RECIPE, emails, nobody_listens
-from trainer import copied, sft
+from tests.trainer.test_rows import PRACTISED
+from tests.trainer.test_sft import RECIPE, emails, nobody_listens
+from trainer import copied
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.data import Example, task_example
 from trainer.device import Device, choose
 from trainer.recipe import Recipe
+from trainer.rows import choose_rows
 
 pytestmark = [pytest.mark.training]
 Build = Callable[..., CompletionTrainer]
@@ -113,7 +115,7 @@ def test_exactly_the_email_and_its_stop_token_are_learned(build: Build):
 def test_practice_is_never_cut_either(build: Build):
     """One character is one token here, so that generated emails do not fit into 256."""
     recipe = PRACTISED.model_copy(update={"max_length": 256})
-    rows = sft.choose_rows(emails(voice="formal"), recipe, nobody_listens)
+    rows = choose_rows(emails(voice="formal"), recipe, nobody_listens)
     trainer = build(rows.train, recipe=recipe)
     stop = trainer.processing_class.eos_token_id
     assert all(stop in row["input_ids"][-2:] for row in trainer.train_dataset)

@@ -58,7 +58,7 @@ def test_a_loss_that_is_no_number():
 
 def test_a_loss_that_climbs_for_ten_steps():
     verdict = diagnose(replace(HEALTHY, steps=[2.0, 1.5] + [2.5] * 10 + [1.0]), RECIPE)
-    assert verdict.because == "the loss was 2.000 at step 1 and 2.400 on the average of 10 steps up to 11"
+    assert verdict.because == "the loss was 2.000 at first and 2.400 on the average of 10 steps up to 11"
 
 
 def test_what_is_known_by_heart_may_rise_by_a_share_of_nearly_nothing():
@@ -95,3 +95,27 @@ def test_a_run_that_ended_too_early():
 
 def test_the_best_epoch_is_the_first_of_the_lowest():
     assert replace(HEALTHY, heldout=[1.5, 1.2, 1.2]).best_epoch == 2
+
+
+def test_forgetting_is_a_rise_of_the_loss_on_general_text_and_mended_by_general_examples():
+    verdict = diagnose(replace(HEALTHY, general_before=3.0, general=3.3), RECIPE)
+    assert (verdict.name, verdict.because) == (
+        "forgetting",
+        "the loss on general text rose from 3.000 to 3.300, by 10 %",
+    )
+    assert verdict.hint == "trainer sft ... --mix 0.2"
+    assert diagnose(replace(HEALTHY, general_before=3.0, general=3.1), RECIPE).name == "healthy"
+
+
+def test_where_general_examples_were_mixed_in_forgetting_is_mended_by_a_lower_rate():
+    verdict = diagnose(replace(HEALTHY, general_before=3.0, general=3.3), RECIPE.model_copy(update={"mix": 0.2}))
+    assert verdict.hint == "trainer sft ... --learning-rate 0.00033"
+
+
+def test_a_first_step_of_general_examples_is_no_measure_of_what_comes_after():
+    mixed = RECIPE.model_copy(update={"mix": 0.2})
+    curve = replace(HEALTHY, steps=[0.4] + [1.5] * 10)
+    assert diagnose(curve, RECIPE).name == "learning rate too high"
+    assert diagnose(curve, mixed).name == "healthy"
+    assert diagnose(replace(curve, heldout=[], heldout_before=None), mixed).name == "healthy"
+    assert diagnose(replace(curve, steps=[0.4] + [2.6] * 10), mixed).name == "learning rate too high"

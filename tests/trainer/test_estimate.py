@@ -57,17 +57,17 @@ def test_the_size_of_a_model_is_read_from_its_files(base_model: BaseModel):
 
 def test_emails_that_are_too_long_are_refused_as_before_a_training(base_model: BaseModel):
     with pytest.raises(DataError, match="1 emails are too long"):
-        estimate.work([*emails(), task_example("Thank Bo.", "x" * 5000)], RECIPE, base_model, nobody_listens)
+        estimate.work([*emails(), task_example("Thank Bo.", "x" * 5000)], RECIPE, base_model, choose(), nobody_listens)
 
 
 def test_an_early_stop_without_held_out_emails_is_refused_as_before_a_training(base_model: BaseModel):
     recipe = RECIPE.model_copy(update={"early_stop": 1, "heldout": 0.0})
     with pytest.raises(ConfigError, match="early_stop"):
-        estimate.work(emails(), recipe, base_model, nobody_listens)
+        estimate.work(emails(), recipe, base_model, choose(), nobody_listens)
 
 
 def test_the_lesson_is_reproduced_with_what_its_hours_would_be_here(base_model: BaseModel):
-    work, _ = estimate.work(emails(), RECIPE, base_model, nobody_listens)
+    work, _ = estimate.work(emails(), RECIPE, base_model, choose(), nobody_listens)
     lesson = estimate.lesson(prices.load(), work)
     assert (lesson.hours, lesson.usd, lesson.break_even, lesson.computed) == ((2, 6), (2, 10), 150, 150)
     # 7 billion parameters, 6 operations each, on an L4: 121 TFLOP/s, of which 35 %.
@@ -82,7 +82,7 @@ def test_a_probe_takes_ten_steps_of_the_run_and_leaves_nothing(
     scratch = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     recipe = RECIPE.model_copy(update={"early_stop": 1})
-    work, tokenizer = estimate.work(emails(), recipe, base_model, nobody_listens)
+    work, tokenizer = estimate.work(emails(), recipe, base_model, choose(), nobody_listens)
     advanced: list[float] = []
     probed = probe(work.rows, base_model, recipe, tokenizer, choose(), advanced.append)
     assert len(probed.step_tokens) == len(probed.step_seconds) == STEPS
@@ -102,7 +102,7 @@ def test_a_probe_that_is_interrupted_leaves_nothing(
 ):
     scratch = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    work, tokenizer = estimate.work(emails(), RECIPE, base_model, nobody_listens)
+    work, tokenizer = estimate.work(emails(), RECIPE, base_model, choose(), nobody_listens)
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -118,7 +118,7 @@ def test_tokens_and_steps_are_those_of_the_run_which_corrects_the_next_estimate(
 ):
     monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
     recipe = RECIPE.model_copy(update={"repeats": 2})
-    work, tokenizer = estimate.work(emails(), recipe, base_model, nobody_listens)
+    work, tokenizer = estimate.work(emails(), recipe, base_model, choose(), nobody_listens)
     first = estimate.here(work, base_model, recipe, tokenizer, choose(), nobody_listens)
     assert (first.correction, first.runs) == (1.0, 0)
     assert 0 < first.seconds.low < first.seconds.middle < first.seconds.high

@@ -8,6 +8,7 @@ import pytest
 from tests.trainer.test_sft import dataset
 from trainer import estimate, prices
 from trainer.cli import main
+from trainer.device import choose
 from trainer.estimate_cli import Found, lines
 
 Capture = pytest.CaptureFixture[str]
@@ -64,7 +65,7 @@ def test_a_run_that_fits_nowhere_and_a_card_that_never_pays_are_said(base_model,
     from trainer.recipe import load
 
     recipe = load("article", {})
-    work, _ = estimate.work(read_examples([dataset(tmp_path)]), recipe, base_model, lambda _: None)
+    work, _ = estimate.work(read_examples([dataset(tmp_path)]), recipe, base_model, choose(), lambda _: None)
     known = prices.load()
 
     def printed(memory: float, dear: float) -> str:

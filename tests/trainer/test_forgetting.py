@@ -110,7 +110,7 @@ def test_a_voice_that_answers_every_question_with_an_email_is_seen(adapted, toke
     model = adapted(0.0)
     forgetting.measure(model, tokenizer, FINGERPRINT, nobody_listens)
     count = len(forgetting.questions())
-    monkeypatch.setattr(forgetting, "_write", lambda *_: [(EMAIL, True)] * count)
+    monkeypatch.setattr(forgetting, "write", lambda *_: [(EMAIL, True)] * count)
     found = forgetting.measure(model, tokenizer, FINGERPRINT, nobody_listens)
     assert (found["answers_like_emails"], found["answers_like_emails_base"]) == (1.0, 0.0)
 

@@ -25,6 +25,7 @@ from trainer.check import check_before_training
 from trainer.cli import main
 from trainer.data import Example, digest, task_example
 from trainer.recipe import Recipe
+from trainer.rows import choose_rows
 
 pytestmark = [pytest.mark.training]
 RECIPE = Recipe(epochs=2, batch_size=2, learning_rate=1e-2, rank=4, alpha=8, heldout=0.1, sample_tokens=6)
@@ -91,7 +92,7 @@ def test_a_run_says_how_many_emails_it_learns_from(runs: Runs):
 
 def test_the_manifest_says_what_was_trained_on_what(runs: Runs, base_model: BaseModel):
     manifest = runs.first.manifest()
-    rows = sft.choose_rows(emails(), RECIPE, nobody_listens)
+    rows = choose_rows(emails(), RECIPE, nobody_listens)
     assert (manifest.base_name, manifest.base_fingerprint) == ("tiny-llama", base_model.fingerprint)
     assert manifest.base == str(base_model.path)
     assert (manifest.lora.rank, manifest.lora.alpha) == (4, 8)
@@ -182,51 +183,6 @@ def test_a_wrong_name_is_refused_before_a_model_is_loaded(
 ):
     with no_model_is_loaded(monkeypatch), pytest.raises(ConfigError):
         sft.train(emails(3), name, base_model, RECIPE, store, "", nobody_listens)
-
-
-PRACTISED = RECIPE.model_copy(update={"practice": 7})
-
-
-@pytest.mark.parametrize("voice", ["formal", "friendly"])
-def test_rows_of_a_known_voice_get_practice_in_it(voice: str):
-    rows = sft.choose_rows(emails(voice=voice), PRACTISED, nobody_listens)
-    assert (len(rows.train), len(rows.heldout), rows.practice) == (11 + 7, 1, 7)
-    assert {example.voice for example in rows.train} == {voice}
-
-
-def test_held_out_rows_are_never_generated():
-    rows = sft.choose_rows(emails(voice="formal"), PRACTISED, nobody_listens)
-    assert all(example in emails(voice="formal") for example in rows.heldout)
-
-
-@pytest.mark.parametrize(
-    "examples",
-    [emails(), emails(voice="pirate"), [*emails(6, "formal"), *emails(6, "friendly")]],
-    ids=["none", "unknown", "two"],
-)
-def test_rows_without_one_known_voice_use_no_practice(examples: list[Example]):
-    said: list[str] = []
-    rows = sft.choose_rows(examples, PRACTISED, said.append)
-    assert rows.practice == 0
-    assert all(example in examples for example in rows.train)
-    assert "no generated practice" in said[0]
-
-
-def test_notes_are_copies_with_another_task_and_no_emails_of_the_person():
-    said: list[str] = []
-    recipe = RECIPE.model_copy(update={"notes": 2, "heldout": 0.0})
-    chairs = "Subject: Chairs\n\nDear Ada,\n\nThe 47 chairs are in the hall, and they can stay.\n\nBest,\nKim"
-    rows = sft.choose_rows([task_example("Tell Ada: 47 chairs in the hall. Kim", chairs)], recipe, said.append)
-    assert [example.kind for example in rows.train] == [None, "notes", "notes"]
-    assert len(rows.emails) == 1
-    assert "2 with notes for a task" in said[-1]
-    assert all(" chairs " in example.email and "47" not in example.email for example in rows.train[1:])
-
-
-def test_repeats_repeat_the_emails_and_not_the_practice():
-    rows = sft.choose_rows(emails(voice="formal"), PRACTISED.model_copy(update={"repeats": 3}), nobody_listens)
-    assert len(rows.train) == 3 * 11 + 7
-    assert all(email in [*rows.train, *rows.heldout] for email in emails(voice="formal"))
 
 
 def dataset(directory: Path, rows: list[dict[str, str]] | None = None) -> Path:

@@ -2,16 +2,19 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters.base_model import BaseModel
+from adapters.base_model import BaseModel, find
 from adapters.errors import ConfigError, TrainingDiverged
 from adapters.manifest import Training
 from adapters.store import Store
 from tests.trainer.test_sft import NAMES, emails
-from trainer import sft
+from trainer import base_answers, forgetting, mix, sft
 from trainer.data import Example, task_example
 from trainer.recipe import Recipe
 
@@ -31,7 +34,10 @@ def with_nothing_in_common() -> list[Example]:
 
 
 @pytest.fixture
-def train(base_model: BaseModel, store: Store) -> Train:
+def train(base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Runs on a random base model. That has nothing to forget, so that its loss on general text is not looked at."""
+    monkeypatch.setattr(sft, "_with_general_loss", lambda curve, _: curve)
+
     def run(examples: list[Example], say: Callable[[str], None] = lambda _: None, **fields: Any) -> Training:
         recipe = Recipe(**RECIPE.model_dump() | fields)
         return sft.train(examples, "mine", base_model, recipe, store, "", say).manifest().training
@@ -78,6 +84,67 @@ def test_a_learning_rate_that_is_too_high_is_mended_by_the_hint(train: Train):
     mended = train(emails(), learning_rate=0.022)
     assert mended.verdict == "healthy"
     assert mended.heldout_loss < training.heldout_loss
+
+
+PASSAGES = 10
+
+
+@pytest.fixture
+def taught(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> BaseModel:
+    """A tiny model that was taught the general text it is measured with, and to answer everyday requests with it."""
+    monkeypatch.setattr(forgetting, "PASSAGES", PASSAGES)
+    monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path / "cache"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    texts = [tokenizer(text)["input_ids"] for text in forgetting.general_texts()]
+    rows = [([], text[: forgetting.PASSAGE_TOKENS]) for text in texts]
+    for number, request in enumerate(mix.requests()):
+        answer = [*texts[number % PASSAGES][:40], tokenizer.eos_token_id]
+        rows.append((base_answers.prompt(tokenizer, request), answer))
+    optimizer, chance = torch.optim.AdamW(model.parameters(), lr=3e-3), random.Random(0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 20) * (1 - step / 67))
+    for _ in range(60):
+        batch = chance.sample(rows, 16)
+        length = max(len(prompt) + len(text) for prompt, text in batch)
+        ids, labels = torch.zeros(16, length, dtype=torch.long), torch.full((16, length), -100)
+        for row, (prompt, text) in enumerate(batch):
+            end = len(prompt) + len(text)
+            ids[row, :end] = torch.tensor(prompt + text)
+            labels[row, len(prompt) : end] = torch.tensor(text)
+        optimizer.zero_grad()
+        model(input_ids=ids, attention_mask=ids != 0, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    model.save_pretrained(tmp_path / "taught")
+    tokenizer.save_pretrained(tmp_path / "taught")
+    return find(str(tmp_path / "taught"))
+
+
+def test_forgetting_is_mended_by_general_examples_and_where_these_are_not_enough_by_a_lower_rate(
+    taught: BaseModel, store: Store
+):
+    examples = [
+        task_example(f"{what} {name}.", f"Dear {name},\n\n{what} you.\n\nBest,\nKim")
+        for name in NAMES
+        for what in ("Thank", "Ask", "Greet", "Tell")
+    ]
+
+    def train(**fields: Any) -> Training:
+        recipe = Recipe(**RECIPE.model_dump() | {"learning_rate": 2e-3, "epochs": 4} | fields)
+        training = sft.train(examples, "mine", taught, recipe, store, "", lambda _: None).manifest().training
+        assert training
+        return training
+
+    forgot = train()
+    assert (forgot.verdict, forgot.hint) == ("forgetting", "trainer sft ... --mix 0.2")
+    mixed = train(mix=0.2)
+    assert mixed.general_loss < forgot.general_loss
+    assert mixed.heldout_loss < forgot.heldout_loss
+    assert (mixed.verdict, mixed.hint) == ("forgetting", "trainer sft ... --learning-rate 0.00067")
+    slower = train(mix=0.2, learning_rate=0.00067)
+    assert slower.verdict != "forgetting"
+    assert slower.heldout_loss < slower.heldout_loss_before
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_verdict_and_publishes_nothing(train: Train, store: Store):

@@ -1,0 +1,51 @@
+"""Which rows a run trains on and holds out; no model here."""
+
+import pytest
+
+from tests.trainer.test_sft import RECIPE, emails, nobody_listens
+from trainer.data import Example, task_example
+from trainer.rows import choose_rows
+
+PRACTISED = RECIPE.model_copy(update={"practice": 7})
+
+
+@pytest.mark.parametrize("voice", ["formal", "friendly"])
+def test_rows_of_a_known_voice_get_practice_in_it(voice: str):
+    rows = choose_rows(emails(voice=voice), PRACTISED, nobody_listens)
+    assert (len(rows.train), len(rows.heldout), rows.practice) == (11 + 7, 1, 7)
+    assert {example.voice for example in rows.train} == {voice}
+
+
+def test_held_out_rows_are_never_generated():
+    rows = choose_rows(emails(voice="formal"), PRACTISED, nobody_listens)
+    assert all(example in emails(voice="formal") for example in rows.heldout)
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [emails(), emails(voice="pirate"), [*emails(6, "formal"), *emails(6, "friendly")]],
+    ids=["none", "unknown", "two"],
+)
+def test_rows_without_one_known_voice_use_no_practice(examples: list[Example]):
+    said: list[str] = []
+    rows = choose_rows(examples, PRACTISED, said.append)
+    assert rows.practice == 0
+    assert all(example in examples for example in rows.train)
+    assert "no generated practice" in said[0]
+
+
+def test_notes_are_copies_with_another_task_and_no_emails_of_the_person():
+    said: list[str] = []
+    recipe = RECIPE.model_copy(update={"notes": 2, "heldout": 0.0})
+    chairs = "Subject: Chairs\n\nDear Ada,\n\nThe 47 chairs are in the hall, and they can stay.\n\nBest,\nKim"
+    rows = choose_rows([task_example("Tell Ada: 47 chairs in the hall. Kim", chairs)], recipe, said.append)
+    assert [example.kind for example in rows.train] == [None, "notes", "notes"]
+    assert len(rows.emails) == 1
+    assert "2 with notes for a task" in said[-1]
+    assert all(" chairs " in example.email and "47" not in example.email for example in rows.train[1:])
+
+
+def test_repeats_repeat_the_emails_and_not_the_practice():
+    rows = choose_rows(emails(voice="formal"), PRACTISED.model_copy(update={"repeats": 3}), nobody_listens)
+    assert len(rows.train) == 3 * 11 + 7
+    assert all(email in [*rows.train, *rows.heldout] for email in emails(voice="formal"))
