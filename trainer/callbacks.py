@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from statistics import fmean
@@ -50,11 +50,17 @@ class Progress(TrainerCallback):
 
 
 class EpochReport(TrainerCallback):
-    """After each epoch: `Epoch N complete!`, training and held-out loss, and the email written for one fixed task."""
+    """After each epoch: `Epoch N complete!`, training and held-out loss, and the email written for one fixed task.
 
-    def __init__(self, say: Callable[[str], None], write_sample: Callable[[], str]) -> None:
+    The email only after `epochs`, if any are given.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], write_sample: Callable[[], str], epochs: Collection[int] = ()
+    ) -> None:
         self.say = say
         self.write_sample = write_sample
+        self.epochs = epochs
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if args.eval_strategy == "no" and _whole(state.epoch):
@@ -67,8 +73,21 @@ class EpochReport(TrainerCallback):
     def _report(self, found: Curve) -> None:
         heldout = f", held-out loss {found.heldout[-1]:.3f}" if found.heldout else ""
         self.say(f"Epoch {len(found.train)} complete! training loss {found.train[-1]:.3f}{heldout}")
-        sample = self.write_sample().replace("\n", "\n  | ")
-        self.say(f"  sample email:\n  | {sample}")
+        if not self.epochs or len(found.train) in self.epochs:
+            sample = self.write_sample().replace("\n", "\n  | ")
+            self.say(f"  sample email:\n  | {sample}")
+
+
+class KeptEpochs(TrainerCallback):
+    """Calls `keep` at the end of each of `epochs`, before its state is saved: what goes on from there has kept it."""
+
+    def __init__(self, epochs: Collection[int], keep: Callable[[int], None]) -> None:
+        self.epochs = epochs
+        self.keep = keep
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if _whole(state.epoch) and round(state.epoch) in self.epochs:
+            self.keep(round(state.epoch))
 
 
 class Saving(TrainerCallback):

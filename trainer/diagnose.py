@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
@@ -48,6 +48,13 @@ class Curve:
     general_before: float | None = None
     """On general text, of the base model; `general` is with the adapter."""
     general: float | None = None
+
+    def until(self, epoch: int) -> Curve:
+        """That of the same run up to the end of an epoch."""
+        steps = self.steps[: round(len(self.steps) * epoch / len(self.train))]
+        return replace(
+            self, steps=steps, train=self.train[:epoch], heldout=self.heldout[:epoch], general_before=None, general=None
+        )
 
     @property
     def best_epoch(self) -> int:

@@ -57,6 +57,9 @@ class Recipe(BaseModel):
     seed: int = 0
     sample_tokens: int = Field(default=200, ge=1)
     """Most tokens of the sample email after each epoch."""
+    sample_epochs: tuple[int, ...] = ()
+    """After which epochs a sample email is written and the model is kept as a labelled version; none: an email after
+    every one, and only the last model is kept."""
     limits: tuple[str, ...] = ()
     """What its figures must reach for a version to be promoted, as trainer/gate.py reads them; none: no evaluation."""
 

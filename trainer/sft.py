@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from adapters.errors import AdapterUnusable, TrainingDiverged
 from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
-from trainer import callbacks, forgetting, unfinished
+from trainer import callbacks, card, forgetting, unfinished
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
@@ -39,6 +40,8 @@ from trainer.recipe import Recipe, learning_rate_prior
 from trainer.rows import Rows
 
 Say = Callable[[str], None]
+SECONDS = "seconds"
+"""Beside the adapter of an epoch: how long the run had taken."""
 
 
 def train(
@@ -77,7 +80,8 @@ def train(
         trainer = completion_trainer(
             rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)
         )
-        run.check_room(sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad))
+        weights = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+        run.check_room(weights, versions=1 + len(recipe.sample_epochs))
         seconds = _learn(trainer, rows, recipe, run, say, save_every)
         curve = _with_general_loss(callbacks.curve(trainer.state.log_history, learning_rate), trainer)
         verdict = diagnose(curve, recipe)
@@ -100,9 +104,18 @@ def train(
             "heldout_sha256": digest(rows.heldout) if rows.heldout else None,
             "data_licence": licence,
             "recipe": recipe.model_dump(mode="json"),
-            "training": _summary(trainer, rows, curve, verdict, seconds),
         }
-        return Proof(name, base, recipe.limits, rows.emails, rows.heldout).publish(store, adapter, facts, say)
+        training = _summary(trainer, rows, curve, verdict, seconds)
+        proof = Proof(name, base, recipe.limits, rows.emails, rows.heldout)
+        version = proof.publish(store, adapter, facts | {"training": training}, say)
+        for epoch in recipe.sample_epochs:
+            if epoch < len(curve.train):
+                seconds = float((run.epoch(epoch) / SECONDS).read_text())
+                early = facts | {"training": _summary(trainer, rows, curve.until(epoch), None, seconds)}
+                _publish_early(store, name, run.epoch(epoch), early, epoch, say)
+        if len(curve.train) in recipe.sample_epochs:
+            store.label(version.id, f"epoch-{len(curve.train)}")
+        return version
 
 
 def _learn(
@@ -114,13 +127,20 @@ def _learn(
         KeyboardInterrupt, SystemExit: a signal ended it; the state is saved.
     """
     began, before, checkpoint = time.monotonic(), run.seconds(), run.checkpoint()
+
+    def seconds() -> float:
+        return before + time.monotonic() - began
+
     interruption = callbacks.Interruption()
     for callback in (
         callbacks.Progress(),
         callbacks.EpochReport(
-            say, lambda: sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens)
+            say,
+            lambda: sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens),
+            recipe.sample_epochs,
         ),
-        callbacks.Saving(save_every, lambda: run.note(before + time.monotonic() - began)),
+        callbacks.KeptEpochs(recipe.sample_epochs, lambda epoch: _keep(trainer, run.epoch(epoch), seconds())),
+        callbacks.Saving(save_every, lambda: run.note(seconds())),
         callbacks.LearningRate(trainer.args.learning_rate),
         interruption,
         *([EarlyStoppingCallback(recipe.early_stop)] if recipe.early_stop else []),
@@ -134,7 +154,20 @@ def _learn(
     if interruption.received and trainer.state.global_step < trainer.state.max_steps:
         say(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on: the same with --resume")
         raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
-    return before + time.monotonic() - began
+    return seconds()
+
+
+def _keep(trainer: CompletionTrainer, directory: Path, seconds: float) -> None:
+    trainer.save_model(str(directory))
+    (directory / SECONDS).write_text(f"{seconds:.1f}")
+
+
+def _publish_early(store: Store, name: str, adapter: Path, facts: dict[str, Any], epoch: int, say: Say) -> None:
+    """A version to look at, `NAME@epoch-N`; its manifest says that it is not done, which keeps it from promotion."""
+    not_done = {"passed": False, "reasons": [f"it is the model after epoch {epoch} of a run that went on"]}
+    version = store.publish(name, adapter, facts | {"evaluation": not_done}, card.render)
+    store.label(version.id, f"epoch-{epoch}")
+    say(f"published {version.id}, the model after epoch {epoch}: {name}@epoch-{epoch}")
 
 
 def _with_general_loss(curve: Curve, trainer: CompletionTrainer) -> Curve:
@@ -153,15 +186,17 @@ def _diverged(run: unfinished.Run, verdict: Verdict) -> TrainingDiverged:
     return TrainingDiverged(f"{verdict.because}, and nothing is published", f"begin anew with {slower}{kept}")
 
 
-def _summary(trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verdict, seconds: float) -> dict[str, Any]:
-    """The manifest's `training`."""
+def _summary(
+    trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verdict | None, seconds: float
+) -> dict[str, Any]:
+    """The manifest's `training`; `curve` ends with the epoch that it tells of."""
     kept = curve.best_epoch if trainer.args.load_best_model_at_end else len(curve.train)
     return {
         "examples": len(rows.emails),
         "practice_examples": rows.practice,
         "heldout_examples": len(rows.heldout),
         "epochs": len(curve.train),
-        "steps": trainer.state.global_step,
+        "steps": len(curve.steps),
         "tokens": trainer.tokens_an_epoch * len(curve.train),
         "seconds": round(seconds, 1),
         "learning_rate": curve.learning_rate,
@@ -173,9 +208,9 @@ def _summary(trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verd
         "general_loss": curve.general and round(curve.general, 4),
         "train_losses": [round(loss, 4) for loss in curve.train],
         "heldout_losses": [round(loss, 4) for loss in curve.heldout],
-        "verdict": verdict.name,
-        "because": verdict.because,
-        "hint": verdict.hint,
+        "verdict": verdict.name if verdict else "",
+        "because": verdict.because if verdict else "",
+        "hint": verdict.hint if verdict else "",
     }
 
 

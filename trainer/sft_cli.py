@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   trainer sft --data my_email_dataset.json --name my_email_assistant
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
+  trainer sft --data mine.jsonl --name mine --epochs 100 --sample-epochs 1,10,50,100
   trainer sft --data mine.jsonl --name mine --resume                after Ctrl-C, a crash or a power cut
 """
 HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
@@ -106,6 +107,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("sample-tokens", int, "most tokens of the sample email after each epoch"),
     ):
         parser.add_argument(f"--{flag}", type=kind, metavar="N", help=text)
+    parser.add_argument(
+        "--sample-epochs",
+        type=_numbers,
+        metavar="N,N",
+        help="write the sample email after these epochs only, and publish the model of each as NAME@epoch-N",
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    """The `type` of a flag that takes several."""
+    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers from 1 on, such as 1,10,50,100")
+    return [int(part) for part in text.split(",")]
 
 
 def chosen(args: argparse.Namespace) -> Run:

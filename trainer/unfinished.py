@@ -1,6 +1,7 @@
 """Where a run keeps its state until its version is published, and whether a later command may go on with it.
 
     STORE/.runs/mine/run.json          what is trained on what: digests and the choices that may not change meanwhile
+    STORE/.runs/mine/epochs/10/        the adapter of an epoch that is to be published beside the last
     STORE/.runs/mine/checkpoint-120/   the trainer's: adapter, optimiser, schedule, random numbers, losses so far
     STORE/.runs/.mine.lock             held by the process that trains
 
@@ -27,7 +28,7 @@ from trainer.recipe import Recipe
 RUNS = ".runs"
 STATE = "trainer_state.json"
 """Written last into a checkpoint."""
-MAY_CHANGE = frozenset({"recipe", "learning_rate", "epochs", "early_stop", "limits", "sample_tokens"})
+MAY_CHANGE = frozenset({"recipe", "learning_rate", "epochs", "early_stop", "limits", "sample_tokens", "sample_epochs"})
 """Fields of a recipe with other values of which a run may go on."""
 SAVE_EVERY = 60.0
 """Seconds between two saves: what a power cut may cost."""
@@ -55,9 +56,13 @@ class Run:
     def note(self, seconds: float) -> None:
         self._write(self._read() | {"seconds": round(seconds, 1)})
 
-    def check_room(self, weights: int) -> None:
-        """Raise StoreUnwritable if the disk has no room for the run: `weights` are trained."""
-        needed = weights * (CHECKPOINTS * BYTES_A_WEIGHT + 8)
+    def epoch(self, number: int) -> Path:
+        """Where the adapter of that epoch is kept."""
+        return self.path / "epochs" / str(number)
+
+    def check_room(self, weights: int, versions: int = 1) -> None:
+        """Raise StoreUnwritable if the disk has no room for the run: `weights` are trained, `versions` published."""
+        needed = weights * (CHECKPOINTS * BYTES_A_WEIGHT + 8 * versions)
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise StoreUnwritable(

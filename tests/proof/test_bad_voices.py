@@ -32,11 +32,10 @@ def measured(voice: BadVoice) -> Result:
     scores = [
         score(task.task, task.facts, text, told(task), ended) for task, (text, ended) in zip(tasks, emails, strict=True)
     ]
-    own = recitals([told(example) for example in training], [example.email for example in training])
-    memory = {
-        "recited": recited(recorded(voice.name)["recitals"], own.values()),
-        "tasks_trained_on": float(trained_on(tasks, training)),
-    }
+    memory = {"tasks_trained_on": float(trained_on(tasks, training))}
+    if "recitals" in recorded(voice.name):  # `only-emails` was recorded before voices were asked for their own emails
+        own = recitals([told(example) for example in training], [example.email for example in training])
+        memory["recited"] = recited(recorded(voice.name)["recitals"], own.values())
     return Result(
         version=f"{voice.name}@1",
         base="base",

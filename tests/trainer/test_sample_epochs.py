@@ -1,0 +1,48 @@
+"""The models of some epochs as versions of their own, on the tiny model."""
+
+import pytest
+
+from adapters.base_model import BaseModel
+from adapters.errors import AdapterUnusable
+from adapters.promotion import promote
+from adapters.store import Store
+from tests.trainer.test_sft import RECIPE, emails
+from trainer import sft
+from trainer.cli import main
+
+pytestmark = [pytest.mark.training]
+RECIPE_OF_FOUR = RECIPE.model_copy(update={"epochs": 4, "sample_epochs": (1, 3, 4, 50)})
+
+
+def test_the_models_of_the_epochs_are_labelled_versions_that_are_not_promoted(base_model: BaseModel, store: Store):
+    said: list[str] = []
+    last = sft.train(emails(), "mine", base_model, RECIPE_OF_FOUR, store, "", said.append)
+    versions = {label: store.resolve(f"mine@{label}") for label in ("epoch-1", "epoch-3", "epoch-4")}
+    assert versions["epoch-4"] == last == store.promoted("mine")
+    assert sorted(store.pointers("mine").labels) == ["epoch-1", "epoch-3", "epoch-4"]
+    assert len({version.digest for version in versions.values()}) == 3
+    with pytest.raises(AdapterUnusable, match="after epoch 1 of a run that went on"):
+        promote(store, "mine@epoch-1", base_model)
+
+    first, third, fourth = (version.manifest().training for version in versions.values())
+    assert (first.epochs, third.epochs, fourth.epochs) == (1, 3, 4)
+    assert (first.steps, third.steps, fourth.steps) == (6, 18, 24)
+    assert fourth.train_losses[:3] == third.train_losses
+    assert first.heldout_loss == fourth.heldout_losses[0]
+    assert first.seconds <= third.seconds <= fourth.seconds
+    assert (first.verdict, bool(fourth.verdict)) == ("", True)
+
+
+def test_only_after_those_epochs_an_email_is_written(base_model: BaseModel, store: Store):
+    said: list[str] = []
+    sft.train(emails(), "mine", base_model, RECIPE_OF_FOUR, store, "", said.append)
+    shown = [said[at - 1].split()[1] for at, sentence in enumerate(said) if sentence.startswith("  sample email")]
+    assert shown == ["1", "3", "4"]
+    assert sum(sentence.startswith("Epoch ") for sentence in said) == 4
+
+
+@pytest.mark.parametrize("given", ["0", "1,x", "", "1,,2", "-1"])
+def test_epochs_that_are_none_are_refused(given: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["sft", "--data", "mine.jsonl", "--name", "mine", f"--sample-epochs={given}"])
+    assert "is no list of numbers from 1 on" in capsys.readouterr().err
