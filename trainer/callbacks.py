@@ -23,9 +23,16 @@ from trainer.diagnose import Curve
 
 
 class Progress(TrainerCallback):
-    """A bar over all steps on stderr; ends cleanly when a run is interrupted."""
+    """A bar over all steps on stderr; as a context it ends however the run does."""
 
-    bar: tqdm[Any]
+    bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar = tqdm(
@@ -39,14 +46,12 @@ class Progress(TrainerCallback):
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update()
+        if self.bar is not None:
+            self.bar.update()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
+        if self.bar is not None and logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{logs['loss']:.2f}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.close()
 
 
 class EpochReport(TrainerCallback):

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import release_memory
+from accelerate.utils.memory import should_reduce_batch_size
 from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, EarlyStoppingCallback
 
 from adapters.base_model import BaseModel, shaping_config
-from adapters.errors import AdapterUnusable, TrainingDiverged
+from adapters.errors import AdapterUnusable, ConfigError, TrainingDiverged
 from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
@@ -77,12 +79,17 @@ def train(
     say(f"base model {base.name}, learning rate {learning_rate:g} ({source})")
     started = unfinished.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe)
     with unfinished.opened(store, name, started, resume, say) as run:
-        trainer = completion_trainer(
-            rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)
+        trainer, seconds = _in_memory(
+            lambda at_once: completion_trainer(
+                *(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)),
+                per_device_train_batch_size=at_once,
+                per_device_eval_batch_size=at_once,
+                gradient_accumulation_steps=recipe.batch_size // at_once,
+            ),
+            lambda trainer: _learn(trainer, rows, recipe, run, say, save_every),
+            recipe.batch_size,
+            say,
         )
-        weights = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
-        run.check_room(weights, versions=1 + len(recipe.sample_epochs))
-        seconds = _learn(trainer, rows, recipe, run, say, save_every)
         curve = _with_general_loss(callbacks.curve(trainer.state.log_history, learning_rate), trainer)
         verdict = diagnose(curve, recipe)
         say(f"verdict: {verdict.name}: {verdict.because}")
@@ -118,6 +125,36 @@ def train(
         return version
 
 
+def _in_memory(
+    make: Callable[[int], CompletionTrainer], learn: Callable[[CompletionTrainer], float], batch: int, say: Say
+) -> tuple[CompletionTrainer, float]:
+    """Learn with so many emails at once as fit into the memory; what does not is made up by accumulated gradients.
+
+    A step keeps its emails, and so does what is learnt. Out of memory, a run goes on where it was last saved.
+
+    Raises:
+        ConfigError: not even one email fits.
+    """
+    at_once: int | None = batch
+    while at_once:
+        trainer = make(at_once)
+        try:
+            return trainer, learn(trainer)
+        except (RuntimeError, MemoryError) as exc:
+            if not isinstance(exc, MemoryError) and not should_reduce_batch_size(exc):
+                raise
+        # Out here the exception is gone, and with it the frames that hold what did not fit.
+        del trainer
+        release_memory()
+        smaller = next((fewer for fewer in range(at_once // 2, 0, -1) if batch % fewer == 0), None)
+        if smaller:
+            say(f"out of memory with {at_once} emails at once: on with {smaller} at once, and {batch} a step as before")
+        at_once = smaller
+    raise ConfigError(
+        "the memory does not hold one email in training", "leave out the longest with --max-length, or free memory"
+    )
+
+
 def _learn(
     trainer: CompletionTrainer, rows: Rows, recipe: Recipe, run: unfinished.Run, say: Say, save_every: float
 ) -> float:
@@ -126,14 +163,17 @@ def _learn(
     Raises:
         KeyboardInterrupt, SystemExit: a signal ended it; the state is saved.
     """
+    weights = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    run.check_room(weights, versions=1 + len(recipe.sample_epochs))
     began, before, checkpoint = time.monotonic(), run.seconds(), run.checkpoint()
 
     def seconds() -> float:
         return before + time.monotonic() - began
 
     interruption = callbacks.Interruption()
+    progress = callbacks.Progress()
     for callback in (
-        callbacks.Progress(),
+        progress,
         callbacks.EpochReport(
             say,
             lambda: sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens),
@@ -149,7 +189,7 @@ def _learn(
     trainer.args.eval_on_start = bool(rows.heldout) and not checkpoint
     if checkpoint:
         say(f"going on with {run.name}, saved in {checkpoint}")
-    with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model), interruption.listening():
+    with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model), interruption.listening(), progress:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if interruption.received and trainer.state.global_step < trainer.state.max_steps:
         say(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on: the same with --resume")

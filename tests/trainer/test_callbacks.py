@@ -168,9 +168,10 @@ def test_the_bar_counts_every_step_and_shows_the_loss(capsys: pytest.CaptureFixt
     progress.on_train_begin(None, SimpleNamespace(max_steps=2, global_step=0), None)
     progress.on_step_end(None, None, None)
     progress.on_log(None, None, None, logs={"loss": 1.5})
-    progress.on_step_end(None, None, None)
-    progress.on_train_end(None, None, None)
-    assert progress.bar.n == 2
+    with progress:
+        progress.on_step_end(None, None, None)
+    assert progress.bar
+    assert (progress.bar.n, progress.bar.disable) == (2, True)
     assert "loss=1.50" in capsys.readouterr().err
 
 
