@@ -20,12 +20,24 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from trainer.diagnose import Curve
+from trainer.events import Tell
+
+SHOWN = (
+    ("loss", "loss", ".2f"),
+    ("eval_loss", "held out", ".2f"),
+    ("learning_rate", "rate", ".1e"),
+    ("train_tokens_per_second", "tokens/s", ".0f"),
+)
+"""Of the Trainer's logs, what stands beside the bar: its name there, its title, its form."""
 
 
 class Progress(TrainerCallback):
-    """A bar over all steps on stderr; as a context it ends however the run does."""
+    """A bar over all steps on stderr, with the last figures; as a context it ends however the run does."""
 
     bar: tqdm[Any] | None = None
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
 
     def __enter__(self) -> Progress:
         return self
@@ -50,8 +62,11 @@ class Progress(TrainerCallback):
             self.bar.update()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.2f}")
+        for name, title, form in SHOWN:
+            if logs and name in logs:
+                self._shown[title] = format(logs[name], form)
+        if self.bar is not None:
+            self.bar.set_postfix(self._shown)
 
 
 class EpochReport(TrainerCallback):
@@ -81,6 +96,44 @@ class EpochReport(TrainerCallback):
         if not self.epochs or len(found.train) in self.epochs:
             sample = self.write_sample().replace("\n", "\n  | ")
             self.say(f"  sample email:\n  | {sample}")
+
+
+class Told(TrainerCallback):
+    """Tells trainer/events.py of every step and every epoch."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            done = state.global_step - self._began
+            left = logs["train_runtime"] / done * (state.max_steps - state.global_step)
+            self.tell(
+                "step",
+                step=state.global_step,
+                steps=state.max_steps,
+                epoch=logs["epoch"],
+                loss=logs["loss"],
+                learning_rate=logs["learning_rate"],
+                tokens=logs["num_input_tokens_seen"],
+                tokens_per_second=logs["train_tokens_per_second"],
+                seconds_left=left,
+            )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._began = state.global_step
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if args.eval_strategy == "no" and _whole(state.epoch):
+            self._tell_epoch(curve(state.log_history, args.learning_rate))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:
+            self._tell_epoch(curve(state.log_history, args.learning_rate))
+
+    def _tell_epoch(self, found: Curve) -> None:
+        heldout = found.heldout[-1] if found.heldout else None
+        self.tell("epoch", epoch=len(found.train), train_loss=found.train[-1], heldout_loss=heldout)
 
 
 class KeptEpochs(TrainerCallback):

@@ -103,6 +103,8 @@ def sft_settings(
         "restore_callback_states_from_checkpoint": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
+        # A batch without padding has no mask to count by.
+        "include_num_input_tokens_seen": "all" if device.flash_attention and recipe.copy_weight == 1 else "non_padding",
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,

@@ -107,8 +107,6 @@ def probe(
         trainer = completion_trainer(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, scratch)
         trainer.args.max_steps = STEPS
         trainer.args.eval_strategy = "no"
-        # A batch without padding has no mask to count by.
-        trainer.args.include_num_input_tokens_seen = "all" if trainer.args.padding_free else "non_padding"
         with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model):
             watch = Stopwatch(advance)
             trainer.add_callback(watch)

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from trainer.cpu_loss import fused_lora
 from trainer.data import Example, digest
 from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
+from trainer.events import Tell, nobody
 from trainer.mix import rows_of_run
 from trainer.progress import bar
 from trainer.proof import Proof
@@ -56,11 +57,13 @@ def train(
     say: Say,
     resume: bool = False,
     save_every: float = unfinished.SAVE_EVERY,
+    tell: Tell = nobody,
 ) -> Version:
     """Train, validate, evaluate and publish the next version of `name`.
 
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
+    `tell` hears the events of trainer/events.py.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -86,43 +89,107 @@ def train(
                 per_device_eval_batch_size=at_once,
                 gradient_accumulation_steps=recipe.batch_size // at_once,
             ),
-            lambda trainer: _learn(trainer, rows, recipe, run, say, save_every),
+            lambda trainer: _learn(trainer, rows, recipe, run, say, save_every, tell),
             recipe.batch_size,
             say,
         )
         curve = _with_general_loss(callbacks.curve(trainer.state.log_history, learning_rate), trainer)
         verdict = diagnose(curve, recipe)
         say(f"verdict: {verdict.name}: {verdict.because}")
+        tell("verdict", verdict=verdict.name, because=verdict.because, hint=verdict.hint)
         if verdict.hint:
             say(f"hint: {verdict.hint}")
         if not math.isfinite(curve.steps[-1]):
             raise _diverged(run, verdict)
-        adapter = run.path / "adapter"
-        trainer.save_model(str(adapter))
-        reasons = reasons_against(adapter, base, published=False)
-        if reasons:
-            raise AdapterUnusable(name, reasons)
-        facts = {
-            "base_name": base.name,
-            "base_source": base.source,
-            "base_fingerprint": base.fingerprint,
-            "lora": {"rank": recipe.rank, "alpha": recipe.alpha, "target_modules": _target_modules(trainer)},
+        learnt = Learnt(trainer, rows, recipe, base, licence, curve, verdict, seconds)
+        version = _publish(learnt, store, run, say)
+        tell("published", version=version.id)
+        return version
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A run that is over, not yet published."""
+
+    trainer: CompletionTrainer
+    rows: Rows
+    recipe: Recipe
+    base: BaseModel
+    licence: str
+    curve: Curve
+    verdict: Verdict
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """The manifest's fields of the last model."""
+        training = self._training(self.curve, self.seconds)
+        verdict = {"verdict": self.verdict.name, "because": self.verdict.because, "hint": self.verdict.hint}
+        return self._of_every_model() | {"training": training | verdict}
+
+    def facts_of(self, epoch: int, seconds: float) -> dict[str, Any]:
+        """The manifest's fields of the model after `epoch`, which says that it is not done, and so is not promoted."""
+        not_done = {"passed": False, "reasons": [f"it is the model after epoch {epoch} of a run that went on"]}
+        training = self._training(self.curve.until(epoch), seconds)
+        return self._of_every_model() | {"training": training, "evaluation": not_done}
+
+    def _of_every_model(self) -> dict[str, Any]:
+        recipe, rows = self.recipe, self.rows
+        modules = sorted(self.trainer.model.peft_config["default"].target_modules)
+        return {
+            "base_name": self.base.name,
+            "base_source": self.base.source,
+            "base_fingerprint": self.base.fingerprint,
+            "lora": {"rank": recipe.rank, "alpha": recipe.alpha, "target_modules": modules},
             "data_sha256": digest(rows.train),
             "heldout_sha256": digest(rows.heldout) if rows.heldout else None,
-            "data_licence": licence,
+            "data_licence": self.licence,
             "recipe": recipe.model_dump(mode="json"),
         }
-        training = _summary(trainer, rows, curve, verdict, seconds)
-        proof = Proof(name, base, recipe.limits, rows.emails, rows.heldout)
-        version = proof.publish(store, adapter, facts | {"training": training}, say)
-        for epoch in recipe.sample_epochs:
-            if epoch < len(curve.train):
-                seconds = float((run.epoch(epoch) / SECONDS).read_text())
-                early = facts | {"training": _summary(trainer, rows, curve.until(epoch), None, seconds)}
-                _publish_early(store, name, run.epoch(epoch), early, epoch, say)
-        if len(curve.train) in recipe.sample_epochs:
-            store.label(version.id, f"epoch-{len(curve.train)}")
-        return version
+
+    def _training(self, curve: Curve, seconds: float) -> dict[str, Any]:
+        kept = curve.best_epoch if self.trainer.args.load_best_model_at_end else len(curve.train)
+        return {
+            "examples": len(self.rows.emails),
+            "practice_examples": self.rows.practice,
+            "heldout_examples": len(self.rows.heldout),
+            "epochs": len(curve.train),
+            "steps": len(curve.steps),
+            "tokens": self.trainer.tokens_an_epoch * len(curve.train),
+            "seconds": round(seconds, 1),
+            "learning_rate": curve.learning_rate,
+            "train_loss": round(curve.train[kept - 1], 4),
+            "heldout_loss_before": curve.heldout_before and round(curve.heldout_before, 4),
+            "heldout_loss": round(curve.heldout[kept - 1], 4) if curve.heldout else None,
+            "versions": {package: installed_version(package) for package in ("torch", "transformers", "trl", "peft")},
+            "general_loss_before": curve.general_before and round(curve.general_before, 4),
+            "general_loss": curve.general and round(curve.general, 4),
+            "train_losses": [round(loss, 4) for loss in curve.train],
+            "heldout_losses": [round(loss, 4) for loss in curve.heldout],
+        }
+
+
+def _publish(learnt: Learnt, store: Store, run: unfinished.Run, say: Say) -> Version:
+    """The last model, evaluated if the recipe has limits; then those of `sample_epochs`, as `NAME@epoch-N`.
+
+    Raises:
+        AdapterUnusable: it fails validation; nothing is published.
+    """
+    adapter = run.path / "adapter"
+    learnt.trainer.save_model(str(adapter))
+    reasons = reasons_against(adapter, learnt.base, published=False)
+    if reasons:
+        raise AdapterUnusable(run.name, reasons)
+    proof = Proof(run.name, learnt.base, learnt.recipe.limits, learnt.rows.emails, learnt.rows.heldout)
+    last, epochs = proof.publish(store, adapter, learnt.facts(), say), len(learnt.curve.train)
+    for epoch in learnt.recipe.sample_epochs:
+        version = last
+        if epoch < epochs:
+            seconds = float((run.epoch(epoch) / SECONDS).read_text())
+            version = store.publish(run.name, run.epoch(epoch), learnt.facts_of(epoch, seconds), card.render)
+        if epoch <= epochs:
+            store.label(version.id, f"epoch-{epoch}")
+            say(f"{run.name}@epoch-{epoch} is {version.id}")
+    return last
 
 
 def _in_memory(
@@ -156,7 +223,7 @@ def _in_memory(
 
 
 def _learn(
-    trainer: CompletionTrainer, rows: Rows, recipe: Recipe, run: unfinished.Run, say: Say, save_every: float
+    trainer: CompletionTrainer, rows: Rows, recipe: Recipe, run: unfinished.Run, say: Say, save_every: float, tell: Tell
 ) -> float:
     """The loop, from the state that the run has or from the beginning; gives its seconds, those before included.
 
@@ -179,6 +246,7 @@ def _learn(
             lambda: sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens),
             recipe.sample_epochs,
         ),
+        callbacks.Told(tell),
         callbacks.KeptEpochs(recipe.sample_epochs, lambda epoch: _keep(trainer, run.epoch(epoch), seconds())),
         callbacks.Saving(save_every, lambda: run.note(seconds())),
         callbacks.LearningRate(trainer.args.learning_rate),
@@ -202,14 +270,6 @@ def _keep(trainer: CompletionTrainer, directory: Path, seconds: float) -> None:
     (directory / SECONDS).write_text(f"{seconds:.1f}")
 
 
-def _publish_early(store: Store, name: str, adapter: Path, facts: dict[str, Any], epoch: int, say: Say) -> None:
-    """A version to look at, `NAME@epoch-N`; its manifest says that it is not done, which keeps it from promotion."""
-    not_done = {"passed": False, "reasons": [f"it is the model after epoch {epoch} of a run that went on"]}
-    version = store.publish(name, adapter, facts | {"evaluation": not_done}, card.render)
-    store.label(version.id, f"epoch-{epoch}")
-    say(f"published {version.id}, the model after epoch {epoch}: {name}@epoch-{epoch}")
-
-
 def _with_general_loss(curve: Curve, trainer: CompletionTrainer) -> Curve:
     """What the run cost the base model, if it learnt anything."""
     if not math.isfinite(curve.steps[-1]):
@@ -226,34 +286,6 @@ def _diverged(run: unfinished.Run, verdict: Verdict) -> TrainingDiverged:
     return TrainingDiverged(f"{verdict.because}, and nothing is published", f"begin anew with {slower}{kept}")
 
 
-def _summary(
-    trainer: CompletionTrainer, rows: Rows, curve: Curve, verdict: Verdict | None, seconds: float
-) -> dict[str, Any]:
-    """The manifest's `training`; `curve` ends with the epoch that it tells of."""
-    kept = curve.best_epoch if trainer.args.load_best_model_at_end else len(curve.train)
-    return {
-        "examples": len(rows.emails),
-        "practice_examples": rows.practice,
-        "heldout_examples": len(rows.heldout),
-        "epochs": len(curve.train),
-        "steps": len(curve.steps),
-        "tokens": trainer.tokens_an_epoch * len(curve.train),
-        "seconds": round(seconds, 1),
-        "learning_rate": curve.learning_rate,
-        "train_loss": round(curve.train[kept - 1], 4),
-        "heldout_loss_before": curve.heldout_before and round(curve.heldout_before, 4),
-        "heldout_loss": round(curve.heldout[kept - 1], 4) if curve.heldout else None,
-        "versions": {package: installed_version(package) for package in ("torch", "transformers", "trl", "peft")},
-        "general_loss_before": curve.general_before and round(curve.general_before, 4),
-        "general_loss": curve.general and round(curve.general, 4),
-        "train_losses": [round(loss, 4) for loss in curve.train],
-        "heldout_losses": [round(loss, 4) for loss in curve.heldout],
-        "verdict": verdict.name if verdict else "",
-        "because": verdict.because if verdict else "",
-        "hint": verdict.hint if verdict else "",
-    }
-
-
 def sample_email(trainer: CompletionTrainer, example: Example, max_tokens: int) -> str:
     """The email that the model as it is now writes for the example's task, greedy."""
     tokenizer, model = trainer.processing_class, trainer.model
@@ -266,7 +298,3 @@ def sample_email(trainer: CompletionTrainer, example: Example, max_tokens: int) 
         written = model.generate(**prompt.to(model.device), max_new_tokens=max_tokens, do_sample=False)
     model.train(was_training)
     return str(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
-
-
-def _target_modules(trainer: CompletionTrainer) -> list[str]:
-    return sorted(trainer.model.peft_config["default"].target_modules)

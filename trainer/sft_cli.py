@@ -72,6 +72,9 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=SAVE_EVERY,
         help=f"how often the run is saved (default: {SAVE_EVERY:g})",
     )
+    parser.add_argument(
+        "--events", metavar="FILE", type=Path, help="write every step, epoch and the verdict there as JSON lines"
+    )
     add_options(parser)
     parser.set_defaults(command=_sft)
 
@@ -145,19 +148,21 @@ def _sft(args: argparse.Namespace) -> None:
     run = chosen(args)
     store = Store(store_directory(args.store))
     say(f"store {store.directory}")
-    from trainer import predictions, sft
+    from trainer import events, predictions, sft
 
-    version = sft.train(
-        run.examples,
-        args.name,
-        run.base,
-        run.recipe,
-        store,
-        args.licence,
-        say,
-        resume=args.resume,
-        save_every=args.save_every,
-    )
+    with events.told_to(args.events, append=args.resume) as tell:
+        version = sft.train(
+            run.examples,
+            args.name,
+            run.base,
+            run.recipe,
+            store,
+            args.licence,
+            say,
+            resume=args.resume,
+            save_every=args.save_every,
+            tell=tell,
+        )
     manifest = version.manifest()
     predictions.remember(manifest, predictions.machine(run.device), say)
     if args.json:

@@ -167,12 +167,13 @@ def test_the_bar_counts_every_step_and_shows_the_loss(capsys: pytest.CaptureFixt
     progress = Progress()
     progress.on_train_begin(None, SimpleNamespace(max_steps=2, global_step=0), None)
     progress.on_step_end(None, None, None)
-    progress.on_log(None, None, None, logs={"loss": 1.5})
+    progress.on_log(None, None, None, logs={"loss": 1.5, "learning_rate": 1e-3, "train_tokens_per_second": 123.4})
+    progress.on_log(None, None, None, logs={"eval_loss": 1.75})
     with progress:
         progress.on_step_end(None, None, None)
     assert progress.bar
     assert (progress.bar.n, progress.bar.disable) == (2, True)
-    assert "loss=1.50" in capsys.readouterr().err
+    assert "loss=1.50, rate=1.0e-03, tokens/s=123, held out=1.75" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_does_so_at_the_given_speed():
