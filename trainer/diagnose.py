@@ -30,9 +30,9 @@ FALLING, APART = 0.01, 0.9
 more."""
 FORGOT = 0.05
 """It forgets if the loss on general text rises by 5 %."""
-DROPOUT, PATIENCE, FACTOR, MORE, MIX = 0.1, 2, 3, 2, 0.2
-"""The remedies: share dropped, epochs to wait, what a learning rate is divided or multiplied by, and epochs are, share
-of general examples."""
+DROPOUT, PATIENCE, FACTOR, MORE, MIX, HELDOUT = 0.1, 2, 3, 2, 0.2, 0.2
+"""The remedies: share dropped, epochs to wait, what a learning rate is divided or multiplied by, and epochs are, shares
+of general examples and of emails to hold out."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Curve:
     general_before: float | None = None
     """On general text, of the base model; `general` is with the adapter."""
     general: float | None = None
+    leaked: int = 0
+    """Held-out emails that nearly stand among those trained on."""
 
     def until(self, epoch: int) -> Curve:
         """That of the same run up to the end of an epoch."""
@@ -77,12 +79,22 @@ class Verdict:
 
 
 def diagnose(curve: Curve, recipe: Recipe) -> Verdict:
-    """The first that holds of: learning rate too high, overfitting, forgetting, learning rate too low, underfitting,
-    healthy."""
+    """The first that holds of: leak, learning rate too high, overfitting, forgetting, learning rate too low,
+    underfitting, healthy."""
     for rule in RULES:
         if verdict := rule(curve, recipe):
             return verdict
     return Verdict("healthy", _healthy(curve, recipe), {})
+
+
+def _leak(curve: Curve, recipe: Recipe) -> Verdict | None:
+    if not curve.leaked:
+        return None
+    because = (
+        f"{curve.leaked} of the held-out emails nearly stand among those that were trained on, so that the held-out "
+        "loss shows what is remembered, not what was learnt; hold out others, or none by --heldout-data"
+    )
+    return Verdict("leak", because, {"heldout": HELDOUT})
 
 
 def _too_high(curve: Curve, recipe: Recipe) -> Verdict | None:
@@ -184,6 +196,7 @@ def _two_digits(number: float) -> float:
 
 
 RULES: Sequence[Callable[[Curve, Recipe], Verdict | None]] = (
+    _leak,
     _too_high,
     _overfitting,
     _forgetting,

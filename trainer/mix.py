@@ -30,13 +30,22 @@ TOKENS = 160
 """Most of an answer; one that has not ended by then is left out, or it would be learnt that it ends there."""
 
 
-def rows_of_run(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, say: Say) -> Rows:
-    """What a run of `recipe` trains on and holds out. Nothing heavy is imported unless general examples are asked for.
+def rows_of_run(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    base: BaseModel,
+    device: Device,
+    say: Say,
+    heldout: Sequence[Example] | None = None,
+) -> Rows:
+    """What a run of `recipe` trains on and holds out: `heldout` if given, else a part of the emails.
+
+    Nothing heavy is imported unless general examples are asked for.
 
     Raises:
         ConfigError: nothing to hold out, or the base model ends no answer by itself.
     """
-    rows = choose_rows(examples, recipe, say)
+    rows = choose_rows(examples, recipe, say, heldout)
     return _with_general(rows, recipe, base, device, say) if recipe.mix else rows
 
 

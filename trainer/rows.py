@@ -33,14 +33,18 @@ class Rows:
         return self.train[: len(self.train) - self.practice]
 
 
-def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
+def choose_rows(
+    examples: Sequence[Example], recipe: Recipe, say: Say, heldout: Sequence[Example] | None = None
+) -> Rows:
     """Split the emails; to the training ones add varied copies, with their tasks and with notes, and practice.
+
+    With `heldout` those are held out, and all of `examples` are trained on.
 
     Raises:
         ConfigError: the recipe stops early by the held-out loss, and nothing is held out.
     """
-    emails, heldout = split(examples, recipe.heldout, recipe.seed)
-    if recipe.early_stop and not heldout:
+    emails, kept_back = split(examples, recipe.heldout, recipe.seed) if heldout is None else (examples, heldout)
+    if recipe.early_stop and not kept_back:
         raise ConfigError("early_stop looks at the held-out loss, and no email is held out", "add --heldout 0.2")
     voices = {example.voice for example in emails}
     practice: list[Example] = []
@@ -54,7 +58,7 @@ def choose_rows(examples: Sequence[Example], recipe: Recipe, say: Say) -> Rows:
     noted = [example for copy in copies if (example := from_notes(copy, chance))]
     say(
         f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
-        f"{len(noted)} with notes for a task, {len(practice)} generated for practice; {len(heldout)} held out"
+        f"{len(noted)} with notes for a task, {len(practice)} generated for practice; {len(kept_back)} held out"
     )
     made = [*varied, *noted, *practice]
-    return Rows([*emails, *made], heldout, len(made))
+    return Rows([*emails, *made], list(kept_back), len(made))

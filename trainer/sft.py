@@ -36,6 +36,7 @@ from trainer.data import Example, digest
 from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
 from trainer.events import Tell, nobody
+from trainer.memorisation import trained_on
 from trainer.mix import rows_of_run
 from trainer.progress import bar
 from trainer.proof import Proof
@@ -58,12 +59,13 @@ def train(
     resume: bool = False,
     save_every: float = unfinished.SAVE_EVERY,
     tell: Tell = nobody,
+    heldout: Sequence[Example] | None = None,
 ) -> Version:
     """Train, validate, evaluate and publish the next version of `name`.
 
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
-    `tell` hears the events of trainer/events.py.
+    `tell` hears the events of trainer/events.py. `heldout` are held out instead of a part of the emails.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -76,7 +78,9 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
     device = choose()
-    rows = rows_of_run(examples, recipe, base, device, say)
+    rows = rows_of_run(examples, recipe, base, device, say, heldout)
+    # Those of the split share nothing with what is trained on.
+    leaked = trained_on(rows.heldout, rows.train) if heldout else 0
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
     say(f"base model {base.name}, learning rate {learning_rate:g} ({source})")
@@ -93,7 +97,8 @@ def train(
             recipe.batch_size,
             say,
         )
-        curve = _with_general_loss(callbacks.curve(trainer.state.log_history, learning_rate), trainer)
+        curve = replace(callbacks.curve(trainer.state.log_history, learning_rate), leaked=leaked)
+        curve = _with_general_loss(curve, trainer)
         verdict = diagnose(curve, recipe)
         say(f"verdict: {verdict.name}: {verdict.because}")
         tell("verdict", verdict=verdict.name, because=verdict.because, hint=verdict.hint)

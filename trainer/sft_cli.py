@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters import base_model
 from adapters.base_model import BaseModel
+from adapters.errors import ConfigError
 from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store
@@ -71,6 +72,9 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default=SAVE_EVERY,
         help=f"how often the run is saved (default: {SAVE_EVERY:g})",
+    )
+    parser.add_argument(
+        "--heldout-data", metavar="FILE", type=Path, help="emails to hold out, instead of a part of --data"
     )
     parser.add_argument(
         "--events", metavar="FILE", type=Path, help="write every step, epoch and the verdict there as JSON lines"
@@ -145,11 +149,15 @@ def chosen(args: argparse.Namespace) -> Run:
 
 def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
+    if args.heldout_data and args.heldout is not None:
+        raise ConfigError("--heldout and --heldout-data both say what is held out", "give one of them")
     run = chosen(args)
     store = Store(store_directory(args.store))
     say(f"store {store.directory}")
     from trainer import events, predictions, sft
+    from trainer.data import read_examples
 
+    heldout = read_examples([args.heldout_data]) if args.heldout_data else None
     with events.told_to(args.events, append=args.resume) as tell:
         version = sft.train(
             run.examples,
@@ -162,6 +170,7 @@ def _sft(args: argparse.Namespace) -> None:
             resume=args.resume,
             save_every=args.save_every,
             tell=tell,
+            heldout=heldout,
         )
     manifest = version.manifest()
     predictions.remember(manifest, predictions.machine(run.device), say)

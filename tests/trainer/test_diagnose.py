@@ -119,3 +119,8 @@ def test_a_first_step_of_general_examples_is_no_measure_of_what_comes_after():
     assert diagnose(curve, mixed).name == "healthy"
     assert diagnose(replace(curve, heldout=[], heldout_before=None), mixed).name == "healthy"
     assert diagnose(replace(curve, steps=[0.4] + [2.6] * 10), mixed).name == "learning rate too high"
+
+
+def test_a_leak_comes_before_all_that_the_losses_say():
+    verdict = diagnose(replace(HEALTHY, leaked=3, steps=[math.nan]), RECIPE)
+    assert (verdict.name, verdict.hint) == ("leak", "trainer sft ... --heldout 0.2")

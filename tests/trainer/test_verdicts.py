@@ -38,9 +38,17 @@ def train(base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch) 
     """Runs on a random base model. That has nothing to forget, so that its loss on general text is not looked at."""
     monkeypatch.setattr(sft, "_with_general_loss", lambda curve, _: curve)
 
-    def run(examples: list[Example], say: Callable[[str], None] = lambda _: None, **fields: Any) -> Training:
-        recipe = Recipe(**RECIPE.model_dump() | fields)
-        return sft.train(examples, "mine", base_model, recipe, store, "", say).manifest().training
+    def run(
+        examples: list[Example],
+        say: Callable[[str], None] = lambda _: None,
+        heldout: list[Example] | None = None,
+        share: float = 0.25,
+        **fields: Any,
+    ) -> Training:
+        recipe = Recipe(**RECIPE.model_dump() | {"heldout": share} | fields)
+        training = sft.train(examples, "mine", base_model, recipe, store, "", say, heldout=heldout).manifest().training
+        assert training
+        return training
 
     return run
 
@@ -84,6 +92,15 @@ def test_a_learning_rate_that_is_too_high_is_mended_by_the_hint(train: Train):
     mended = train(emails(), learning_rate=0.022)
     assert mended.verdict == "healthy"
     assert mended.heldout_loss < training.heldout_loss
+
+
+def test_a_leak_is_mended_by_other_held_out_emails(train: Train):
+    leaking = train(emails(), heldout=emails(5), epochs=2)
+    assert (leaking.examples, leaking.heldout_examples, leaking.verdict) == (12, 5, "leak")
+    assert leaking.because.startswith("5 of the held-out emails nearly stand among those that were trained on")
+    assert leaking.hint == "trainer sft ... --heldout 0.2"
+    assert train(with_nothing_in_common(), share=0.2, epochs=2).verdict != "leak"
+    assert train(with_nothing_in_common()[:8], heldout=with_nothing_in_common()[8:], epochs=2).verdict != "leak"
 
 
 PASSAGES = 10
@@ -157,7 +174,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_verdict_and_publishes_no
 
 def test_an_early_stop_without_held_out_emails_is_refused(train: Train):
     with pytest.raises(ConfigError, match="no email is held out"):
-        train(emails(3), early_stop=2, heldout=0)
+        train(emails(3), early_stop=2, share=0)
 
 
 def test_the_other_levers_train(train: Train):
