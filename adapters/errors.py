@@ -119,7 +119,11 @@ class KeysDamaged(MailwrightError, OSError):
 
 
 class TrainingDiverged(MailwrightError, ArithmeticError):
-    pass
+    """`remedy` are fields of the recipe with values that may help."""
+
+    def __init__(self, message: str, hint: str, remedy: dict[str, float]) -> None:
+        super().__init__(message, hint)
+        self.remedy = remedy
 
 
 class ServerProblem(MailwrightError, ConnectionError):

@@ -73,6 +73,8 @@ class Training(Frozen):
     """What trainer/diagnose.py made of the losses, why, and the command that mends it."""
     because: str = ""
     hint: str = ""
+    remedy: dict[str, float] = {}
+    """Fields of the recipe with other values, as `hint` has them."""
 
 
 Verdict = Literal["better", "worse", "no difference shown"]

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from adapters.base_model import BaseModel, find
 from adapters.store import Store
 from tests import tiny
 from tests.serving import keyed, server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui
+
+# No example may fail because the machine was busy: Hypothesis gives each 200 ms otherwise.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

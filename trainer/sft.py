@@ -128,7 +128,8 @@ class Learnt:
     def facts(self) -> dict[str, Any]:
         """The manifest's fields of the last model."""
         training = self._training(self.curve, self.seconds)
-        verdict = {"verdict": self.verdict.name, "because": self.verdict.because, "hint": self.verdict.hint}
+        found = self.verdict
+        verdict = {"verdict": found.name, "because": found.because, "hint": found.hint, "remedy": found.remedy}
         return self._of_every_model() | {"training": training | verdict}
 
     def facts_of(self, epoch: int, seconds: float) -> dict[str, Any]:
@@ -288,7 +289,9 @@ def _diverged(run: unfinished.Run, verdict: Verdict) -> TrainingDiverged:
     slower = verdict.hint.partition("... ")[2]
     saved = run.checkpoint()
     kept = f", or go on with the state that was saved before: add --resume {slower}" if saved else ""
-    return TrainingDiverged(f"{verdict.because}, and nothing is published", f"begin anew with {slower}{kept}")
+    return TrainingDiverged(
+        f"{verdict.because}, and nothing is published", f"begin anew with {slower}{kept}", verdict.remedy
+    )
 
 
 def sample_email(trainer: CompletionTrainer, example: Example, max_tokens: int) -> str:

@@ -13,7 +13,7 @@ from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
 from adapters.manifest import check_name
 from adapters.settings import store_directory
-from adapters.store import Store
+from adapters.store import Store, Version
 from trainer.progress import say
 from trainer.unfinished import SAVE_EVERY
 
@@ -72,6 +72,9 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default=SAVE_EVERY,
         help=f"how often the run is saved (default: {SAVE_EVERY:g})",
+    )
+    parser.add_argument(
+        "--auto", action="store_true", help="apply the verdict's remedy and train again, at most twice; the best counts"
     )
     parser.add_argument(
         "--heldout-data", metavar="FILE", type=Path, help="emails to hold out, instead of a part of --data"
@@ -151,27 +154,34 @@ def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
     if args.heldout_data and args.heldout is not None:
         raise ConfigError("--heldout and --heldout-data both say what is held out", "give one of them")
+    if args.auto and args.resume:
+        raise ConfigError("--auto begins runs anew, and --resume goes on with one", "give one of them")
     run = chosen(args)
     store = Store(store_directory(args.store))
     say(f"store {store.directory}")
     from trainer import events, predictions, sft
+    from trainer.auto import train_mended
     from trainer.data import read_examples
 
     heldout = read_examples([args.heldout_data]) if args.heldout_data else None
     with events.told_to(args.events, append=args.resume) as tell:
-        version = sft.train(
-            run.examples,
-            args.name,
-            run.base,
-            run.recipe,
-            store,
-            args.licence,
-            say,
-            resume=args.resume,
-            save_every=args.save_every,
-            tell=tell,
-            heldout=heldout,
-        )
+
+        def train(recipe: Recipe) -> Version:
+            return sft.train(
+                run.examples,
+                args.name,
+                run.base,
+                recipe,
+                store,
+                args.licence,
+                say,
+                resume=args.resume,
+                save_every=args.save_every,
+                tell=tell,
+                heldout=heldout,
+            )
+
+        version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)
     manifest = version.manifest()
     predictions.remember(manifest, predictions.machine(run.device), say)
     if args.json:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from adapters import errors
-from adapters.errors import AdapterUnusable, BaseModelError, DataError, MailwrightError, Overloaded
+from adapters.errors import AdapterUnusable, BaseModelError, DataError, MailwrightError, Overloaded, TrainingDiverged
 
 DRAWN = re.findall(r"^[│├└─ ]*(\w+)(?:\((\w+)\))? +(\d{3}) (\w+)", errors.__doc__ or "", re.MULTILINE)
 """(class, standard-library kin, status, code) of every line of the tree in the docstring."""
@@ -18,6 +18,8 @@ def every_class() -> dict[str, type[MailwrightError]]:
 def raised(kind: type[MailwrightError]) -> MailwrightError:
     if issubclass(kind, AdapterUnusable):
         return kind("formal@1", ["its rank is 128", "it holds no tensors"])
+    if issubclass(kind, TrainingDiverged):
+        return kind("the loss of step 4 is no number", "a lower rate", {"learning_rate": 1e-4})
     if issubclass(kind, DataError):
         return kind("1 rows cannot be used:", ["a.jsonl:1: no email"], "mend it")
     return kind("what happened", 7) if issubclass(kind, Overloaded) else kind("what happened", "what to do")
