@@ -158,6 +158,8 @@ class Manifest(Frozen):
     heldout_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Of the emails that were held out of its training; missing in the first manifests."""
     data_licence: str
+    trained_from: str | None = None
+    """The version that the training began with, and its digest: `formal@1 0123456789ab`; None: a new adapter."""
     recipe: dict[str, Any]
     training: Training | None = None
     evaluation: Evaluation | None = None

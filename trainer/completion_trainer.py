@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig
+from peft import LoraConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from adapters.base_model import BaseModel
+from adapters.store import WEIGHTS
 from trainer.attention import ATTENTION
 from trainer.copied import Copied, summed
 from trainer.cpu_loss import completion_losses
@@ -121,9 +124,13 @@ def completion_trainer(
     tokenizer: PreTrainedTokenizerBase,
     device: Device,
     scratch: str,
+    start: Path | None = None,
     **settings: Any,
 ) -> CompletionTrainer:
-    """Ready to train; what it writes goes to the directory `scratch`. `settings` replace those of `sft_settings`."""
+    """Ready to train; what it writes goes to the directory `scratch`. `settings` replace those of `sft_settings`.
+
+    `start` is the directory of an adapter of the recipe's rank whose weights it begins with, instead of a new one's.
+    """
     lora = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -141,6 +148,8 @@ def completion_trainer(
         processing_class=tokenizer,
         peft_config=lora,
     )
+    if start:
+        set_peft_model_state_dict(trainer.model, load_file(start / WEIGHTS))
     pack(trainer.model)
     # Stock callbacks print raw dictionaries of numbers; ours say the same in words.
     for callback in list(trainer.callback_handler.callbacks):

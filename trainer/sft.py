@@ -60,21 +60,24 @@ def train(
     save_every: float = unfinished.SAVE_EVERY,
     tell: Tell = nobody,
     heldout: Sequence[Example] | None = None,
+    start: Version | None = None,
 ) -> Version:
     """Train, validate, evaluate and publish the next version of `name`.
 
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
     `tell` hears the events of trainer/events.py. `heldout` are held out instead of a part of the emails.
+    The adapter begins as that of `start`, whose rank and alpha count.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
-        ConfigError: there is nothing to go on with, or it is a run of something else.
+        ConfigError: there is nothing to go on with, or it is a run of something else; `start` is of another base model.
         TrainingDiverged: the loss is no number; nothing is published, and the state before is kept.
         AdapterUnusable: the result fails validation; nothing is published.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM came; the state is kept.
     """
     check_name(name)
+    recipe = shaped_as(start, recipe, base) if start else recipe
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
     device = choose()
@@ -84,11 +87,12 @@ def train(
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
     say(f"base model {base.name}, learning rate {learning_rate:g} ({source})")
-    started = unfinished.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe)
+    started = unfinished.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe, _from(start))
     with unfinished.opened(store, name, started, resume, say) as run:
         trainer, seconds = _in_memory(
             lambda at_once: completion_trainer(
                 *(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)),
+                start=start.path if start else None,
                 per_device_train_batch_size=at_once,
                 per_device_eval_batch_size=at_once,
                 gradient_accumulation_steps=recipe.batch_size // at_once,
@@ -106,10 +110,28 @@ def train(
             say(f"hint: {verdict.hint}")
         if not math.isfinite(curve.steps[-1]):
             raise _diverged(run, verdict)
-        learnt = Learnt(trainer, rows, recipe, base, licence, curve, verdict, seconds)
+        learnt = Learnt(trainer, rows, recipe, base, licence, curve, verdict, seconds, _from(start))
         version = _publish(learnt, store, run, say)
         tell("published", version=version.id)
         return version
+
+
+def shaped_as(start: Version, recipe: Recipe, base: BaseModel) -> Recipe:
+    """The recipe with the rank and alpha of `start`.
+
+    Raises:
+        ConfigError: it is of another base model.
+    """
+    manifest = start.manifest()
+    if manifest.base_fingerprint != base.fingerprint:
+        raise ConfigError(
+            f"{start.id} was trained on another base model ({manifest.base_name})", f"give --base {manifest.base}"
+        )
+    return recipe.model_copy(update={"rank": manifest.lora.rank, "alpha": manifest.lora.alpha})
+
+
+def _from(start: Version | None) -> str | None:
+    return f"{start.id} {start.digest}" if start else None
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,7 @@ class Learnt:
     curve: Curve
     verdict: Verdict
     seconds: float
+    trained_from: str | None
 
     def facts(self) -> dict[str, Any]:
         """The manifest's fields of the last model."""
@@ -149,6 +172,7 @@ class Learnt:
             "data_sha256": digest(rows.train),
             "heldout_sha256": digest(rows.heldout) if rows.heldout else None,
             "data_licence": self.licence,
+            "trained_from": self.trained_from,
             "recipe": recipe.model_dump(mode="json"),
         }
 

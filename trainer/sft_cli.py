@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer sft --data mine.jsonl --name mine --epochs 100 --sample-epochs 1,10,50,100
+  trainer sft --data newer.jsonl --name mine --from mine@1          goes on teaching a version
   trainer sft --data mine.jsonl --name mine --resume                after Ctrl-C, a crash or a power cut
 """
 HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
@@ -72,6 +73,12 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default=SAVE_EVERY,
         help=f"how often the run is saved (default: {SAVE_EVERY:g})",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="NAME[@N]",
+        help="begin with that version's adapter, its rank and alpha, instead of a new one",
     )
     parser.add_argument(
         "--auto", action="store_true", help="apply the verdict's remedy and train again, at most twice; the best counts"
@@ -154,6 +161,10 @@ def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
     if args.heldout_data and args.heldout is not None:
         raise ConfigError("--heldout and --heldout-data both say what is held out", "give one of them")
+    if args.start and (args.rank or args.alpha):
+        raise ConfigError(
+            "--from takes rank and alpha of the version that it begins with", "leave out --rank and --alpha"
+        )
     if args.auto and args.resume:
         raise ConfigError("--auto begins runs anew, and --resume goes on with one", "give one of them")
     run = chosen(args)
@@ -164,6 +175,7 @@ def _sft(args: argparse.Namespace) -> None:
     from trainer.data import read_examples
 
     heldout = read_examples([args.heldout_data]) if args.heldout_data else None
+    start = store.resolve(args.start) if args.start else None
     with events.told_to(args.events, append=args.resume) as tell:
 
         def train(recipe: Recipe) -> Version:
@@ -179,6 +191,7 @@ def _sft(args: argparse.Namespace) -> None:
                 save_every=args.save_every,
                 tell=tell,
                 heldout=heldout,
+                start=start,
             )
 
         version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)

@@ -83,10 +83,10 @@ class Run:
         new.replace(self.path / "run.json")
 
 
-def identity(rows_sha256: str, base_fingerprint: str, recipe: Recipe) -> dict[str, Any]:
-    """What must be the same for one run to go on with the state of another."""
+def identity(rows_sha256: str, base_fingerprint: str, recipe: Recipe, start: str | None = None) -> dict[str, Any]:
+    """What must be the same for one run to go on with the state of another; `start` is what the adapter began as."""
     fields = recipe.model_dump(mode="json", exclude=set(MAY_CHANGE))
-    return {"emails": rows_sha256, "base model": base_fingerprint, **fields}
+    return {"emails": rows_sha256, "base model": base_fingerprint, "from": start, **fields}
 
 
 @contextmanager
