@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from adapters import base_model
 from adapters.cli import run
-from trainer import check_cli, estimate_cli, evaluate_cli, import_cli, sft_cli, sweep_cli
+from trainer import check_cli, estimate_cli, evaluate_cli, import_cli, rerun_cli, sft_cli, sweep_cli
 
 EXAMPLES = """examples:
   trainer import ~/Mail/Sent.mbox --name anna
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer evaluate formal
+  trainer rerun mine@2 --data mine.jsonl
   trainer evaluate formal@2 --tasks my_tasks.jsonl --json
 """
 PLAIN = argparse.RawDescriptionHelpFormatter
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     check_cli.add(commands, based)
     sweep_cli.add(commands, based)
     evaluate_cli.add(commands, stored)
+    rerun_cli.add(commands, stored)
     return parser
 
 
