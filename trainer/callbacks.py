@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from trainer.diagnose import Curve
+from trainer.diagnose import Curve, whole
 from trainer.events import Tell
 
 SHOWN = (
@@ -83,7 +83,7 @@ class EpochReport(TrainerCallback):
         self.epochs = epochs
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if args.eval_strategy == "no" and _whole(state.epoch):
+        if args.eval_strategy == "no" and whole(state.epoch):
             self._report(curve(state.log_history, args.learning_rate))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -124,7 +124,7 @@ class Told(TrainerCallback):
         self._began = state.global_step
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if args.eval_strategy == "no" and _whole(state.epoch):
+        if args.eval_strategy == "no" and whole(state.epoch):
             self._tell_epoch(curve(state.log_history, args.learning_rate))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -144,7 +144,7 @@ class KeptEpochs(TrainerCallback):
         self.keep = keep
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if _whole(state.epoch) and round(state.epoch) in self.epochs:
+        if whole(state.epoch) and round(state.epoch) in self.epochs:
             self.keep(round(state.epoch))
 
 
@@ -163,7 +163,7 @@ class Saving(TrainerCallback):
         self._last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        control.should_save |= self._due() and not _whole(state.epoch)
+        control.should_save |= self._due() and not whole(state.epoch)
         control.should_save = control.should_save and _finite(model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -194,13 +194,13 @@ class Interruption(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.received:
             control.should_training_stop = True
-            control.should_save = not _whole(state.epoch)
+            control.should_save = not whole(state.epoch)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called also for an epoch that was left: it is not evaluated, and has been saved."""
         if self.received:
-            control.should_save = _whole(state.epoch)
-            control.should_evaluate &= _whole(state.epoch)
+            control.should_save = whole(state.epoch)
+            control.should_evaluate &= whole(state.epoch)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -249,15 +249,10 @@ def curve(history: Sequence[Mapping[str, float]], learning_rate: float) -> Curve
     return Curve(
         steps=[entry["loss"] for entry in steps],
         train=[fmean(entry["loss"] for entry in of_epoch) for _, of_epoch in epochs],
-        heldout=[loss for epoch, loss in heldout.items() if epoch and _whole(epoch)],
+        heldout=[loss for epoch, loss in heldout.items() if epoch and whole(epoch)],
         heldout_before=heldout.get(0),
         learning_rate=learning_rate,
     )
-
-
-def _whole(epoch: float) -> bool:
-    """Whether that is the end of an epoch; the Trainer counts in fractions."""
-    return abs(epoch - round(epoch)) < 1e-6
 
 
 def _finite(model: Any) -> bool:

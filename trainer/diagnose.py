@@ -191,6 +191,11 @@ def _healthy(curve: Curve, recipe: Recipe) -> str:
     return f"the training loss went from {curve.steps[0]:.3f} to {curve.steps[-1]:.3f}; nothing was held out"
 
 
+def whole(epoch: float) -> bool:
+    """Whether that is the end of an epoch; the Trainer counts in fractions."""
+    return abs(epoch - round(epoch)) < 1e-6
+
+
 def _two_digits(number: float) -> float:
     return float(f"{number:.1e}")
 

@@ -21,7 +21,7 @@ import torch
 from accelerate.utils import release_memory
 from accelerate.utils.memory import should_reduce_batch_size
 from peft.helpers import disable_input_dtype_casting
-from transformers import AutoTokenizer, EarlyStoppingCallback
+from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 
 from adapters.base_model import BaseModel, shaping_config
 from adapters.errors import AdapterUnusable, ConfigError, TrainingDiverged
@@ -36,6 +36,7 @@ from trainer.data import Example, digest
 from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
 from trainer.events import Tell, nobody
+from trainer.explain import Explanation
 from trainer.memorisation import trained_on
 from trainer.mix import rows_of_run
 from trainer.progress import bar
@@ -61,13 +62,14 @@ def train(
     tell: Tell = nobody,
     heldout: Sequence[Example] | None = None,
     start: Version | None = None,
+    explain: bool = False,
 ) -> Version:
     """Train, validate, evaluate and publish the next version of `name`.
 
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
     `tell` hears the events of trainer/events.py. `heldout` are held out instead of a part of the emails.
-    The adapter begins as that of `start`, whose rank and alpha count.
+    The adapter begins as that of `start`, whose rank and alpha count. `explain` tells the loop with the run's numbers.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -84,9 +86,7 @@ def train(
     rows = rows_of_run(examples, recipe, base, device, say, heldout)
     # Those of the split share nothing with what is trained on.
     leaked = trained_on(rows.heldout, rows.train) if heldout else 0
-    learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
-    source = "given" if recipe.learning_rate else "prior for its size"
-    say(f"base model {base.name}, learning rate {learning_rate:g} ({source})")
+    learning_rate = _learning_rate(recipe, base, say)
     started = unfinished.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe, _from(start))
     with unfinished.opened(store, name, started, resume, say) as run:
         trainer, seconds = _in_memory(
@@ -97,23 +97,43 @@ def train(
                 per_device_eval_batch_size=at_once,
                 gradient_accumulation_steps=recipe.batch_size // at_once,
             ),
-            lambda trainer: _learn(trainer, rows, recipe, run, say, save_every, tell),
+            lambda trainer: _learn(
+                trainer, rows, recipe, run, say, save_every, _watchers(trainer, rows, say, tell, explain)
+            ),
             recipe.batch_size,
             say,
         )
-        curve = replace(callbacks.curve(trainer.state.log_history, learning_rate), leaked=leaked)
-        curve = _with_general_loss(curve, trainer)
-        verdict = diagnose(curve, recipe)
-        say(f"verdict: {verdict.name}: {verdict.because}")
-        tell("verdict", verdict=verdict.name, because=verdict.because, hint=verdict.hint)
-        if verdict.hint:
-            say(f"hint: {verdict.hint}")
-        if not math.isfinite(curve.steps[-1]):
-            raise _diverged(run, verdict)
+        curve = _curve(trainer, learning_rate, leaked)
+        verdict = _judge(curve, recipe, run, say, tell)
         learnt = Learnt(trainer, rows, recipe, base, licence, curve, verdict, seconds, _from(start))
         version = _publish(learnt, store, run, say)
         tell("published", version=version.id)
         return version
+
+
+def _watchers(trainer: CompletionTrainer, rows: Rows, say: Say, tell: Tell, explain: bool) -> list[TrainerCallback]:
+    return [callbacks.Told(tell), *([Explanation(say, trainer, rows.train[0])] if explain else [])]
+
+
+def _learning_rate(recipe: Recipe, base: BaseModel, say: Say) -> float:
+    rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
+    source = "given" if recipe.learning_rate else "prior for its size"
+    say(f"base model {base.name}, learning rate {rate:g} ({source})")
+    return rate
+
+
+def _judge(curve: Curve, recipe: Recipe, run: unfinished.Run, say: Say, tell: Tell) -> Verdict:
+    """Raises:
+    TrainingDiverged: the last loss is no number.
+    """
+    verdict = diagnose(curve, recipe)
+    say(f"verdict: {verdict.name}: {verdict.because}")
+    tell("verdict", verdict=verdict.name, because=verdict.because, hint=verdict.hint)
+    if verdict.hint:
+        say(f"hint: {verdict.hint}")
+    if not math.isfinite(curve.steps[-1]):
+        raise _diverged(run, verdict)
+    return verdict
 
 
 def shaped_as(start: Version, recipe: Recipe, base: BaseModel) -> Recipe:
@@ -253,7 +273,13 @@ def _in_memory(
 
 
 def _learn(
-    trainer: CompletionTrainer, rows: Rows, recipe: Recipe, run: unfinished.Run, say: Say, save_every: float, tell: Tell
+    trainer: CompletionTrainer,
+    rows: Rows,
+    recipe: Recipe,
+    run: unfinished.Run,
+    say: Say,
+    save_every: float,
+    watchers: Sequence[TrainerCallback],
 ) -> float:
     """The loop, from the state that the run has or from the beginning; gives its seconds, those before included.
 
@@ -276,7 +302,7 @@ def _learn(
             lambda: sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens),
             recipe.sample_epochs,
         ),
-        callbacks.Told(tell),
+        *watchers,
         callbacks.KeptEpochs(recipe.sample_epochs, lambda epoch: _keep(trainer, run.epoch(epoch), seconds())),
         callbacks.Saving(save_every, lambda: run.note(seconds())),
         callbacks.LearningRate(trainer.args.learning_rate),
@@ -298,6 +324,12 @@ def _learn(
 def _keep(trainer: CompletionTrainer, directory: Path, seconds: float) -> None:
     trainer.save_model(str(directory))
     (directory / SECONDS).write_text(f"{seconds:.1f}")
+
+
+def _curve(trainer: CompletionTrainer, learning_rate: float, leaked: int) -> Curve:
+    """The run's losses, `leaked` of its held-out emails being none."""
+    curve = replace(callbacks.curve(trainer.state.log_history, learning_rate), leaked=leaked)
+    return _with_general_loss(curve, trainer)
 
 
 def _with_general_loss(curve: Curve, trainer: CompletionTrainer) -> Curve:

@@ -80,6 +80,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="NAME[@N]",
         help="begin with that version's adapter, its rank and alpha, instead of a new one",
     )
+    parser.add_argument("--explain", action="store_true", help="tell the loop of learning with this run's own numbers")
     parser.add_argument(
         "--auto", action="store_true", help="apply the verdict's remedy and train again, at most twice; the best counts"
     )
@@ -192,6 +193,7 @@ def _sft(args: argparse.Namespace) -> None:
                 tell=tell,
                 heldout=heldout,
                 start=start,
+                explain=args.explain,
             )
 
         version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)
