@@ -33,9 +33,9 @@ EXAMPLES = """examples:
 HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
 
 FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
-{"messages"}. Recipes: quick (about four minutes on 2 cores), shipped (at most 20), article (the lesson's numbers), gpu
-(for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is published, and
-one that misses a limit is not promoted.
+{"messages"}. Recipes: quick (four minutes on 2 cores with bf16), shipped (half an hour), article (the lesson's
+numbers), gpu (for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is
+published, and one that misses a limit is not promoted.
 
 The run is saved while it goes on. Ctrl-C ends it after the step that it is in; --resume goes on from there."""
 
