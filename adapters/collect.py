@@ -29,6 +29,7 @@ from adapters.store import (
     NEW_POINTERS,
     OLD_POINTER,
     POINTERS,
+    RUNS,
     VERSION_DIRECTORY,
     WEIGHTS,
     Store,
@@ -166,7 +167,7 @@ def _raise_unless_gone(_function: object, _path: object, info: tuple[object, Bas
 def _foreign(directory: Path) -> Iterator[Finding]:
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         # lost+found is of the file system.
-        ours = NAME.fullmatch(path.name) or path.name in (LEASES, "lost+found")
+        ours = NAME.fullmatch(path.name) or path.name in (LEASES, RUNS, "lost+found")
         files = path.is_file() and (path.name in (KEYS, LOCK) or path.name.startswith(LOG))
         if not (path.is_dir() and ours) and not files:
             yield Finding(path, UNKNOWN, False)

@@ -7,6 +7,7 @@
     STORE/formal/.incoming-*        a publish that is under way, locked, or was cut off: adapters/collect.py
     STORE/formal/.removing-*        what adapters/collect.py is deleting, or was when it was cut off
     STORE/.leases/                  what servers may have loaded (adapters/leases.py)
+    STORE/.runs/                    trainings that are under way, or that can be gone on with (trainer/unfinished.py)
     STORE/audit.jsonl               who changed what (adapters/audit.py)
     STORE/keys.json                 API keys of the servers (server/keys.py), changed under STORE/.lock
 
@@ -46,6 +47,7 @@ CARD = "README.md"
 """For people; under this name Hugging Face's hub shows it. A version may do without."""
 POINTERS = "pointers.json"
 KEYS = "keys.json"
+RUNS = ".runs"
 OLD_POINTER = "promoted"
 """Release 0.1.0 wrote the promoted number alone; the first change after it writes pointers.json, which goes before."""
 INCOMING = ".incoming-"

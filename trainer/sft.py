@@ -29,6 +29,7 @@ from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
 from trainer import callbacks, card, forgetting, unfinished
+from trainer.attention import ATTENTION
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
@@ -336,8 +337,13 @@ def _with_general_loss(curve: Curve, trainer: CompletionTrainer) -> Curve:
     """What the run cost the base model, if it learnt anything."""
     if not math.isfinite(curve.steps[-1]):
         return curve
+    model = trainer.model.get_base_model()
+    learnt_with = model.config._attn_implementation
+    # On a GPU a run has another attention, and texts are read with ours.
+    model.set_attn_implementation(ATTENTION)
     with bar("reading general text", 2 * forgetting.PASSAGES) as advance, trainer.accelerator.autocast():
         before, after = forgetting.general_losses(trainer.model, trainer.processing_class, advance)
+    model.set_attn_implementation(learnt_with)
     return replace(curve, general_before=before, general=after)
 
 

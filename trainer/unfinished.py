@@ -22,10 +22,9 @@ from typing import Any
 
 from adapters.disk import explained
 from adapters.errors import ConfigError, StoreUnwritable
-from adapters.store import Store
+from adapters.store import RUNS, Store
 from trainer.recipe import Recipe
 
-RUNS = ".runs"
 STATE = "trainer_state.json"
 """Written last into a checkpoint."""
 MAY_CHANGE = frozenset({"recipe", "learning_rate", "epochs", "early_stop", "limits", "sample_tokens", "sample_epochs"})

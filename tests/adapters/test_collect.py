@@ -9,7 +9,7 @@ import pytest
 from adapters.collect import collect, verify
 from adapters.errors import AdapterNotFound, ConfigError
 from adapters.leases import HEARTBEAT, LEASES, Lease
-from adapters.store import CONFIG, MANIFEST, POINTERS, WEIGHTS, Store, Version
+from adapters.store import CONFIG, MANIFEST, POINTERS, RUNS, WEIGHTS, Store, Version
 
 NO_WAIT = 0.0
 
@@ -182,6 +182,13 @@ def test_what_this_program_did_not_write_is_named_and_left_alone(store: Store):
 def test_a_file_system_of_its_own_may_have_its_lost_and_found(store: Store):
     (store.directory / "lost+found").mkdir()
     assert found(store) == {}
+
+
+def test_a_training_that_can_be_gone_on_with_is_no_damage(store: Store):
+    (store.directory / RUNS / "mine" / "checkpoint-3").mkdir(parents=True)
+    (store.directory / RUNS / ".mine.lock").touch()
+    assert found(store) == {}
+    assert collect(store).removed == []
 
 
 def change_weights(version: Version) -> None:

@@ -1,5 +1,6 @@
 import math
 import signal
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -122,6 +123,15 @@ def test_weights_that_are_no_numbers_are_not_saved():
     assert not run.control.should_save
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """A test run in the background of a shell has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_its_step_and_saves_it(number: signal.Signals):
     interruption = Interruption()
@@ -140,6 +150,7 @@ def test_a_signal_ends_the_run_after_its_step_and_saves_it(number: signal.Signal
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.usefixtures("heard")
 def test_an_epoch_that_a_signal_ends_is_saved_and_neither_evaluated_nor_reported():
     said: list[str] = []
     interruption = Interruption()

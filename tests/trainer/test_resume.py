@@ -14,12 +14,11 @@ import torch
 from adapters.base_model import BaseModel
 from adapters.errors import ConfigError, TrainingDiverged
 from adapters.manifest import Training
-from adapters.store import Store, Version
+from adapters.store import RUNS, Store, Version
 from tests.trainer.test_sft import RECIPE, command, dataset, emails, nobody_listens, read_until
 from trainer import sft
 from trainer.cli import main
 from trainer.completion_trainer import CompletionTrainer
-from trainer.unfinished import RUNS
 
 pytestmark = [pytest.mark.training]
 EPOCHS = 8

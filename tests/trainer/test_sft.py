@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -240,26 +239,6 @@ def test_a_second_run_says_how_to_promote_its_version(
     for _ in range(2):
         assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path)) == 0
     assert "mine still means mine@1; `adapters promote mine@2` changes that" in capsys.readouterr().out
-
-
-def test_ctrl_c_leaves_no_half_version(tiny_base: Path, tmp_path: Path):
-    arguments = ["--data", dataset(tmp_path), "--name", "mine", "--base", tiny_base, "--store", tmp_path / "store"]
-    with subprocess.Popen(
-        command("sft", *arguments, "--epochs", 1000, "--sample-tokens", 5),
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        # A test run in the background of a shell has Ctrl-C ignored, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        try:
-            printed = read_until(process, b"Epoch 2 complete!")
-            process.send_signal(signal.SIGINT)
-            printed += process.communicate(timeout=60)[1]
-        finally:
-            process.kill()
-    assert process.returncode == 130, printed.decode()[-2000:]
-    assert b"Traceback" not in printed
-    assert Store(tmp_path / "store").versions("mine") == []
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes, seconds: float = 120) -> bytes:

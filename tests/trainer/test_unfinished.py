@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from adapters.errors import ConfigError, StoreUnwritable
-from adapters.store import Store
+from adapters.store import RUNS, Store
 from trainer.recipe import Recipe
-from trainer.unfinished import RUNS, STATE, Run, identity, opened
+from trainer.unfinished import STATE, Run, identity, opened
 
 RECIPE = Recipe(epochs=3, batch_size=4)
 STARTED = identity("0" * 64, "sha256:1", RECIPE)
