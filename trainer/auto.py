@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from adapters.errors import TrainingDiverged
 from adapters.store import Store, Version
+from trainer.progress import Say
 from trainer.recipe import Recipe
 
 AGAIN = 2
 """Remedies that are tried: what two did not mend is another problem."""
-Say = Callable[[str], None]
 
 
 def train_mended(train: Callable[[Recipe], Version], recipe: Recipe, store: Store, say: Say) -> Version:

@@ -69,7 +69,22 @@ class Progress(TrainerCallback):
             self.bar.set_postfix(self._shown)
 
 
-class EpochReport(TrainerCallback):
+class EndOfEpoch(TrainerCallback):
+    """Calls `ended` with the run's losses once an epoch is over and evaluated, if anything is held out."""
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if args.eval_strategy == "no" and whole(state.epoch):
+            self.ended(curve(state.log_history, args.learning_rate))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:
+            self.ended(curve(state.log_history, args.learning_rate))
+
+    def ended(self, found: Curve) -> None:
+        raise NotImplementedError
+
+
+class EpochReport(EndOfEpoch):
     """After each epoch: `Epoch N complete!`, training and held-out loss, and the email written for one fixed task.
 
     The email only after `epochs`, if any are given.
@@ -82,15 +97,7 @@ class EpochReport(TrainerCallback):
         self.write_sample = write_sample
         self.epochs = epochs
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if args.eval_strategy == "no" and whole(state.epoch):
-            self._report(curve(state.log_history, args.learning_rate))
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step:
-            self._report(curve(state.log_history, args.learning_rate))
-
-    def _report(self, found: Curve) -> None:
+    def ended(self, found: Curve) -> None:
         heldout = f", held-out loss {found.heldout[-1]:.3f}" if found.heldout else ""
         self.say(f"Epoch {len(found.train)} complete! training loss {found.train[-1]:.3f}{heldout}")
         if not self.epochs or len(found.train) in self.epochs:
@@ -98,7 +105,7 @@ class EpochReport(TrainerCallback):
             self.say(f"  sample email:\n  | {sample}")
 
 
-class Told(TrainerCallback):
+class Told(EndOfEpoch):
     """Tells trainer/events.py of every step and every epoch."""
 
     def __init__(self, tell: Tell) -> None:
@@ -123,15 +130,7 @@ class Told(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._began = state.global_step
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if args.eval_strategy == "no" and whole(state.epoch):
-            self._tell_epoch(curve(state.log_history, args.learning_rate))
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step:
-            self._tell_epoch(curve(state.log_history, args.learning_rate))
-
-    def _tell_epoch(self, found: Curve) -> None:
+    def ended(self, found: Curve) -> None:
         heldout = found.heldout[-1] if found.heldout else None
         self.tell("epoch", epoch=len(found.train), train_loss=found.train[-1], heldout_loss=heldout)
 
@@ -149,7 +148,7 @@ class KeptEpochs(TrainerCallback):
 
 
 class Saving(TrainerCallback):
-    """Has the state saved at least every `every` seconds and with the last step, and tells `saved` how long it took.
+    """Has the state saved at least every `every` seconds and with the last step, and calls `saved` after that.
 
     An epoch's last step is saved after the evaluation that follows it, or a run that goes on from there would miss it.
     A loss that is no number ends the run: nothing is learnt after that, and the state is not saved any more. Nor is one

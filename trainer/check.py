@@ -20,10 +20,10 @@ from trainer import survey
 from trainer.data import Example, Problem, Row, row_of, same_requests, task_example
 from trainer.duplicates import clusters, exact_clusters
 from trainer.findings import Report
+from trainer.progress import Say
 from trainer.rubric import MASK, PLACEHOLDER, has_sign_off
 
 CountTokens = Callable[[Sequence[Example]], list[int]]
-Say = Callable[[str], None]
 
 BATCH = 500
 """Examples whose tokens are counted at once."""

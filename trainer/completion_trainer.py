@@ -33,7 +33,7 @@ class CompletionTrainer(SFTTrainer):
     """SFTTrainer whose loss on a CPU is that of trainer/cpu_loss.py, and which may count copied tokens more.
 
     Off a GPU, TRL's fused head scores every token, prompt and padding too, and multiplies gradients in float32. The
-    loss is the same (tests/trainer/test_sft.py holds it to 1e-3).
+    loss is the same (tests/trainer/test_completion_trainer.py holds it to 1e-3).
     """
 
     tokens_an_epoch = 0
@@ -78,6 +78,7 @@ def sft_settings(
     elif device.flash_attention:
         # Also the name under which transformers finds the hub's kernel, where `kernels` is installed.
         model["attn_implementation"] = "flash_attention_2"
+    padding_free = device.flash_attention and recipe.copy_weight == 1
     return {
         "output_dir": scratch,
         "use_cpu": not cuda,
@@ -96,7 +97,7 @@ def sft_settings(
         # Never cut: check_before_training has seen the emails, and generated ones are shorter.
         "max_length": None,
         # What is copied is told row by row.
-        "padding_free": device.flash_attention and recipe.copy_weight == 1,
+        "padding_free": padding_free,
         "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
         "eval_strategy": "epoch" if heldout else "no",
         "save_strategy": "epoch" if recipe.early_stop else "no",
@@ -107,7 +108,7 @@ def sft_settings(
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         # A batch without padding has no mask to count by.
-        "include_num_input_tokens_seen": "all" if device.flash_attention and recipe.copy_weight == 1 else "non_padding",
+        "include_num_input_tokens_seen": "all" if padding_free else "non_padding",
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,

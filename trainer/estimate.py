@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,12 @@ from trainer.data import Example, digest
 from trainer.mix import rows_of_run
 from trainer.predictions import Prediction
 from trainer.prices import Prices, Quote, Range, Size
-from trainer.progress import bar
+from trainer.progress import Say, bar
 from trainer.recipe import Recipe
 from trainer.rows import Rows
 
 if TYPE_CHECKING:
     from trainer.device import Device
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

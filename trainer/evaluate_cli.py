@@ -17,7 +17,7 @@ from adapters.manifest import Comparison, Manifest, Row
 from adapters.settings import store_directory
 from adapters.store import Store, Version
 from adapters.tasks import HELDOUT
-from trainer import legend
+from trainer import legend, output
 from trainer.progress import bar, say
 from trainer.results import PRIMARY, Result
 
@@ -91,8 +91,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     asked = _asked(args)
     for file in filter(None, (args.answers, args.html, args.card)):
-        if not file.parent.is_dir():
-            raise ConfigError(f"{file} cannot be written: there is no directory {file.parent}", "make it first")
+        output.check_directory(file)
     writer = _writer(asked, args.server)
     from trainer import evaluate as evaluation
 
@@ -151,16 +150,26 @@ def _asked(args: argparse.Namespace) -> Asked:
     own = args.examples is not None or shipped.is_file()
     examples = read_examples([args.examples or (shipped if own else DATA / "formal.jsonl")])
     promoted = store.promoted(version.name)
+    base = base_of(version, args.base)
+    if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):
+        promoted = None
+    return Asked(version, promoted, base, tasks, examples, own)
+
+
+def base_of(version: Version, asked: str | None) -> BaseModel:
+    """The base model that the version was trained on; `asked` is what --base says.
+
+    Raises:
+        ConfigError: that is another one.
+    """
     manifest = version.manifest()
-    base = base_model.find(args.base or manifest.base, say)
+    base = base_model.find(asked or manifest.base, say)
     if manifest.base_fingerprint != base.fingerprint:
         raise ConfigError(
             f"{version.id} was trained on another base model ({manifest.base_name})",
             f"leave --base out, or give --base {shlex.quote(manifest.base)}",
         )
-    if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):
-        promoted = None
-    return Asked(version, promoted, base, tasks, examples, own)
+    return base
 
 
 def _writer(asked: Asked, server: str | None) -> Writer:
@@ -188,23 +197,15 @@ def _writer(asked: Asked, server: str | None) -> Writer:
 def _write_files(found: Evaluation, manifest: Manifest, args: argparse.Namespace) -> None:
     if args.answers:
         texts = {row: [[answer.text for answer in task] for task in tasks] for row, tasks in found.answers.items()}
-        _write(args.answers, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
+        output.write(args.answers, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
     if args.html:
         from trainer import page
 
-        _write(args.html, page.render(found.result, manifest.recipe.get("limits") or []))
+        output.write(args.html, page.render(found.result, manifest.recipe.get("limits") or []))
     if args.card:
         from trainer import card
 
-        _write(args.card, card.render(manifest, found.result))
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise ConfigError(f"{file} cannot be written ({exc.strerror})", "give another file") from exc
-    say(f"wrote {file}")
+        output.write(args.card, card.render(manifest, found.result))
 
 
 def _header() -> str:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
 from trainer.data import DATA, Example, task_example
-from trainer.progress import bar
+from trainer.progress import Say, bar
 from trainer.recipe import Recipe
-from trainer.rows import Rows, Say, choose_rows
+from trainer.rows import Rows, choose_rows
 
 if TYPE_CHECKING:
     from trainer.base_answers import Answer

@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from adapters.disk import locked
 from adapters.manifest import Frozen, Manifest
 from adapters.settings import cache_directory
+from trainer.progress import Say
 
 if TYPE_CHECKING:
     from trainer.device import Device
@@ -29,8 +30,6 @@ LATEST = 5
 """Runs that a correction looks back at."""
 SPEED = ("rank", "batch_size", "dropout", "max_length")
 """Fields of a recipe that a step's speed depends on."""
-
-Say = Callable[[str], None]
 
 
 class Prediction(Frozen):

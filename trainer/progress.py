@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+Say = Callable[[str], None]
+"""What a function that works for a while is given to say sentences with: `say`, or a listener of its own."""
+
 
 def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)

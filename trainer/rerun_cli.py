@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import base_model
 from adapters.errors import ConfigError
 from adapters.settings import store_directory
 from adapters.store import Store, Version
+from trainer.evaluate_cli import base_of
 from trainer.progress import say
 
 if TYPE_CHECKING:
@@ -65,12 +64,7 @@ def _rerun(args: argparse.Namespace) -> int:
     examples = read_examples(args.data)
     heldout = read_examples([args.heldout_data]) if args.heldout_data else None
     start = _start(store, manifest.trained_from)
-    base = base_model.find(args.base or manifest.base, say)
-    if base.fingerprint != manifest.base_fingerprint:
-        raise ConfigError(
-            f"{version.id} was trained on another base model ({manifest.base_name})",
-            f"leave --base out, or give --base {shlex.quote(manifest.base)}",
-        )
+    base = base_of(version, args.base)
     _check_emails(version, examples, heldout, recipe, base)
     again = _train(version, examples, heldout, recipe, base, start)
     same = again["adapter_sha256"] == manifest.adapter_sha256

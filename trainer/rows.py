@@ -6,17 +6,16 @@ This file does not know models: nothing heavy is imported, so that whoever only 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.errors import ConfigError
 from trainer.data import Example, split
 from trainer.notes import from_notes
 from trainer.practice import VOICES, practice_examples
+from trainer.progress import Say
 from trainer.recipe import Recipe
 from trainer.vary import vary
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

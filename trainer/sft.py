@@ -40,12 +40,11 @@ from trainer.events import Tell, nobody
 from trainer.explain import Explanation
 from trainer.memorisation import trained_on
 from trainer.mix import rows_of_run
-from trainer.progress import bar
+from trainer.progress import Say, bar
 from trainer.proof import Proof
 from trainer.recipe import Recipe, learning_rate_prior
 from trainer.rows import Rows
 
-Say = Callable[[str], None]
 SECONDS = "seconds"
 """Beside the adapter of an epoch: how long the run had taken."""
 

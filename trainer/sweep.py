@@ -26,9 +26,9 @@ from trainer.cpu_loss import fused_lora
 from trainer.data import Example
 from trainer.device import Device, choose
 from trainer.mix import rows_of_run
-from trainer.progress import bar
+from trainer.progress import Say, bar
 from trainer.recipe import Recipe
-from trainer.rows import Rows, Say
+from trainer.rows import Rows
 from trainer.speed import Sweep, Trial
 
 MEASURED, LEAST = 8, 4

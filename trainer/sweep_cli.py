@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
-from trainer import sft_cli
+from trainer import output, sft_cli
 from trainer.progress import say
 from trainer.speed import MOVED, RATES, WITHIN, Sweep, Trial, shown, written
 
@@ -78,9 +78,9 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.plot:
         from trainer.sweep_plot import png
 
-        _write(args.plot, png(found))
+        output.write(args.plot, png(found))
     if args.write and found.chosen:
-        _write(args.write, recipe_with(run.recipe, found.chosen, found).encode())
+        output.write(args.write, recipe_with(run.recipe, found.chosen, found).encode())
     elif args.write:
         say(f"{args.write} was not written: no learning rate is just right")
     return 0 if found.chosen else 1
@@ -103,8 +103,7 @@ def _rates(text: str) -> list[float]:
 
 def _check_files(args: argparse.Namespace) -> None:
     for file in filter(None, (args.plot, args.write)):
-        if not file.parent.is_dir():
-            raise ConfigError(f"{file} cannot be written: there is no directory {file.parent}", "make it first")
+        output.check_directory(file)
         if file.is_dir():
             raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
     if args.plot and args.plot.suffix.lower() != ".png":
@@ -177,11 +176,3 @@ def _as_dict(sweep: Sweep) -> dict[str, Any]:
         row["heldout"] = trial.heldout if math.isfinite(trial.heldout) else None
         row["verdict"] = sweep.verdict(trial)
     return {"chosen": sweep.chosen and sweep.chosen.learning_rate, "advice": sweep.advice} | kept
-
-
-def _write(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as exc:
-        raise ConfigError(f"{file} cannot be written ({exc.strerror})", "give another file") from exc
-    say(f"wrote {file}")

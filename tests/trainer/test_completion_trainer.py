@@ -29,13 +29,18 @@ def build(base_model: BaseModel, tmp_path: Path) -> Build:
         device = Device("cpu", "bfloat16" if bf16 else "float32", False, "CPU")
         tokenizer = AutoTokenizer.from_pretrained(base_model.path)
         trainer = completion_trainer(examples, [], base_model, recipe, 1e-3, tokenizer, device, str(tmp_path))
-        torch.manual_seed(1)
-        for name, weight in trainer.model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-        return trainer
+        return with_an_adapter(trainer)
 
     return make
+
+
+def with_an_adapter(trainer: CompletionTrainer) -> CompletionTrainer:
+    """One that changes what the base model says; a new one is zero."""
+    torch.manual_seed(1)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return trainer
 
 
 def batch_of(trainer: CompletionTrainer) -> dict[str, torch.Tensor]:

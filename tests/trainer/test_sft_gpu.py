@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 from trl import SFTConfig
 
@@ -18,6 +17,7 @@ from adapters.base_model import BaseModel, find
 from adapters.store import Store
 from adapters.validate import reasons_against
 from tests import tiny
+from tests.trainer.test_completion_trainer import with_an_adapter
 from trainer import completion_trainer as module
 from trainer import sft
 from trainer.completion_trainer import CompletionTrainer, completion_trainer, sft_settings
@@ -104,11 +104,7 @@ def gpu_settings_on_a_cpu(number_format: dict[str, Any]) -> Iterator[None]:
 def trainer_for(base: BaseModel, examples: list[Example], device: Device, scratch: Path) -> CompletionTrainer:
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     trainer = completion_trainer(examples, [], base, RECIPE, 1e-2, tokenizer, device, str(scratch))
-    torch.manual_seed(1)
-    for name, weight in trainer.model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1)
-    return trainer
+    return with_an_adapter(trainer)
 
 
 def test_emails_in_a_row_without_padding_learn_the_same_as_padded_ones(qwen: BaseModel, tmp_path: Path):
