@@ -168,17 +168,23 @@ class Learnt:
     seconds: float
     trained_from: str | None
 
+    @property
+    def epoch(self) -> int:
+        """The one whose model is published: the last, or the best of a run that may have been stopped early."""
+        stopped = self.trainer.args.load_best_model_at_end
+        return self.curve.best_epoch if stopped else len(self.curve.train)
+
     def facts(self) -> dict[str, Any]:
         """The manifest's fields of the last model."""
-        training = self._training(self.curve, self.seconds)
+        training = self._training(self.curve, self.epoch, self.seconds)
         found = self.verdict
         verdict = {"verdict": found.name, "because": found.because, "hint": found.hint, "remedy": found.remedy}
         return self._of_every_model() | {"training": training | verdict}
 
     def facts_of(self, epoch: int, seconds: float) -> dict[str, Any]:
-        """The manifest's fields of the model after `epoch`, which says that it is not done, and so is not promoted."""
-        not_done = {"passed": False, "reasons": [f"it is the model after epoch {epoch} of a run that went on"]}
-        training = self._training(self.curve.until(epoch), seconds)
+        """Those of the model after `epoch`; they say that it is not the run's, and so it is not promoted."""
+        not_done = {"passed": False, "reasons": [f"it is the model after epoch {epoch} of a run that kept another"]}
+        training = self._training(self.curve.until(epoch), epoch, seconds)
         return self._of_every_model() | {"training": training, "evaluation": not_done}
 
     def _of_every_model(self) -> dict[str, Any]:
@@ -196,8 +202,7 @@ class Learnt:
             "recipe": recipe.model_dump(mode="json"),
         }
 
-    def _training(self, curve: Curve, seconds: float) -> dict[str, Any]:
-        kept = curve.best_epoch if self.trainer.args.load_best_model_at_end else len(curve.train)
+    def _training(self, curve: Curve, kept: int, seconds: float) -> dict[str, Any]:
         return {
             "examples": len(self.rows.emails),
             "practice_examples": self.rows.practice,
@@ -219,7 +224,7 @@ class Learnt:
 
 
 def _publish(learnt: Learnt, store: Store, run: unfinished.Run, say: Say) -> Version:
-    """The last model, evaluated if the recipe has limits; then those of `sample_epochs`, as `NAME@epoch-N`.
+    """The model of the run, evaluated if the recipe has limits; then those of `sample_epochs`, as `NAME@epoch-N`.
 
     Raises:
         AdapterUnusable: it fails validation; nothing is published.
@@ -230,16 +235,16 @@ def _publish(learnt: Learnt, store: Store, run: unfinished.Run, say: Say) -> Ver
     if reasons:
         raise AdapterUnusable(run.name, reasons)
     proof = Proof(run.name, learnt.base, learnt.recipe.limits, learnt.rows.emails, learnt.rows.heldout)
-    last, epochs = proof.publish(store, adapter, learnt.facts(), say), len(learnt.curve.train)
-    for epoch in learnt.recipe.sample_epochs:
-        version = last
-        if epoch < epochs:
+    published = proof.publish(store, adapter, learnt.facts(), say)
+    reached = range(1, len(learnt.curve.train) + 1)
+    for epoch in sorted({*reached} & {*learnt.recipe.sample_epochs}):
+        version = published
+        if epoch != learnt.epoch:
             seconds = float((run.epoch(epoch) / SECONDS).read_text())
             version = store.publish(run.name, run.epoch(epoch), learnt.facts_of(epoch, seconds), card.render)
-        if epoch <= epochs:
-            store.label(version.id, f"epoch-{epoch}")
-            say(f"{run.name}@epoch-{epoch} is {version.id}")
-    return last
+        store.label(version.id, f"epoch-{epoch}")
+        say(f"{run.name}@epoch-{epoch} is {version.id}")
+    return published
 
 
 def _in_memory(

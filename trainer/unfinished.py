@@ -27,7 +27,7 @@ from trainer.recipe import Recipe
 
 STATE = "trainer_state.json"
 """Written last into a checkpoint."""
-MAY_CHANGE = frozenset({"recipe", "learning_rate", "epochs", "early_stop", "limits", "sample_tokens", "sample_epochs"})
+MAY_CHANGE = frozenset({"recipe", "learning_rate", "epochs", "early_stop", "limits", "sample_tokens"})
 """Fields of a recipe with other values of which a run may go on."""
 SAVE_EVERY = 60.0
 """Seconds between two saves: what a power cut may cost."""

@@ -7,6 +7,7 @@ from adapters.errors import AdapterUnusable
 from adapters.promotion import promote
 from adapters.store import Store
 from tests.trainer.test_sft import RECIPE, emails
+from tests.trainer.test_verdicts import with_nothing_in_common
 from trainer import sft
 from trainer.cli import main
 
@@ -21,7 +22,7 @@ def test_the_models_of_the_epochs_are_labelled_versions_that_are_not_promoted(ba
     assert versions["epoch-4"] == last == store.promoted("mine")
     assert sorted(store.pointers("mine").labels) == ["epoch-1", "epoch-3", "epoch-4"]
     assert len({version.digest for version in versions.values()}) == 3
-    with pytest.raises(AdapterUnusable, match="after epoch 1 of a run that went on"):
+    with pytest.raises(AdapterUnusable, match="after epoch 1 of a run that kept another"):
         promote(store, "mine@epoch-1", base_model)
 
     first, third, fourth = (version.manifest().training for version in versions.values())
@@ -39,6 +40,28 @@ def test_only_after_those_epochs_an_email_is_written(base_model: BaseModel, stor
     shown = [said[at - 1].split()[1] for at, sentence in enumerate(said) if sentence.startswith("  sample email")]
     assert shown == ["1", "3", "4"]
     assert sum(sentence.startswith("Epoch ") for sentence in said) == 4
+
+
+def test_after_an_early_stop_a_label_is_on_the_model_of_its_epoch(base_model: BaseModel, store: Store):
+    recipe = RECIPE.model_copy(
+        update={"epochs": 25, "rank": 16, "heldout": 0.25, "early_stop": 2, "sample_epochs": tuple(range(1, 26))}
+    )
+    best = sft.train(with_nothing_in_common(), "mine", base_model, recipe, store, "", lambda _: None)
+    training = best.manifest().training
+    assert training
+    kept = training.heldout_losses.index(min(training.heldout_losses)) + 1
+    assert kept < training.epochs < 25
+    assert store.resolve(f"mine@epoch-{kept}") == best
+    last = store.resolve(f"mine@epoch-{training.epochs}").manifest().training
+    assert last
+    assert last.heldout_loss == training.heldout_losses[-1] > training.heldout_loss
+    assert len(store.pointers("mine").labels) == training.epochs
+
+
+def test_an_epoch_that_is_given_twice_is_published_once(base_model: BaseModel, store: Store):
+    recipe = RECIPE.model_copy(update={"sample_epochs": (1, 1)})
+    sft.train(emails(), "mine", base_model, recipe, store, "", lambda _: None)
+    assert len(store.versions("mine")) == 2
 
 
 @pytest.mark.parametrize("given", ["0", "1,x", "", "1,,2", "-1"])

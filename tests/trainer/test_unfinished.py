@@ -69,6 +69,8 @@ def test_other_speed_and_length_may_go_on(store: Store):
         (identity("1" * 64, "sha256:1", RECIPE), "other emails"),
         (identity("0" * 64, "sha256:2", RECIPE), "other base model"),
         (identity("0" * 64, "sha256:1", RECIPE.model_copy(update={"rank": 8})), "rank 16, not 8"),
+        # What was not kept at its time cannot be published.
+        (identity("0" * 64, "sha256:1", RECIPE.model_copy(update={"sample_epochs": (1,)})), "sample_epochs"),
     ],
 )
 def test_a_run_of_something_else_is_not_gone_on_with_and_not_lost(store: Store, started: dict[str, Any], said: str):
