@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from trainer import processes
 from trainer.diagnose import Curve, whole
 from trainer.events import Tell
 
@@ -55,6 +56,7 @@ class Progress(TrainerCallback):
             file=sys.stderr,
             dynamic_ncols=True,
             mininterval=0.5,
+            disable=not processes.FIRST,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -179,27 +181,34 @@ class Saving(TrainerCallback):
         self.saved()
 
     def _due(self) -> bool:
-        return time.monotonic() - self._last >= self.every
+        return processes.any_of_them(time.monotonic() - self._last >= self.every)
 
 
 class Interruption(TrainerCallback):
     """Ctrl-C and SIGTERM while `listening`: the step is finished, the state saved and the run ended.
 
-    A second signal does what it does elsewhere: it ends the process at once.
+    A second signal does what it does elsewhere: it ends the process at once. Not so where several processes train:
+    their launcher hands on what a terminal has sent to all of them already.
     """
 
     received: signal.Signals | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.received:
+        if self._asked():
             control.should_training_stop = True
             control.should_save = not whole(state.epoch)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called also for an epoch that was left: it is not evaluated, and has been saved."""
-        if self.received:
+        if self._asked():
             control.should_save = whole(state.epoch)
             control.should_evaluate &= whole(state.epoch)
+
+    def _asked(self) -> bool:
+        """Whether a signal came, here or in another process that trains."""
+        if processes.any_of_them(self.received is not None):
+            self.received = self.received or signal.SIGTERM
+        return self.received is not None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -211,7 +220,8 @@ class Interruption(TrainerCallback):
 
         def receive(number: int, _: object) -> None:
             self.received = signal.Signals(number)
-            signal.signal(number, before[self.received])
+            if processes.COUNT == 1:
+                signal.signal(number, before[self.received])
 
         for number, handler in before.items():
             if handler != signal.SIG_IGN:

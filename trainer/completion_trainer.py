@@ -6,7 +6,8 @@ The only file that imports TRL. It does not know emails' splits, verdicts or the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from adapters.base_model import BaseModel
 from adapters.store import WEIGHTS
+from trainer import cpu_loss
 from trainer.attention import ATTENTION
 from trainer.copied import Copied, summed
-from trainer.cpu_loss import completion_losses
 from trainer.data import Example
 from trainer.device import Device
 from trainer.packed import pack
@@ -49,8 +50,8 @@ class CompletionTrainer(SFTTrainer):
         labels_BT = inputs["labels"]
         scored_BT = labels_BT[:, 1:] != -100
         if on_cpu:
-            causal = self.accelerator.unwrap_model(model).base_model.model
-            nats_S = completion_losses(causal, inputs, autocast=self.args.bf16)
+            # Through the model's own forward, which is where several processes begin to add their gradients up.
+            nats_S = model(**inputs, completion_losses=True)
         else:
             logits_BTV = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
             nats_S = cross_entropy(logits_BTV[scored_BT].float(), labels_BT[:, 1:][scored_BT], reduction="none")
@@ -58,7 +59,10 @@ class CompletionTrainer(SFTTrainer):
         if self.copied:
             copied_BT = self.copied.among(inputs["input_ids"], labels_BT)
             loss = summed(nats_S, copied_BT[:, 1:][scored_BT], self.copy_weight)
-        return loss / (len(nats_S) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return loss / len(nats_S)
+        # The items of all processes are counted, and their gradients averaged.
+        return loss * self.accelerator.num_processes / num_items_in_batch
 
 
 def sft_settings(
@@ -151,6 +155,9 @@ def completion_trainer(
     )
     if start:
         set_peft_model_state_dict(trainer.model, load_file(start / WEIGHTS))
+    if device.kind == "cpu":
+        causal = trainer.model.get_base_model()
+        causal.forward = partial(_forward, causal, causal.forward, trainer.args.bf16)
     pack(trainer.model)
     # Stock callbacks print raw dictionaries of numbers; ours say the same in words.
     for callback in list(trainer.callback_handler.callbacks):
@@ -162,6 +169,20 @@ def completion_trainer(
         trainer.copied = Copied(completions, trainer.model.config.vocab_size)
         trainer.copy_weight = recipe.copy_weight
     return trainer
+
+
+def _forward(
+    causal: PreTrainedModel,
+    forward: Callable[..., Any],
+    bf16: bool,
+    *inputs: Any,
+    completion_losses: bool = False,
+    **named: Any,
+) -> Any:
+    """The model's forward pass, or with `completion_losses` the loss of each token that is scored."""
+    if completion_losses:
+        return cpu_loss.completion_losses(causal, named, autocast=bf16)
+    return forward(*inputs, **named)
 
 
 def _dataset(examples: Sequence[Example]) -> Dataset:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adapters.errors import ConfigError
+from trainer import processes
 
 Tell = Callable[..., None]
 """Called with the event's name and its fields."""
@@ -34,7 +35,7 @@ def told_to(file: Path | None, append: bool) -> Iterator[Tell]:
     Raises:
         ConfigError: the file cannot be written.
     """
-    if file is None:
+    if file is None or not processes.FIRST:
         yield nobody
         return
     try:

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import release_memory
-from accelerate.utils.memory import should_reduce_batch_size
 from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 
@@ -28,7 +27,7 @@ from adapters.errors import AdapterUnusable, ConfigError, TrainingDiverged
 from adapters.manifest import check_name
 from adapters.store import Store, Version
 from adapters.validate import reasons_against
-from trainer import callbacks, card, forgetting, unfinished
+from trainer import callbacks, card, forgetting, processes, unfinished
 from trainer.attention import ATTENTION
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
@@ -38,6 +37,7 @@ from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
 from trainer.events import Tell, nobody
 from trainer.explain import Explanation
+from trainer.in_memory import learn_in_memory
 from trainer.memorisation import trained_on
 from trainer.mix import rows_of_run
 from trainer.progress import Say, bar
@@ -83,26 +83,33 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
     device = choose()
-    rows = rows_of_run(examples, recipe, base, device, say, heldout)
+    share = processes.meet(recipe.batch_size, device.kind == "cpu")
+    with processes.first_before_others():
+        rows = rows_of_run(examples, recipe, base, device, say, heldout)
     # Those of the split share nothing with what is trained on.
     leaked = trained_on(rows.heldout, rows.train) if heldout else 0
     learning_rate = _learning_rate(recipe, base, say)
     started = unfinished.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe, _from(start))
     with unfinished.opened(store, name, started, resume, say) as run:
-        trainer, seconds = _in_memory(
+        processes.wait()
+        trainer, seconds = learn_in_memory(
             lambda at_once: completion_trainer(
                 *(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)),
                 start=start.path if start else None,
                 per_device_train_batch_size=at_once,
-                per_device_eval_batch_size=at_once,
-                gradient_accumulation_steps=recipe.batch_size // at_once,
+                # The mean over a batch counts each token of it alike, so that the batches must be the same ones.
+                per_device_eval_batch_size=at_once * processes.COUNT,
+                gradient_accumulation_steps=share // at_once,
             ),
             lambda trainer: _learn(
-                trainer, rows, recipe, run, say, save_every, _watchers(trainer, rows, say, tell, explain)
+                trainer, rows, recipe, run, say, save_every, _watchers(trainer, rows, recipe, say, tell, explain)
             ),
-            recipe.batch_size,
+            share,
             say,
         )
+        if not processes.FIRST:
+            # Its part is done: the first one judges and publishes.
+            sys.exit()
         curve = _curve(trainer, learning_rate, leaked)
         verdict = _judge(curve, recipe, run, say, tell)
         learnt = Learnt(trainer, rows, recipe, base, licence, curve, verdict, seconds, _from(start))
@@ -111,8 +118,17 @@ def train(
         return version
 
 
-def _watchers(trainer: CompletionTrainer, rows: Rows, say: Say, tell: Tell, explain: bool) -> list[TrainerCallback]:
-    return [callbacks.Told(tell), *([Explanation(say, trainer, rows.train[0])] if explain else [])]
+def _watchers(
+    trainer: CompletionTrainer, rows: Rows, recipe: Recipe, say: Say, tell: Tell, explain: bool
+) -> list[TrainerCallback]:
+    if not processes.FIRST:
+        return []
+
+    def sample() -> str:
+        return sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens)
+
+    explained = [Explanation(say, trainer, rows.train[0])] if explain else []
+    return [callbacks.EpochReport(say, sample, recipe.sample_epochs), callbacks.Told(tell), *explained]
 
 
 def _learning_rate(recipe: Recipe, base: BaseModel, say: Say) -> float:
@@ -247,36 +263,6 @@ def _publish(learnt: Learnt, store: Store, run: unfinished.Run, say: Say) -> Ver
     return published
 
 
-def _in_memory(
-    make: Callable[[int], CompletionTrainer], learn: Callable[[CompletionTrainer], float], batch: int, say: Say
-) -> tuple[CompletionTrainer, float]:
-    """Learn with so many emails at once as fit into the memory; what does not is made up by accumulated gradients.
-
-    A step keeps its emails, and so does what is learnt. Out of memory, a run goes on where it was last saved.
-
-    Raises:
-        ConfigError: not even one email fits.
-    """
-    at_once: int | None = batch
-    while at_once:
-        trainer = make(at_once)
-        try:
-            return trainer, learn(trainer)
-        except (RuntimeError, MemoryError) as exc:
-            if not isinstance(exc, MemoryError) and not should_reduce_batch_size(exc):
-                raise
-        # Out here the exception is gone, and with it the frames that hold what did not fit.
-        del trainer
-        release_memory()
-        smaller = next((fewer for fewer in range(at_once // 2, 0, -1) if batch % fewer == 0), None)
-        if smaller:
-            say(f"out of memory with {at_once} emails at once: on with {smaller} at once, and {batch} a step as before")
-        at_once = smaller
-    raise ConfigError(
-        "the memory does not hold one email in training", "leave out the longest with --max-length, or free memory"
-    )
-
-
 def _learn(
     trainer: CompletionTrainer,
     rows: Rows,
@@ -302,14 +288,9 @@ def _learn(
     progress = callbacks.Progress()
     for callback in (
         progress,
-        callbacks.EpochReport(
-            say,
-            lambda: sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens),
-            recipe.sample_epochs,
-        ),
         *watchers,
         callbacks.KeptEpochs(recipe.sample_epochs, lambda epoch: _keep(trainer, run.epoch(epoch), seconds())),
-        callbacks.Saving(save_every, lambda: run.note(seconds())),
+        callbacks.Saving(save_every, lambda: run.note(seconds()) if processes.FIRST else None),
         callbacks.LearningRate(trainer.args.learning_rate),
         interruption,
         *([EarlyStoppingCallback(recipe.early_stop)] if recipe.early_stop else []),
@@ -328,7 +309,8 @@ def _learn(
 
 def _keep(trainer: CompletionTrainer, directory: Path, seconds: float) -> None:
     trainer.save_model(str(directory))
-    (directory / SECONDS).write_text(f"{seconds:.1f}")
+    if processes.FIRST:
+        (directory / SECONDS).write_text(f"{seconds:.1f}")
 
 
 def _curve(trainer: CompletionTrainer, learning_rate: float, leaked: int) -> Curve:

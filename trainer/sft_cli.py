@@ -14,6 +14,7 @@ from adapters.errors import ConfigError
 from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store, Version
+from trainer import processes
 from trainer.progress import say
 from trainer.unfinished import SAVE_EVERY
 
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   trainer sft --data mine.jsonl --name mine --epochs 100 --sample-epochs 1,10,50,100
   trainer sft --data newer.jsonl --name mine --from mine@1          goes on teaching a version
   trainer sft --data mine.jsonl --name mine --resume                after Ctrl-C, a crash or a power cut
+  accelerate launch --multi_gpu --num_processes 2 -m trainer.cli sft --data mine.jsonl --name mine   two processes, on CPUs
 """
 HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
 
@@ -168,6 +170,8 @@ def _sft(args: argparse.Namespace) -> None:
         )
     if args.auto and args.resume:
         raise ConfigError("--auto begins runs anew, and --resume goes on with one", "give one of them")
+    if args.auto and processes.COUNT > 1:
+        raise ConfigError("--auto trains several times, and several processes once", "leave out --auto, or start one")
     run = chosen(args)
     store = Store(store_directory(args.store))
     say(f"store {store.directory}")

@@ -23,6 +23,7 @@ from typing import Any
 from adapters.disk import explained
 from adapters.errors import ConfigError, StoreUnwritable
 from adapters.store import RUNS, Store
+from trainer import processes
 from trainer.recipe import Recipe
 
 STATE = "trainer_state.json"
@@ -98,6 +99,10 @@ def opened(store: Store, name: str, started: dict[str, Any], resume: bool, say: 
         ConfigError: nothing to go on with, or a run of something else; or another process trains `name` now.
     """
     runs = store.directory / RUNS
+    if not processes.FIRST:
+        # The first process holds it, and has put it in order.
+        yield Run(name, runs / name)
+        return
     with explained(store.directory):
         runs.mkdir(parents=True, exist_ok=True)
         lock = (runs / f".{name}.lock").open("w")
