@@ -44,6 +44,8 @@ class Lora(Frozen):
     rank: PositiveInt
     alpha: PositiveInt
     target_modules: list[str]
+    rslora: bool = False
+    """Scaled by alpha / sqrt(rank), not alpha / rank."""
 
 
 class Training(Frozen):

@@ -136,6 +136,7 @@ def _stated_facts(files: Path) -> dict[str, Any]:
             rank=config.get("r"),
             alpha=config.get("lora_alpha"),
             target_modules=[modules] if isinstance(modules, str) else modules,
+            rslora=config.get("use_rslora", False),
         )
     except ValidationError:
         return {}

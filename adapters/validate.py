@@ -169,17 +169,23 @@ def _config(directory: Path, files: dict[str, os.stat_result], reasons: list[str
     return None
 
 
-def _config_reasons(config: dict[str, Any], max_rank: int) -> list[str]:
+def unservable_features(config: dict[str, Any]) -> list[str]:
+    """What PEFT's LoraConfig of these fields trains that vLLM cannot serve."""
     reasons = [f"vLLM cannot serve {what} ({key})" for key, what in REFUSED_FEATURES.items() if config.get(key)]
-    if config.get("peft_type") != "LORA":
-        reasons.append(f"its type is {_quoted(config.get('peft_type'))}, not LORA")
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        reasons.append(f"its task is {_quoted(config['task_type'])}, not CAUSAL_LM")
     if config.get("bias") not in (None, "none"):
         reasons.append(f"it trains biases (bias={_quoted(config['bias'])})")
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower() not in PLAIN_INITS:
         reasons.append(f"it changes the base model's weights (init_lora_weights={_quoted(init)})")
+    return reasons
+
+
+def _config_reasons(config: dict[str, Any], max_rank: int) -> list[str]:
+    reasons = unservable_features(config)
+    if config.get("peft_type") != "LORA":
+        reasons.append(f"its type is {_quoted(config.get('peft_type'))}, not LORA")
+    if config.get("task_type") not in (None, "CAUSAL_LM"):
+        reasons.append(f"its task is {_quoted(config['task_type'])}, not CAUSAL_LM")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool):
         reasons.append(f"its rank is {_quoted(rank)}, and should be a whole number")

@@ -243,10 +243,12 @@ class LearningRate(TrainerCallback):
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **_: Any
     ) -> None:
         schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)
-        for group, before in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
-            group["lr"] *= self.peak / before
-            group["initial_lr"] = self.peak
-        schedule.base_lrs = [self.peak] * len(schedule.base_lrs)
+        # The first group's is the peak; with LoRA+ another group's is a multiple of it.
+        change = self.peak / schedule.base_lrs[0]
+        for group in optimizer.param_groups:
+            group["lr"] *= change
+            group["initial_lr"] *= change
+        schedule.base_lrs = [peak * change for peak in schedule.base_lrs]
 
 
 def curve(history: Sequence[Mapping[str, float]], learning_rate: float) -> Curve:

@@ -13,6 +13,7 @@ from typing import Any
 
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, set_peft_model_state_dict
+from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,6 +41,22 @@ class CompletionTrainer(SFTTrainer):
     tokens_an_epoch = 0
     copied: Copied | None = None
     copy_weight = 1.0
+    loraplus = 1.0
+    optimizer: Any
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The Trainer's, or the same one with another rate for each LoRA layer's B."""
+        if self.loraplus == 1 or self.optimizer is not None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self.loraplus,
+            loraplus_weight_decay=self.args.weight_decay,
+            **options,
+        )
+        return self.optimizer
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -139,6 +156,7 @@ def completion_trainer(
     lora = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
+        use_rslora=recipe.rslora,
         lora_dropout=recipe.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
@@ -163,6 +181,7 @@ def completion_trainer(
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
+    trainer.loraplus = recipe.loraplus
     trainer.tokens_an_epoch = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     if recipe.copy_weight > 1:
         completions = ([token for token in row["labels"] if token != -100] for row in trainer.train_dataset)

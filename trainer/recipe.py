@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.base_model import GPU_DEFAULT
 from adapters.errors import ConfigError
+from adapters.validate import unservable_features
 from trainer import gate
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -33,6 +34,10 @@ class Recipe(BaseModel):
     rank: int = Field(default=16, ge=1, le=64)
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by alpha / rank."""
+    rslora: bool = False
+    """Scaled by alpha / sqrt(rank) instead, so that a high rank learns as much (rsLoRA, arXiv 2312.03732)."""
+    loraplus: float = Field(default=1, ge=1, le=64)
+    """How many times faster the adapter's B learns than its A (LoRA+, arXiv 2402.12354; 16 is usual there)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, lt=1)
     """How much of itself each of the adapter's weights loses a step, times the learning rate."""
@@ -94,8 +99,14 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file} is not YAML: {exc}") from exc
     except ValidationError as exc:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in exc.errors())
+        wrong = "; ".join(_wrong(".".join(map(str, e["loc"])), e["input"], e["msg"]) for e in exc.errors())
         raise ConfigError(f"recipe {named!r} cannot be used: {wrong}", "trainer sft --help lists the fields") from exc
+
+
+def _wrong(field: str, given: object, message: str) -> str:
+    """What is wrong with a field of a recipe; of what PEFT could train and vLLM not serve, the latter."""
+    unservable = unservable_features({field: given})
+    return f"{field} = {given!r}: {'; '.join(unservable) or message}"
 
 
 def learning_rate_prior(hidden_size: int) -> float:

@@ -63,13 +63,15 @@ def train(
     heldout: Sequence[Example] | None = None,
     start: Version | None = None,
     explain: bool = False,
+    watchers: Sequence[TrainerCallback] = (),
 ) -> Version:
     """Train, validate, evaluate and publish the next version of `name`.
 
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
     `tell` hears the events of trainer/events.py. `heldout` are held out instead of a part of the emails.
-    The adapter begins as that of `start`, whose rank and alpha count. `explain` tells the loop with the run's numbers.
+    The adapter begins as that of `start`, whose rank and scale count. `explain` tells the loop with the run's numbers.
+    `watchers` see it too.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -102,7 +104,8 @@ def train(
                 gradient_accumulation_steps=share // at_once,
             ),
             lambda trainer: _learn(
-                trainer, rows, recipe, run, say, save_every, _watchers(trainer, rows, recipe, say, tell, explain)
+                *(trainer, rows, recipe, run, say, save_every),
+                [*_watchers(trainer, rows, recipe, say, tell, explain), *watchers],
             ),
             share,
             say,
@@ -153,7 +156,7 @@ def _judge(curve: Curve, recipe: Recipe, run: unfinished.Run, say: Say, tell: Te
 
 
 def shaped_as(start: Version, recipe: Recipe, base: BaseModel) -> Recipe:
-    """The recipe with the rank and alpha of `start`.
+    """The recipe with the rank and scale of `start`.
 
     Raises:
         ConfigError: it is of another base model.
@@ -163,7 +166,7 @@ def shaped_as(start: Version, recipe: Recipe, base: BaseModel) -> Recipe:
         raise ConfigError(
             f"{start.id} was trained on another base model ({manifest.base_name})", f"give --base {manifest.base}"
         )
-    return recipe.model_copy(update={"rank": manifest.lora.rank, "alpha": manifest.lora.alpha})
+    return recipe.model_copy(update=manifest.lora.model_dump(include={"rank", "alpha", "rslora"}))
 
 
 def _from(start: Version | None) -> str | None:
@@ -210,7 +213,7 @@ class Learnt:
             "base_name": self.base.name,
             "base_source": self.base.source,
             "base_fingerprint": self.base.fingerprint,
-            "lora": {"rank": recipe.rank, "alpha": recipe.alpha, "target_modules": modules},
+            "lora": recipe.model_dump(include={"rank", "alpha", "rslora"}) | {"target_modules": modules},
             "data_sha256": digest(rows.train),
             "heldout_sha256": digest(rows.heldout) if rows.heldout else None,
             "data_licence": self.licence,

@@ -14,7 +14,7 @@ from adapters.errors import ConfigError
 from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store, Version
-from trainer import processes
+from trainer import processes, tensorboard
 from trainer.progress import say
 from trainer.unfinished import SAVE_EVERY
 
@@ -30,7 +30,7 @@ EXAMPLES = """examples:
   trainer sft --data mine.jsonl --name mine --epochs 100 --sample-epochs 1,10,50,100
   trainer sft --data newer.jsonl --name mine --from mine@1          goes on teaching a version
   trainer sft --data mine.jsonl --name mine --resume                after Ctrl-C, a crash or a power cut
-  accelerate launch --multi_gpu --num_processes 2 -m trainer.cli sft --data mine.jsonl --name mine   two processes, on CPUs
+  accelerate launch --multi_gpu --num_processes 2 -m trainer.cli sft --data mine.jsonl --name mine    two on CPUs
 """
 HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
 
@@ -80,7 +80,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--from",
         dest="start",
         metavar="NAME[@N]",
-        help="begin with that version's adapter, its rank and alpha, instead of a new one",
+        help="begin with that version's adapter, its rank and scale, instead of a new one",
     )
     parser.add_argument("--explain", action="store_true", help="tell the loop of learning with this run's own numbers")
     parser.add_argument(
@@ -92,6 +92,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", metavar="FILE", type=Path, help="write every step, epoch and the verdict there as JSON lines"
     )
+    parser.add_argument("--tensorboard", metavar="DIR", type=Path, help="write the curves there for TensorBoard")
     add_options(parser)
     parser.set_defaults(command=_sft)
 
@@ -112,6 +113,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("batch-size", int, "emails a step"),
         ("rank", int, "rank of the adapter"),
         ("alpha", int, "the adapter's output is scaled by alpha / rank"),
+        ("loraplus", float, "how many times faster the adapter's B learns than its A (LoRA+); 16 is usual"),
         ("dropout", float, "share of the adapter's inputs dropped in training"),
         ("weight-decay", float, "weight decay of the adapter"),
         ("neftune", float, "noise on what is read in training; 5 is usual"),
@@ -127,6 +129,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("sample-tokens", int, "most tokens of the sample email after each epoch"),
     ):
         parser.add_argument(f"--{flag}", type=kind, metavar="N", help=text)
+    parser.add_argument(
+        "--rslora",
+        action="store_const",
+        const=True,
+        help="scale the adapter's output by alpha / sqrt(rank) instead (rsLoRA), for high ranks",
+    )
     parser.add_argument(
         "--sample-epochs",
         type=_numbers,
@@ -164,14 +172,17 @@ def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
     if args.heldout_data and args.heldout is not None:
         raise ConfigError("--heldout and --heldout-data both say what is held out", "give one of them")
-    if args.start and (args.rank or args.alpha):
+    if args.start and (args.rank or args.alpha or args.rslora):
         raise ConfigError(
-            "--from takes rank and alpha of the version that it begins with", "leave out --rank and --alpha"
+            "--from takes rank and scale of the version that it begins with",
+            "leave out --rank, --alpha and --rslora",
         )
     if args.auto and args.resume:
         raise ConfigError("--auto begins runs anew, and --resume goes on with one", "give one of them")
     if args.auto and processes.COUNT > 1:
         raise ConfigError("--auto trains several times, and several processes once", "leave out --auto, or start one")
+    if args.tensorboard:
+        tensorboard.check_installed()
     run = chosen(args)
     store = Store(store_directory(args.store))
     say(f"store {store.directory}")
@@ -198,6 +209,7 @@ def _sft(args: argparse.Namespace) -> None:
                 heldout=heldout,
                 start=start,
                 explain=args.explain,
+                watchers=[tensorboard.writes_to(args.tensorboard)] if args.tensorboard and processes.FIRST else [],
             )
 
         version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)

@@ -195,3 +195,13 @@ def test_a_run_that_goes_on_does_so_at_the_given_speed():
     optimizer.step()
     schedule.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_a_run_that_goes_on_keeps_how_much_faster_lora_plus_moves_b():
+    a, b = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW([{"params": a.parameters(), "lr": 0.1}, {"params": b.parameters(), "lr": 1.6}])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    LearningRate(0.02).on_train_begin(None, None, None, optimizer=optimizer, lr_scheduler=schedule)
+    optimizer.step()
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.16])

@@ -1,13 +1,17 @@
 """The loss and its gradients beside TRL's own, and which tokens are learned, on the tiny model."""
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer
+from vllm.lora.peft_helper import PEFTHelper
 
 from adapters.base_model import BaseModel
+from adapters.store import CONFIG
 from tests.trainer.test_rows import PRACTISED
 from tests.trainer.test_sft import RECIPE, emails, nobody_listens
 from trainer import copied
@@ -124,3 +128,29 @@ def test_practice_is_never_cut_either(build: Build):
     trainer = build(rows.train, recipe=recipe)
     stop = trainer.processing_class.eos_token_id
     assert all(stop in row["input_ids"][-2:] for row in trainer.train_dataset)
+
+
+def test_rslora_scales_by_the_root_of_the_rank_as_vllm_does(build: Build, tmp_path: Path):
+    trainer = build(emails(2), recipe=RECIPE.model_copy(update={"rslora": True}))
+    scales = {layer.scaling["default"] for layer in trainer.model.modules() if hasattr(layer, "lora_A")}
+    trainer.save_model(str(tmp_path))
+    served = PEFTHelper.from_dict(json.loads((tmp_path / CONFIG).read_text()))
+    assert scales == {RECIPE.alpha / math.sqrt(RECIPE.rank)} == {served.vllm_lora_scaling_factor}
+
+
+def test_lora_plus_moves_b_faster_than_a(build: Build):
+    """Adam's first step is the learning rate, whatever the gradient."""
+
+    def moved(loraplus: float) -> tuple[float, float]:
+        recipe = RECIPE.model_copy(update={"loraplus": loraplus, "epochs": 1, "warmup": 0, "batch_size": 5})
+        trainer = build(emails(5), recipe=recipe)
+        weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        trainer.train()
+        change = {name: float((weight.detach() - before[name]).abs().max()) for name, weight in weights.items()}
+        return tuple(max(each for name, each in change.items() if part in name) for part in ("lora_A", "lora_B"))
+
+    a, b = moved(1)
+    assert a == pytest.approx(b, rel=1e-2)
+    a, b = moved(16)
+    assert b / a == pytest.approx(16, rel=1e-2)

@@ -23,7 +23,7 @@ def training_of(version: Version) -> Training:
 
 def test_it_goes_on_where_the_version_ended(base_model: BaseModel, store: Store):
     first = sft.train(emails(), "mine", base_model, RECIPE, store, "", nobody_listens)
-    other_shape = RECIPE.model_copy(update={"rank": 2, "alpha": 64, "learning_rate": 1e-3})
+    other_shape = RECIPE.model_copy(update={"rank": 2, "alpha": 64, "rslora": True, "learning_rate": 1e-3})
     second = sft.train(emails(), "mine", base_model, other_shape, store, "", nobody_listens, start=first)
     assert training_of(second).heldout_loss_before == pytest.approx(training_of(first).heldout_loss, rel=1e-4)
     assert training_of(second).heldout_loss < training_of(first).heldout_loss
@@ -47,4 +47,4 @@ def test_the_command_takes_a_name_or_a_version(tiny_base: Path, tmp_path: Path, 
     assert trained_from.startswith("mine@1 ")
     assert sft_here(tiny_base, tmp_path, *data, "--from", "nine") == 2
     assert sft_here(tiny_base, tmp_path, *data, "--from", "mine", "--rank", 2) == 2
-    assert "leave out --rank and --alpha" in capsys.readouterr().err
+    assert "leave out --rank, --alpha and --rslora" in capsys.readouterr().err

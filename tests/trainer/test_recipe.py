@@ -134,3 +134,18 @@ def test_a_limit_that_is_none_is_refused_with_the_recipe(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("epochs: 1\nbatch_size: 2\nlimits: [fact_kept >= 0.5, facts_kept is good]\n")
     with pytest.raises(ConfigError, match=r"unknown figure, fact_kept; .* is no limit"):
         load(str(tmp_path / "mine.yaml"), {})
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("use_dora: true", "vLLM cannot serve DoRA"),
+        ("modules_to_save: [lm_head]", "vLLM cannot serve fully trained modules"),
+        ("bias: all", "it trains biases"),
+        ("init_lora_weights: pissa", "it changes the base model's weights"),
+    ],
+)
+def test_what_peft_could_train_and_vllm_not_serve_is_refused_with_the_reason(mine: Path, line: str, reason: str):
+    mine.write_text(f"{mine.read_text()}{line}\n")
+    with pytest.raises(ConfigError, match=reason):
+        load(str(mine), {})
