@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ class EndpointPlugin:
         self._claims = StoreClaims(self._store)
         self._residency = Residency(
             lambda version: reasons_against(version.path, service.base, service.settings.max_rank),
-            Loras(app),
+            Loras(app, self._metrics.residents_changed),
             self._claims,
             service.settings.max_resident,
             self._load_ended,
@@ -150,8 +151,9 @@ class Loras:
     attempt, so that what a failed one left in the engine could not be removed.
     """
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, changed: Callable[[], None]) -> None:
         self._app = app
+        self._changed = changed
         self._numbers = itertools.count(1)
 
     async def load(self, version: Version) -> Reasons:
@@ -167,12 +169,15 @@ class Loras:
                 raise
             await engine.remove_lora(request.lora_int_id)
             return [f"vLLM could not load it ({type(exc).__name__}); the server's log says why"]
+        finally:
+            self._changed()
         self._app.state.openai_serving_models.lora_requests[version.id] = request
         return []
 
     async def unload(self, version: Version) -> None:
         request = self._app.state.openai_serving_models.lora_requests.pop(version.id)
         await self._app.state.engine_client.remove_lora(request.lora_int_id)
+        self._changed()
 
 
 def refuse_stock_workers(wrappers: list[str]) -> None:

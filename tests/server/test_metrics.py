@@ -130,7 +130,9 @@ def test_an_adapters_first_error_is_an_increase(metrics: Metrics, registry: Coll
             assert registry.get_sample_value("mailwright_requests_total", {"adapter": adapter, "outcome": outcome}) == 0
 
 
-def test_the_engine_is_asked_what_it_holds_again_also_after_it_failed(metrics: Metrics, registry: CollectorRegistry):
+def test_the_engine_is_asked_what_it_holds_after_every_change_and_again_if_it_failed(
+    metrics: Metrics, registry: CollectorRegistry
+):
     answers = iter([{1, 2}, ConnectionError("the engine is away"), {3}])
     shown = []
     asked_enough = asyncio.Event()
@@ -143,6 +145,8 @@ def test_the_engine_is_asked_what_it_holds_again_also_after_it_failed(metrics: M
             await asyncio.Event().wait()
         if isinstance(answer, Exception):
             raise answer
+        # Also while it is being asked.
+        metrics.residents_changed()
         return answer
 
     async def play() -> None:
@@ -154,6 +158,26 @@ def test_the_engine_is_asked_what_it_holds_again_also_after_it_failed(metrics: M
 
     asyncio.run(play())
     assert [None if math.isnan(value) else value for value in shown] == [None, 2, None, 1]
+
+
+def test_an_idle_engine_is_not_asked_again(metrics: Metrics):
+    asked = asyncio.Queue()
+
+    async def residents() -> set[int]:
+        asked.put_nowait("once")
+        return set()
+
+    async def play() -> None:
+        following = asyncio.create_task(metrics.follow_residents(residents, every=0))
+        await asyncio.wait_for(asked.get(), 10)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert asked.empty()
+        metrics.residents_changed()
+        await asyncio.wait_for(asked.get(), 10)
+        following.cancel()
+
+    asyncio.run(play())
 
 
 class Scrape:
