@@ -1,7 +1,9 @@
 """What every test shares: a tiny base model, a store with adapters for it, and a cache that is not the user's."""
 
 import os
+import ssl
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,14 @@ def cache_of_the_test(request: pytest.FixtureRequest, users_cache: str | None, m
             monkeypatch.delenv("MAILWRIGHT_CACHE")
         else:
             monkeypatch.setenv("MAILWRIGHT_CACHE", users_cache)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_read_once() -> Iterator[None]:
+    """Every client of httpx or openai would read all certificates again, 20 to 40 ms, though few tests speak TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(scope="session")
