@@ -21,10 +21,11 @@ test-tools: setup
 	@python3 deploy/setup.py --test-tools
 	@python3 deploy/setup.py --clients
 
-# Two at a time what starts nothing; servers, trainings and browsers one after the other, since each takes both cores.
+# Two files at a time, first what starts nothing; tests/parallel.py says what stays together. In the second half in their
+# order: what starts servers comes early, so that the end is short for whichever of the two is last.
 test: test-tools
 	$(VENV)/pytest -n 2 --dist loadfile -m "not vllm and not training and not browser"
-	$(VENV)/pytest -m "vllm or training or browser"
+	$(VENV)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "vllm or training or browser"
 
 test-fast: setup
 	$(VENV)/pytest -m "not vllm and not training and not browser"

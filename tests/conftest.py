@@ -12,6 +12,7 @@ from hypothesis import settings
 from adapters.base_model import BaseModel, find
 from adapters.store import Store
 from tests import tiny
+from tests.parallel import pytest_xdist_make_scheduler  # noqa: F401 - a hook
 from tests.serving import keyed, server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui
 
 # No example may fail because the machine was busy: Hypothesis gives each 200 ms otherwise.

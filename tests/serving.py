@@ -4,6 +4,7 @@ MAILWRIGHT_TEST_STOCK=1 starts vLLM without any of our plugins instead, to see w
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from adapters.base_model import BaseModel
 from adapters.store import Store
 from tests import tiny
+from tests.parallel import refuse_a_second
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 240
@@ -32,6 +34,8 @@ STOCK = os.environ.get("MAILWRIGHT_TEST_STOCK") == "1"
 FIELDS = "ignore_eos,min_tokens,skip_special_tokens"
 """vLLM's own, with which a test says how long an answer gets."""
 MAX_QUEUED = 3
+UNBOUND = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""One thread, as vLLM takes on two cores, but on either: it would bind every server's to the first."""
 VOICES = ["formal", "friendly", "terse", "warm"]
 """One for each of the four slots."""
 
@@ -75,6 +79,7 @@ def voices(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> S
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel, voices: Store) -> Iterator[RunningServer]:
+    refuse_a_second("server", tmp_path_factory.getbasetemp().parent)
     with running_server(base_model, voices, 4, tmp_path_factory.mktemp("server") / "server.log") as server:
         yield server
 
@@ -82,6 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel, voic
 @pytest.fixture(scope="session")
 def keyed(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> Iterator[RunningServer]:
     """A server with the operator's key `sesame`, a queue of MAX_QUEUED, and a store that tests may change."""
+    refuse_a_second("keyed", tmp_path_factory.getbasetemp().parent)
     directory = tmp_path_factory.mktemp("keyed")
     store = Store(directory / "store")
     for seed, name in enumerate(["formal", "formal", "friendly"], start=1):
@@ -112,7 +118,7 @@ def running_server(
     command += ["--port", str(port), "--max-loras", str(max_loras), "--dtype", dtype]
     if not STOCK:
         command += ["--store", str(store.directory), "--kv-cache", "0.25", "--allow-fields", FIELDS, *arguments]
-    environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {}), **environment}
+    environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {}), **UNBOUND, **environment}
     with log.open("w") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -171,9 +177,13 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that the kernel gives to clients, which would take one before a server has started on it."""
+    while True:
+        # Not the shared generator, which Hypothesis seeds: two processes would get the same ports.
+        port = random.SystemRandom().randrange(10_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _stock_command(base: BaseModel, store: Store) -> list[str]:

@@ -32,7 +32,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, qwen: BaseModel, base_model
     directory = tmp_path_factory.mktemp("qwen")
     store = Store(directory / "store")
     emails = [task_example(f"Thank {name}.", f"Dear {name},\n\nThank you.\n\nKim") for name in ("Ada", "Bo", "Chidi")]
-    sft.train(emails, "mine", qwen, RECIPE, store, "CC0-1.0", lambda _: None)
+    with tiny.one_thread():
+        sft.train(emails, "mine", qwen, RECIPE, store, "CC0-1.0", lambda _: None)
     tiny.publish(store, base_model, "formal", seed=1)
     with running_server(qwen, store, 1, directory / "server.log") as running:
         yield running

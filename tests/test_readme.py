@@ -79,7 +79,7 @@ Kim
 @pytest.mark.timeout(600)
 def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "Sent.mbox").write_text("\n".join(map(sent_email, range(12))))
-    environment = os.environ | {"MAILWRIGHT_STORE": str(tmp_path / "store")}
+    environment = os.environ | {"MAILWRIGHT_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
     for seed in (1, 2):
         tiny.publish(Store(tmp_path / "store"), base_model, "formal", seed)
     ran = [command for command in COMMANDS if shlex.split(command)[0] in ("trainer", "adapters")]

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import string
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
@@ -103,6 +107,20 @@ def make_adapter(base: Path, directory: Path, seed: int, rank: int = RANK) -> Pa
         },
     )
     return directory
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another make the tiny model ten times slower on a busy machine: 3 s a step, not 0.1."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch = sys.modules.get("torch")
+        threads = torch.get_num_threads() if torch else 0
+        if torch:
+            torch.set_num_threads(1)
+        yield
+        if torch:
+            torch.set_num_threads(threads)
 
 
 def publish(store: Store, base: BaseModel, name: str, seed: int) -> Version:

@@ -300,6 +300,18 @@ def test_a_client_that_hangs_up_is_no_error_of_the_server(server: RunningServer)
 
 
 @pytest.mark.vllm
+def test_a_reader_that_leaves_ends_its_answer_in_the_engine(server: RunningServer):
+    for _ in range(10):
+        written = server.metric("vllm:generation_tokens_total")
+        hung_up(server)
+        until(server, lambda _: server.metric("vllm:num_requests_running") == 0)
+        # A machine that gives this process no time may let the whole answer pass before it hangs up.
+        if server.metric("vllm:generation_tokens_total") - written < 1800:
+            return
+    pytest.fail("ten answers were all written to their ends, though their readers had left")
+
+
+@pytest.mark.vllm
 def test_the_engine_says_how_many_versions_it_holds(server: RunningServer):
     stream(server, "formal@1")
     stream(server, "formal@2")
