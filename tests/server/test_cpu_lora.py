@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from adapters.base_model import BaseModel
 from adapters.store import Store
-from tests.serving import ROOT, STOCK, VOICES, RunningServer, running_server
+from tests.serving import IN_THE_ENGINE, ROOT, STOCK, VOICES, RunningServer, running_server
 
 torch = pytest.importorskip("torch")
 
@@ -154,9 +154,8 @@ def server_and_voices(
     if request.param == 4:
         yield request.getfixturevalue("server"), [f"{name}@1" for name in VOICES]
     else:
-        with running_server(
-            base_model, voices, request.param, tmp_path_factory.mktemp("server") / "server.log"
-        ) as server:
+        log = tmp_path_factory.mktemp("server") / "server.log"
+        with running_server(base_model, voices, request.param, log, **IN_THE_ENGINE) as server:
             yield server, ["formal@1"]
 
 
