@@ -123,11 +123,11 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def publish(store: Store, base: BaseModel, name: str, seed: int) -> Version:
+def publish(store: Store, base: BaseModel, name: str, seed: int, rank: int = RANK) -> Version:
     """Make a random adapter of `base` the next version of `name`."""
     with tempfile.TemporaryDirectory() as scratch:
-        files = make_adapter(base.path, Path(scratch) / "adapter", seed)
-        return store.publish(name, files, facts(base.name, base.fingerprint, base_source=base.source))
+        files = make_adapter(base.path, Path(scratch) / "adapter", seed, rank)
+        return store.publish(name, files, facts(base.name, base.fingerprint, rank, base.source))
 
 
 def target_modules() -> list[str]:

@@ -11,6 +11,7 @@ from adapters.base_model import BaseModel
 from adapters.collect import collect, verify
 from adapters.store import Store
 from tests import tiny
+from tests.server.test_swap import SWAPS_MB, memory_over_swaps
 from tests.serving import memory_mb, running_server
 from tests.soak.conftest import GROWTH_MB, Show
 from tests.swarm import PROMPTS, Reigns, Swarm, greedy
@@ -75,3 +76,11 @@ def test_five_hundred_promotes_under_eight_streaming_clients(base_model: BaseMod
     assert findings == []
     assert max(resident) <= len(SEEDS) + 3 * KEPT
     assert settled[-1] - settled[0] < GROWTH_MB, f"memory grew: {settled}"
+
+
+@pytest.mark.timeout(3600)
+def test_five_hundred_swaps_leave_no_memory_behind(base_model: BaseModel, tmp_path: Path, show: Show):
+    with running_server(base_model, Store(tmp_path / "store"), 4, tmp_path / "server.log") as server:
+        memory = memory_over_swaps(server, PROMOTES)
+    show("swaps", {"swaps": PROMOTES, "memory in MB": json.dumps([round(mb) for mb in memory])})
+    assert max(memory) - memory[0] < SWAPS_MB, f"memory grew: {memory}"
