@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from tests.serving import ROOT, free_port
 from tests.ui.fake_server import FakeServer, serving
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 """Nothing takes this long; a machine that other work keeps busy may."""
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
