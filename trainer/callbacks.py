@@ -137,6 +137,20 @@ class Told(EndOfEpoch):
         self.tell("epoch", epoch=len(found.train), train_loss=found.train[-1], heldout_loss=heldout)
 
 
+class Losses(TrainerCallback):
+    """The loss of every step; ends the run at one that is no number. `advance` is called with each step."""
+
+    def __init__(self, advance: Callable[[float], None] = lambda _: None) -> None:
+        self.steps: list[float] = []
+        self._advance = advance
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.steps.append(logs["loss"])
+            self._advance(1)
+            control.should_training_stop |= not math.isfinite(logs["loss"])
+
+
 class KeptEpochs(TrainerCallback):
     """Calls `keep` at the end of each of `epochs`, before its state is saved: what goes on from there has kept it."""
 
@@ -185,7 +199,7 @@ class Saving(TrainerCallback):
 
 
 class Interruption(TrainerCallback):
-    """Ctrl-C and SIGTERM while `listening`: the step is finished, the state saved and the run ended.
+    """Ctrl-C and SIGTERM while `listening`: the step is finished, the state saved if it `saves`, and the run ended.
 
     A second signal does what it does elsewhere: it ends the process at once. Not so where several processes train:
     their launcher hands on what a terminal has sent to all of them already.
@@ -193,16 +207,28 @@ class Interruption(TrainerCallback):
 
     received: signal.Signals | None = None
 
+    def __init__(self, saves: bool = True) -> None:
+        self.saves = saves
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._asked():
             control.should_training_stop = True
-            control.should_save = not whole(state.epoch)
+            control.should_save = self.saves and not whole(state.epoch)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called also for an epoch that was left: it is not evaluated, and has been saved."""
         if self._asked():
-            control.should_save = whole(state.epoch)
+            control.should_save = self.saves and whole(state.epoch)
             control.should_evaluate &= whole(state.epoch)
+
+    def end(self) -> None:
+        """After the run: what the signal stood for.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: one was received.
+        """
+        if self.received:
+            raise KeyboardInterrupt if self.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     def _asked(self) -> bool:
         """Whether a signal came, here or in another process that trains."""

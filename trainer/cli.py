@@ -11,12 +11,22 @@ from collections.abc import Sequence
 
 from adapters import base_model
 from adapters.cli import run
-from trainer import check_cli, estimate_cli, evaluate_cli, import_cli, rerun_cli, sft_cli, sweep_cli
+from trainer import (
+    check_cli,
+    compare_starts_cli,
+    estimate_cli,
+    evaluate_cli,
+    import_cli,
+    rerun_cli,
+    sft_cli,
+    sweep_cli,
+)
 
 EXAMPLES = """examples:
   trainer import ~/Mail/Sent.mbox --name anna
   trainer check anna.jsonl --fix cleaned.jsonl
   trainer sweep --data anna.jsonl --plot curves.png --write anna.yaml
+  trainer compare-starts --data anna.jsonl --minutes 5
   trainer estimate --data my_email_dataset.json
   trainer sft --data my_email_dataset.json --name my_email_assistant
   trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
@@ -58,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     import_cli.add(commands, every)
     check_cli.add(commands, based)
     sweep_cli.add(commands, based)
+    compare_starts_cli.add(commands, based)
     evaluate_cli.add(commands, stored)
     rerun_cli.add(commands, stored)
     return parser

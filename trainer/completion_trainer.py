@@ -1,4 +1,5 @@
-"""The trainer of one run: TRL's SFTTrainer with a PEFT LoRA adapter, its settings for a device, and its loss on a CPU.
+"""The trainer of one run: TRL's SFTTrainer with a PEFT LoRA adapter, or with all weights of a model that begins at
+random, its settings for a device, and its loss on a CPU.
 
 The only file that imports TRL. It does not know emails' splits, verdicts or the store; trainer/sft.py is the run.
 """
@@ -11,12 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
@@ -147,11 +156,13 @@ def completion_trainer(
     device: Device,
     scratch: str,
     start: Path | None = None,
+    from_scratch: bool = False,
     **settings: Any,
 ) -> CompletionTrainer:
     """Ready to train; what it writes goes to the directory `scratch`. `settings` replace those of `sft_settings`.
 
     `start` is the directory of an adapter of the recipe's rank whose weights it begins with, instead of a new one's.
+    `from_scratch`: no adapter; all weights are trained of a model that has the base model's shape and random weights.
     """
     lora = LoraConfig(
         r=recipe.rank,
@@ -163,25 +174,30 @@ def completion_trainer(
     )
     disable_progress_bars()
     logging.disable_progress_bar()
+    fields = sft_settings(device, recipe, learning_rate, len(train), len(heldout), scratch) | settings
+    model: Any = str(base.path)
+    if from_scratch:
+        model = random_model(base, recipe.seed, fields.pop("model_init_kwargs").get("attn_implementation"))
     trainer = CompletionTrainer(
-        model=str(base.path),
-        args=SFTConfig(**sft_settings(device, recipe, learning_rate, len(train), len(heldout), scratch) | settings),
+        model=model,
+        args=SFTConfig(**fields),
         train_dataset=_dataset(train),
         eval_dataset=_dataset(heldout) if heldout else None,
         processing_class=tokenizer,
-        peft_config=lora,
+        peft_config=None if from_scratch else lora,
     )
     if start:
         set_peft_model_state_dict(trainer.model, load_file(start / WEIGHTS))
     if device.kind == "cpu":
-        causal = trainer.model.get_base_model()
+        causal = trainer.model.get_base_model() if isinstance(trainer.model, PeftModel) else trainer.model
         causal.forward = partial(_forward, causal, causal.forward, trainer.args.bf16)
     pack(trainer.model)
     # Stock callbacks print raw dictionaries of numbers; ours say the same in words.
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    trainer.loraplus = recipe.loraplus
+    if not from_scratch:
+        trainer.loraplus = recipe.loraplus
     trainer.tokens_an_epoch = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     if recipe.copy_weight > 1:
         completions = ([token for token in row["labels"] if token != -100] for row in trainer.train_dataset)
@@ -202,6 +218,17 @@ def _forward(
     if completion_losses:
         return cpu_loss.completion_losses(causal, named, autocast=bf16)
     return forward(*inputs, **named)
+
+
+def random_model(base: BaseModel, seed: int, attention: str | None) -> Any:
+    """A model of the base model's shape with random weights, in float32: all are trained, and bf16 would lose the small
+    changes. On a GPU, and where a CPU has bf16, the arithmetic is the run's own."""
+    set_seed(seed)
+    config = AutoConfig.from_pretrained(base.path)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+    if (base.path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(base.path)
+    return model
 
 
 def _dataset(examples: Sequence[Example]) -> Dataset:

@@ -5,6 +5,7 @@
     {"event": "epoch", "epoch": 1, "train_loss": 1.84, "heldout_loss": 1.71}
     {"event": "verdict", "verdict": "healthy", "because": "...", "hint": ""}
     {"event": "published", "version": "formal@3"}
+    {"event": "written", "path": "/home/kim/formal"}           instead of the last, of a run from scratch
 
 No email is in them. A number that is none is null. This file does not know trainers; trainer/callbacks.py tells it.
 """

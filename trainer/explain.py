@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import TrainerCallback
 
 from trainer.completion_trainer import CompletionTrainer
@@ -37,6 +38,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
         self._say = say
         self._trainer = trainer
         self._model = trainer.model
+        self._learner = "the adapter" if isinstance(trainer.model, PeftModel) else "the model"
         self._tokenizer = tokenizer = trainer.processing_class
         asked = tokenizer.apply_chat_template(list(example.messages), add_generation_prompt=True, return_dict=True)
         self._prompt = list(asked["input_ids"])
@@ -76,7 +78,9 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
         self._adjusted = True
         moved = distance(self._before, self._weights())
         self._say(f"4 told    how much each layer is told to change, first to last: {bars(self._told)}")
-        self._say(f"5 adjust  at a learning rate of {rate:.1e} the adapter moved by {100 * moved:.2g} % of its size")
+        self._say(
+            f"5 adjust  at a learning rate of {rate:.1e} {self._learner} moved by {100 * moved:.2g} % of its size"
+        )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not whole(state.epoch):
@@ -85,7 +89,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
         moved = distance(self._start, self._weights())
         self._say(
             f"repeat    after epoch {round(state.epoch)}: the right next token {_percent(right_N)}, "
-            f"{_nats(right_N):.3f} nats a token; the adapter has moved by {100 * moved:.2g} % of its size"
+            f"{_nats(right_N):.3f} nats a token; {self._learner} has moved by {100 * moved:.2g} % of its size"
         )
 
     def _logits(self) -> torch.Tensor:

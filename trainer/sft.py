@@ -9,7 +9,6 @@ results are printed.
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -105,7 +104,7 @@ def train(
             ),
             lambda trainer: _learn(
                 *(trainer, rows, recipe, run, say, save_every),
-                [*_watchers(trainer, rows, recipe, say, tell, explain), *watchers],
+                [*listeners(trainer, rows, recipe, say, tell, explain), *watchers],
             ),
             share,
             say,
@@ -121,9 +120,10 @@ def train(
         return version
 
 
-def _watchers(
+def listeners(
     trainer: CompletionTrainer, rows: Rows, recipe: Recipe, say: Say, tell: Tell, explain: bool
 ) -> list[TrainerCallback]:
+    """What `say` and `tell` hear while the run is under way; to `explain`, the loop in words too."""
     if not processes.FIRST:
         return []
 
@@ -146,13 +146,17 @@ def _judge(curve: Curve, recipe: Recipe, run: unfinished.Run, say: Say, tell: Te
     TrainingDiverged: the last loss is no number.
     """
     verdict = diagnose(curve, recipe)
+    tell_verdict(verdict, say, tell)
+    if not math.isfinite(curve.steps[-1]):
+        raise _diverged(run, verdict)
+    return verdict
+
+
+def tell_verdict(verdict: Verdict, say: Say, tell: Tell) -> None:
     say(f"verdict: {verdict.name}: {verdict.because}")
     tell("verdict", verdict=verdict.name, because=verdict.because, hint=verdict.hint)
     if verdict.hint:
         say(f"hint: {verdict.hint}")
-    if not math.isfinite(curve.steps[-1]):
-        raise _diverged(run, verdict)
-    return verdict
 
 
 def shaped_as(start: Version, recipe: Recipe, base: BaseModel) -> Recipe:
@@ -306,7 +310,7 @@ def _learn(
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if interruption.received and trainer.state.global_step < trainer.state.max_steps:
         say(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on: the same with --resume")
-        raise KeyboardInterrupt if interruption.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+        interruption.end()
     return seconds()
 
 

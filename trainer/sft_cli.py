@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store, Version
 from trainer import processes, tensorboard
+from trainer.output import check_new_directory
 from trainer.progress import say
 from trainer.unfinished import SAVE_EVERY
 
@@ -30,6 +32,7 @@ EXAMPLES = """examples:
   trainer sft --data mine.jsonl --name mine --epochs 100 --sample-epochs 1,10,50,100
   trainer sft --data newer.jsonl --name mine --from mine@1          goes on teaching a version
   trainer sft --data mine.jsonl --name mine --resume                after Ctrl-C, a crash or a power cut
+  trainer sft --data mine.jsonl --name mine --from-scratch          a whole model, into the directory ./mine
   accelerate launch --multi_gpu --num_processes 2 -m trainer.cli sft --data mine.jsonl --name mine    two on CPUs
 """
 HELP = """Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
@@ -39,7 +42,26 @@ FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previou
 numbers), gpu (for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is
 published, and one that misses a limit is not promoted.
 
-The run is saved while it goes on. Ctrl-C ends it after the step that it is in; --resume goes on from there."""
+The run is saved while it goes on. Ctrl-C ends it after the step that it is in; --resume goes on from there.
+
+--from-scratch shows what the base model is worth: a model of its shape begins with random weights, all of which are
+trained. It is no adapter and comes into a directory, which `server --base DIR` serves."""
+LICENCE = "unstated"
+NOT_FROM_SCRATCH = {
+    "start": None,
+    "auto": False,
+    "resume": False,
+    "save_every": SAVE_EVERY,
+    "sample_epochs": None,
+    "rank": None,
+    "alpha": None,
+    "rslora": None,
+    "loraplus": None,
+    "dropout": None,
+    "licence": LICENCE,
+    "store": None,
+}
+"""Options of adapters and of the store, with their values where nobody gives them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +86,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", required=True, help="the adapter's name")
     parser.add_argument(
-        "--licence", default="unstated", help="licence of the emails, kept in the manifest (default: unstated)"
+        "--licence", default=LICENCE, help=f"licence of the emails, kept in the manifest (default: {LICENCE})"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the unfinished run of this name, from where it was saved"
@@ -81,6 +103,12 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         dest="start",
         metavar="NAME[@N]",
         help="begin with that version's adapter, its rank and scale, instead of a new one",
+    )
+    parser.add_argument(
+        "--from-scratch", action="store_true", help="begin with random weights of the base model's shape, and train all"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="where --from-scratch writes its model (default: ./NAME)"
     )
     parser.add_argument("--explain", action="store_true", help="tell the loop of learning with this run's own numbers")
     parser.add_argument(
@@ -170,19 +198,10 @@ def chosen(args: argparse.Namespace) -> Run:
 
 def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
-    if args.heldout_data and args.heldout is not None:
-        raise ConfigError("--heldout and --heldout-data both say what is held out", "give one of them")
-    if args.start and (args.rank or args.alpha or args.rslora):
-        raise ConfigError(
-            "--from takes rank and scale of the version that it begins with",
-            "leave out --rank, --alpha and --rslora",
-        )
-    if args.auto and args.resume:
-        raise ConfigError("--auto begins runs anew, and --resume goes on with one", "give one of them")
-    if args.auto and processes.COUNT > 1:
-        raise ConfigError("--auto trains several times, and several processes once", "leave out --auto, or start one")
-    if args.tensorboard:
-        tensorboard.check_installed()
+    _check(args)
+    if args.from_scratch:
+        _sft_from_scratch(args)
+        return
     run = chosen(args)
     store = Store(store_directory(args.store))
     say(f"store {store.directory}")
@@ -209,7 +228,7 @@ def _sft(args: argparse.Namespace) -> None:
                 heldout=heldout,
                 start=start,
                 explain=args.explain,
-                watchers=[tensorboard.writes_to(args.tensorboard)] if args.tensorboard and processes.FIRST else [],
+                watchers=_watchers(args),
             )
 
         version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)
@@ -225,3 +244,60 @@ def _sft(args: argparse.Namespace) -> None:
         print(f"{version.name} means {version.id}")
     elif promoted:
         print(f"{version.name} still means {promoted.id}; `adapters promote {version.id}` changes that")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises:
+    ConfigError: flags that do not go together.
+    """
+    if args.heldout_data and args.heldout is not None:
+        raise ConfigError("--heldout and --heldout-data both say what is held out", "give one of them")
+    if args.start and (args.rank or args.alpha or args.rslora):
+        raise ConfigError(
+            "--from takes rank and scale of the version that it begins with",
+            "leave out --rank, --alpha and --rslora",
+        )
+    if args.auto and args.resume:
+        raise ConfigError("--auto begins runs anew, and --resume goes on with one", "give one of them")
+    if processes.COUNT > 1 and (args.auto or args.from_scratch):
+        raise ConfigError(
+            "--auto and --from-scratch take one process", f"leave them out, or start one, not {processes.COUNT}"
+        )
+    if args.tensorboard:
+        tensorboard.check_installed()
+    if args.output and not args.from_scratch:
+        raise ConfigError("--output is where --from-scratch writes; a version goes into the store", "leave it out")
+
+
+def _watchers(args: argparse.Namespace) -> list[Any]:
+    return [tensorboard.writes_to(args.tensorboard)] if args.tensorboard and processes.FIRST else []
+
+
+def _sft_from_scratch(args: argparse.Namespace) -> None:
+    unfit = [field for field, default in NOT_FROM_SCRATCH.items() if getattr(args, field) != default]
+    if unfit:
+        flags = " and ".join("--from" if field == "start" else f"--{field.replace('_', '-')}" for field in unfit)
+        raise ConfigError(
+            f"--from-scratch trains a whole model: {flags} would need an adapter, a store or a run that was saved",
+            f"leave out {flags}",
+        )
+    output = args.output or Path(args.name)
+    check_new_directory(output)
+    run = chosen(args)
+    from trainer import events, from_scratch
+    from trainer.data import read_examples
+
+    heldout = read_examples([args.heldout_data]) if args.heldout_data else None
+    with events.told_to(args.events, append=False) as tell:
+        trained = from_scratch.train(
+            *(run.examples, output, run.base, run.recipe, say),
+            tell=tell,
+            heldout=heldout,
+            explain=args.explain,
+            watchers=_watchers(args),
+        )
+    if args.json:
+        print(json.dumps(trained.facts(), indent=2))
+        return
+    print(f"wrote the model to {trained.path}, trained in {trained.seconds:.0f} s")
+    print(f"try it: server --base {shlex.quote(str(trained.path))}, where its name is base")

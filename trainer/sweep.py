@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from peft.helpers import disable_input_dtype_casting
-from transformers import AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoTokenizer, set_seed
 
 from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
+from trainer.callbacks import Losses
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
@@ -36,20 +36,6 @@ MEASURED, LEAST = 8, 4
 from, there is no sweep."""
 WARMUP = 0.1
 """Share of a trial's steps."""
-
-
-class _Losses(TrainerCallback):  # type: ignore[misc]  # transformers gives it no type
-    """The loss of every step; ends the trial at one that is no number."""
-
-    def __init__(self, advance: Callable[[float], None]) -> None:
-        self.steps: list[float] = []
-        self._advance = advance
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.steps.append(logs["loss"])
-            self._advance(1)
-            control.should_training_stop |= not math.isfinite(logs["loss"])
 
 
 def sweep(
@@ -116,7 +102,7 @@ def _trial(
     trainer.args.learning_rate = rate
     trainer.optimizer = trainer.lr_scheduler = None
     set_seed(trainer.args.seed)
-    losses = _Losses(advance)
+    losses = Losses(advance)
     trainer.add_callback(losses)
     trainer.train()
     trainer.remove_callback(losses)

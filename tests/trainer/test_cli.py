@@ -1,6 +1,7 @@
 """What the trainer says before any model is loaded. The runs: test_sft.py and test_evaluate_cli.py."""
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -136,9 +137,8 @@ def test_the_help_names_every_command(capsys: Capture):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert [
-        command for command in ("sft", "import", "check", "sweep", "evaluate") if f"\n    {command} " not in shown
-    ] == []
+    commands = ("sft", "import", "check", "sweep", "compare-starts", "evaluate")
+    assert [command for command in commands if not re.search(rf"\n    {command}\s", shown)] == []
 
 
 def test_every_field_of_a_recipe_but_warmup_and_limits_is_a_flag(capsys: Capture):

@@ -27,12 +27,16 @@ Build = Callable[..., CompletionTrainer]
 
 @pytest.fixture
 def build(base_model: BaseModel, tmp_path: Path) -> Build:
-    """Makes the trainer of a run, in float32 or bf16, with an adapter that is not zero."""
+    """Makes the trainer of a run, in float32 or bf16, with an adapter that is not zero, or from scratch."""
 
-    def make(examples: list[Example], bf16: bool = False, recipe: Recipe = RECIPE) -> CompletionTrainer:
+    def make(
+        examples: list[Example], bf16: bool = False, recipe: Recipe = RECIPE, **settings: bool
+    ) -> CompletionTrainer:
         device = Device("cpu", "bfloat16" if bf16 else "float32", False, "CPU")
         tokenizer = AutoTokenizer.from_pretrained(base_model.path)
-        trainer = completion_trainer(examples, [], base_model, recipe, 1e-3, tokenizer, device, str(tmp_path))
+        trainer = completion_trainer(
+            *(examples, [], base_model, recipe, 1e-3, tokenizer, device, str(tmp_path)), **settings
+        )
         return with_an_adapter(trainer)
 
     return make
@@ -52,7 +56,7 @@ def batch_of(trainer: CompletionTrainer) -> dict[str, torch.Tensor]:
 
 
 def loss_and_gradients(trainer: CompletionTrainer, stock: bool, items: int | None) -> tuple[float, torch.Tensor]:
-    """The loss on all of the trainer's rows, and the gradient of every LoRA weight as one vector."""
+    """The loss on all of the trainer's rows, and the gradient of every trained weight as one vector."""
     kind = super(CompletionTrainer, trainer) if stock else trainer
     trainer.model.train()
     trainer.model.zero_grad()
@@ -60,19 +64,20 @@ def loss_and_gradients(trainer: CompletionTrainer, stock: bool, items: int | Non
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=trainer.args.bf16):
         loss = kind.compute_loss(trainer.model, batch_of(trainer), num_items_in_batch=items)
     loss.backward()
-    gradients = [w.grad.float().flatten() for n, w in trainer.model.named_parameters() if "lora_" in n]
+    gradients = [w.grad.float().flatten() for w in trainer.model.parameters() if w.requires_grad]
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
     return loss.item(), torch.cat(gradients)
 
 
+@pytest.mark.parametrize("from_scratch", [False, True])
 @pytest.mark.parametrize("items", [None, 100])
 @pytest.mark.parametrize(("bf16", "loss_tolerance", "least_cosine"), [(False, 1e-3, 0.99999), (True, 2e-2, 0.98)])
 def test_the_loss_and_its_gradients_are_the_stock_trainers(
-    build: Build, bf16: bool, loss_tolerance: float, least_cosine: float, items: int | None
+    build: Build, bf16: bool, loss_tolerance: float, least_cosine: float, items: int | None, from_scratch: bool
 ):
     if bf16 and choose().dtype != "bfloat16":
         pytest.skip("this CPU has no bf16 arithmetic")
-    trainer = build(emails(5), bf16)
+    trainer = build(emails(5), bf16, from_scratch=from_scratch)
     assert type(trainer).__mro__[1].__name__ == "SFTTrainer"
     loss, gradients = loss_and_gradients(trainer, stock=False, items=items)
     stock_loss, stock_gradients = loss_and_gradients(trainer, stock=True, items=items)
