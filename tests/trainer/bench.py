@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median
 
 from adapters import base_model
-from trainer.data import DATA, Example, read_examples
+from trainer.data import DATA, Example, read_examples, split
 from trainer.device import choose
 from trainer.progress import bar
 
@@ -57,7 +57,8 @@ def main() -> int:
     args = parser.parse_args()
     base = base_model.find(args.base, print)
     dtype, cores = choose().dtype, os.cpu_count() or 1
-    emails = read_examples([EMAILS])[: args.emails]
+    # In the order in which ours learns from them.
+    emails, _ = split(read_examples([EMAILS])[: args.emails], 0, SEED)
     with tempfile.TemporaryDirectory(prefix="mailwright-bench-") as scratch:
         directory = Path(scratch)
         stock = _stock(emails, str(base.path), args.batch_size, dtype, directory)
