@@ -30,7 +30,7 @@ from trainer.data import Example
 from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
 from trainer.events import Tell, nobody
-from trainer.in_memory import learn_in_memory
+from trainer.in_memory import learn_in_memory, step_settings
 from trainer.memorisation import trained_on
 from trainer.mix import rows_of_run
 from trainer.output import check_new_directory
@@ -116,9 +116,7 @@ def train(
                 *(rows.train, rows.heldout, base, recipe, rate, tokenizer, device, scratch),
                 from_scratch=True,
                 save_only_model=True,
-                per_device_train_batch_size=at_once,
-                per_device_eval_batch_size=at_once,
-                gradient_accumulation_steps=recipe.batch_size // at_once,
+                **step_settings(recipe.batch_size, at_once),
             ),
             lambda trainer: _learn(
                 trainer, base, recipe, say, [*listeners(trainer, rows, recipe, say, tell, explain), *watchers]

@@ -6,6 +6,7 @@ This file knows neither emails nor the store; trainer/sft.py hands it how a trai
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from accelerate.utils import release_memory
 from accelerate.utils.memory import should_reduce_batch_size
@@ -46,3 +47,13 @@ def learn_in_memory(
     raise ConfigError(
         "the memory does not hold one email in training", "leave out the longest with --max-length, or free memory"
     )
+
+
+def step_settings(emails: int, at_once: int) -> dict[str, Any]:
+    """The Trainer's fields for steps of so many emails in each process, read so many at once."""
+    return {
+        "per_device_train_batch_size": at_once,
+        # A held-out loss is the mean over batches, so that several processes have to read the batches of one.
+        "per_device_eval_batch_size": at_once * processes.COUNT,
+        "gradient_accumulation_steps": emails // at_once,
+    }

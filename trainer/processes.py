@@ -9,6 +9,7 @@ first process speaks, saves and publishes. This file knows the launcher's variab
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,6 +46,16 @@ def wait() -> None:
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()
+
+
+def leave_the_rest_to_the_first() -> None:
+    """End this process, whose part is done, unless it is the first.
+
+    Raises:
+        SystemExit: it is not.
+    """
+    if not FIRST:
+        sys.exit()
 
 
 @contextmanager

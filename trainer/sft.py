@@ -9,7 +9,6 @@ results are printed.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from trainer.device import choose
 from trainer.diagnose import Curve, Verdict, diagnose
 from trainer.events import Tell, nobody
 from trainer.explain import Explanation
-from trainer.in_memory import learn_in_memory
+from trainer.in_memory import learn_in_memory, step_settings
 from trainer.memorisation import trained_on
 from trainer.mix import rows_of_run
 from trainer.progress import Say, bar
@@ -69,8 +68,7 @@ def train(
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
     `tell` hears the events of trainer/events.py. `heldout` are held out instead of a part of the emails.
-    The adapter begins as that of `start`, whose rank and scale count. `explain` tells the loop with the run's numbers.
-    `watchers` see it too.
+    The adapter begins as that of `start`, whose rank and scale count. `explain` tells it in words, `watchers` see it.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -87,20 +85,14 @@ def train(
     share = processes.meet(recipe.batch_size, device.kind == "cpu")
     with processes.first_before_others():
         rows = rows_of_run(examples, recipe, base, device, say, heldout)
-    # Those of the split share nothing with what is trained on.
-    leaked = trained_on(rows.heldout, rows.train) if heldout else 0
     learning_rate = _learning_rate(recipe, base, say)
     started = unfinished.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe, _from(start))
     with unfinished.opened(store, name, started, resume, say) as run:
-        processes.wait()
         trainer, seconds = learn_in_memory(
             lambda at_once: completion_trainer(
                 *(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)),
                 start=start.path if start else None,
-                per_device_train_batch_size=at_once,
-                # The mean over a batch counts each token of it alike, so that the batches must be the same ones.
-                per_device_eval_batch_size=at_once * processes.COUNT,
-                gradient_accumulation_steps=share // at_once,
+                **step_settings(share, at_once),
             ),
             lambda trainer: _learn(
                 *(trainer, rows, recipe, run, say, save_every),
@@ -109,15 +101,11 @@ def train(
             share,
             say,
         )
-        if not processes.FIRST:
-            # Its part is done: the first one judges and publishes.
-            sys.exit()
-        curve = _curve(trainer, learning_rate, leaked)
+        processes.leave_the_rest_to_the_first()
+        curve = _curve(trainer, learning_rate, rows, split=not heldout)
         verdict = _judge(curve, recipe, run, say, tell)
         learnt = Learnt(trainer, rows, recipe, base, licence, curve, verdict, seconds, _from(start))
-        version = _publish(learnt, store, run, say)
-        tell("published", version=version.id)
-        return version
+        return _publish(learnt, store, run, say, tell)
 
 
 def listeners(
@@ -246,7 +234,7 @@ class Learnt:
         }
 
 
-def _publish(learnt: Learnt, store: Store, run: unfinished.Run, say: Say) -> Version:
+def _publish(learnt: Learnt, store: Store, run: unfinished.Run, say: Say, tell: Tell) -> Version:
     """The model of the run, evaluated if the recipe has limits; then those of `sample_epochs`, as `NAME@epoch-N`.
 
     Raises:
@@ -267,6 +255,7 @@ def _publish(learnt: Learnt, store: Store, run: unfinished.Run, say: Say) -> Ver
             version = store.publish(run.name, run.epoch(epoch), learnt.facts_of(epoch, seconds), card.render)
         store.label(version.id, f"epoch-{epoch}")
         say(f"{run.name}@epoch-{epoch} is {version.id}")
+    tell("published", version=published.id)
     return published
 
 
@@ -320,8 +309,9 @@ def _keep(trainer: CompletionTrainer, directory: Path, seconds: float) -> None:
         (directory / SECONDS).write_text(f"{seconds:.1f}")
 
 
-def _curve(trainer: CompletionTrainer, learning_rate: float, leaked: int) -> Curve:
-    """The run's losses, `leaked` of its held-out emails being none."""
+def _curve(trainer: CompletionTrainer, learning_rate: float, rows: Rows, split: bool) -> Curve:
+    """The run's losses. Held-out emails of a `split` share nothing with what is trained on."""
+    leaked = 0 if split else trained_on(rows.heldout, rows.train)
     curve = replace(callbacks.curve(trainer.state.log_history, learning_rate), leaked=leaked)
     return _with_general_loss(curve, trainer)
 

@@ -101,6 +101,7 @@ def opened(store: Store, name: str, started: dict[str, Any], resume: bool, say: 
     runs = store.directory / RUNS
     if not processes.FIRST:
         # The first process holds it, and has put it in order.
+        processes.wait()
         yield Run(name, runs / name)
         return
     with explained(store.directory):
@@ -118,6 +119,7 @@ def opened(store: Store, name: str, started: dict[str, Any], resume: bool, say: 
             _check_same(run, started)
         else:
             _begin(run, started, say)
+        processes.wait()
         try:
             yield run
         except BaseException:

@@ -48,7 +48,8 @@ def test_an_imports_manifest_says_what_is_known_and_no_more(empty: Store, foreig
     manifest = import_(empty, foreign, "mine", base_model).manifest()
     assert (manifest.base_name, manifest.base) == (base_model.name, base_model.source)
     assert manifest.base_fingerprint == base_model.fingerprint
-    assert manifest.lora.model_dump() == {"rank": 8, "alpha": 16, "target_modules": tiny.target_modules()}
+    shape = {"rank": 8, "alpha": 16, "rslora": False, "target_modules": tiny.target_modules()}
+    assert manifest.lora.model_dump() == shape
     assert (manifest.data_licence, manifest.recipe) == ("unstated", {})
     assert manifest.data_sha256 is manifest.training is manifest.evaluation is None
 
