@@ -3,6 +3,7 @@
 import math
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,32 @@ def test_a_loss_that_is_no_number_leaves_the_state_before_to_go_on_with(
     assert training
     assert (training.steps, training.learning_rate) == (12, 0.01)
     assert all(map(math.isfinite, training.train_losses))
+
+
+DIVERGES = """
+import math, sys
+from trainer.cli import main
+from trainer.completion_trainer import CompletionTrainer
+stock, factors = CompletionTrainer.compute_loss, iter([1.0, 1.0, 1.0])
+CompletionTrainer.compute_loss = lambda *args, **named: next(factors, math.nan) * stock(*args, **named)
+sys.exit(main(sys.argv[1:]))
+"""
+"""The trainer in a process whose fourth step has no number for a loss."""
+
+
+def test_a_process_that_diverges_says_how_to_go_on_and_another_one_does(tiny_base: Path, tmp_path: Path):
+    flags = ["--name", "mine", "--base", tiny_base, "--store", tmp_path / "store", "--data", dataset(tmp_path)]
+    flags += ["--epochs", 2, "--heldout", 0, "--batch-size", 2, "--sample-tokens", 5, "--save-every", 0]
+    arguments = ["sft", *map(str, flags), "--learning-rate"]
+    diverged = subprocess.run(
+        [sys.executable, "-c", DIVERGES, *arguments, "0.03"], capture_output=True, text=True, check=False, timeout=250
+    )
+    assert diverged.returncode == 2, diverged.stderr[-3000:]
+    assert "the loss of step 4 is no number, and nothing is published" in diverged.stderr
+    assert "add --resume --learning-rate 0.01" in diverged.stderr
+    assert Store(tmp_path / "store").versions("mine") == []
+    done = subprocess.run(
+        command(*arguments, "0.01", "--resume"), capture_output=True, text=True, check=False, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(map(math.isfinite, trained(tmp_path).train_losses))
