@@ -51,7 +51,7 @@ fuzz: test-tools
 bench-proof: setup
 	$(VENV)/python -m tests.proof.bench
 
-# `trl sft` beside `trainer sft` on the same emails: tokens per second, memory, losses. A quarter of an hour.
+# `trl sft` beside `trainer sft` on the same emails: tokens per second, memory, losses. Half an hour.
 bench-train: setup
 	$(VENV)/python -m tests.trainer.bench
 

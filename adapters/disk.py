@@ -1,4 +1,4 @@
-"""What the store asks of the file system: locks, durability, and why it refuses to write.
+"""What the store asks of the file system: locks, durability, room, and why it refuses to write.
 
 Locks are the kernel's (flock): they end with the process that holds them, however that dies. This file does not know
 what lies in a store.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,14 @@ def explained(directory: Path) -> Iterator[None]:
         raise StoreUnwritable(
             f"the store {directory} cannot be written: {exc.strerror}", UNWRITABLE[exc.errno]
         ) from exc
+
+
+def shortage(directory: Path, needed: int) -> str | None:
+    """What to say of the disk of `directory` where it has not so many bytes free."""
+    free = shutil.disk_usage(directory).free
+    if free >= needed:
+        return None
+    return f"the disk of {directory} has {free / 1e6:.0f} MB free, and this run needs {needed / 1e6:.0f} MB"
 
 
 def _is_below(file: object, directory: Path) -> bool:

@@ -13,7 +13,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -22,7 +22,6 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback
 
 from adapters.base_model import BaseModel, shaping_config
-from adapters.errors import ConfigError
 from trainer.callbacks import Losses
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
@@ -31,15 +30,14 @@ from trainer.data import Example
 from trainer.device import Device, choose
 from trainer.diagnose import WINDOW
 from trainer.from_scratch import LEARNING_RATE
-from trainer.mix import rows_of_run
 from trainer.progress import Say, bar
 from trainer.recipe import Recipe, learning_rate_prior
 from trainer.rows import Rows
 from trainer.sft import sample_email
+from trainer.trials import rows_of_trials
 
-LEAST, MOST = 4, 32
-"""Held-out emails: with fewer there is no comparison, and no more of them are read, or measuring would take longer than
-learning."""
+MOST = 32
+"""Held-out emails that are read, or measuring would take longer than learning."""
 MEASURED = 5
 """How often their loss is measured during the training, in equal parts of the time."""
 WARMUP_STEPS = 10
@@ -142,7 +140,8 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
     device = choose()
-    rows = _rows(examples, recipe, base, device, say)
+    rows = rows_of_trials(examples, recipe, base, device, say, "for a comparison")
+    rows = replace(rows, heldout=rows.heldout[:MOST])
     prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
     say(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")
     with bar("training", 2 * PARTS) as advance:
@@ -160,18 +159,6 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
         pretrained=pretrained,
         random=random,
     )
-
-
-def _rows(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, say: Say) -> Rows:
-    heldout = max(recipe.heldout, min(2 * LEAST / len(examples), 0.5))
-    rows = rows_of_run(examples, recipe.model_copy(update={"heldout": heldout}), base, device, say)
-    if min(len(rows.emails), len(rows.heldout)) < LEAST:
-        raise ConfigError(
-            f"{len(examples)} emails are too few for a comparison: {len(rows.emails)} to learn from and "
-            f"{len(rows.heldout)} held out to measure on, where {LEAST} of each are needed",
-            f"give {2 * LEAST} emails or more that are not nearly the same",
-        )
-    return Rows(rows.train, rows.heldout[:MOST], rows.practice)
 
 
 def _train(

@@ -10,7 +10,6 @@ This file does not know flags or how results are printed.
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 
 from adapters.base_model import BaseModel
+from adapters.disk import shortage
 from adapters.errors import ConfigError, TrainingDiverged
 from trainer import callbacks
 from trainer.check import check_before_training
@@ -157,7 +157,10 @@ def _learn(
     """
     weights = trainer.model.num_parameters()
     say(f"a model of the shape of {base.name} begins with random weights, and all {weights:,} are trained")
-    _check_room(Path(trainer.args.output_dir), weights * BYTES_A_WEIGHT * (3 if recipe.early_stop else 1))
+    # With an early stop for the best and the last one too, before the model itself.
+    lacking = shortage(Path(trainer.args.output_dir).parent, weights * BYTES_A_WEIGHT * (3 if recipe.early_stop else 1))
+    if lacking:
+        raise ConfigError(lacking, "make room there, or give another --output")
     interruption, progress = callbacks.Interruption(saves=False), callbacks.Progress()
     for callback in (
         progress,
@@ -173,16 +176,6 @@ def _learn(
         trainer.train()
     interruption.end()
     return time.monotonic() - began
-
-
-def _check_room(scratch: Path, needed: int) -> None:
-    """For the model and, with an early stop, for the best and the last one before it."""
-    free = shutil.disk_usage(scratch).free
-    if free < needed:
-        raise ConfigError(
-            f"the disk of {scratch.parent} has {free / 1e6:.0f} MB free, and this run needs {needed / 1e6:.0f} MB",
-            "make room there, or give another --output",
-        )
 
 
 def _judge(curve: Curve, recipe: Recipe, say: Say, tell: Tell) -> Verdict:

@@ -18,22 +18,17 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, set_seed
 
 from adapters.base_model import BaseModel
-from adapters.errors import ConfigError
 from trainer.callbacks import Losses
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
 from trainer.data import Example
-from trainer.device import Device, choose
-from trainer.mix import rows_of_run
+from trainer.device import choose
 from trainer.progress import Say, bar
 from trainer.recipe import Recipe
-from trainer.rows import Rows
 from trainer.speed import Sweep, Trial
+from trainer.trials import rows_of_trials
 
-MEASURED, LEAST = 8, 4
-"""Emails that are held out at least, though never more than half of all; with fewer than 4 of these, or than 4 to learn
-from, there is no sweep."""
 WARMUP = 0.1
 """Share of a trial's steps."""
 
@@ -43,8 +38,8 @@ def sweep(
 ) -> Sweep:
     """A trial of `steps` steps for each of `rates`; nothing is published.
 
-    Of the recipe everything counts but its learning rate, schedule, epochs, early stop and limits, and at least
-    MEASURED emails are held out.
+    Of the recipe everything counts but its learning rate, schedule, epochs, early stop and limits; more emails than it
+    says may be held out.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -53,7 +48,7 @@ def sweep(
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     check_before_training(examples, tokenizer, recipe.max_length, say)
     device = choose()
-    rows = _rows(examples, recipe, base, device, say)
+    rows = rows_of_trials(examples, recipe, base, device, say, "to compare learning rates")
     speeds = sorted(set(rates))
     say(f"{len(speeds)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
     with tempfile.TemporaryDirectory(prefix="mailwright-sweep-") as scratch:
@@ -77,18 +72,6 @@ def sweep(
             before = trainer.evaluate()["eval_loss"]
             trials = tuple(_trial(trainer, start, rate, advance) for rate in speeds)
     return Sweep(trials, before, steps, recipe.batch_size, len(rows.heldout))
-
-
-def _rows(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, say: Say) -> Rows:
-    heldout = max(recipe.heldout, min(MEASURED / len(examples), 0.5))
-    rows = rows_of_run(examples, recipe.model_copy(update={"heldout": heldout}), base, device, say)
-    if min(len(rows.emails), len(rows.heldout)) < LEAST:
-        raise ConfigError(
-            f"{len(examples)} emails are too few to compare learning rates: {len(rows.emails)} to learn from and "
-            f"{len(rows.heldout)} held out to measure on, where {LEAST} of each are needed",
-            f"give {2 * LEAST} emails or more that are not nearly the same",
-        )
-    return rows
 
 
 def _trial(

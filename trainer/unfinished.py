@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.disk import explained
+from adapters.disk import explained, shortage
 from adapters.errors import ConfigError, StoreUnwritable
 from adapters.store import RUNS, Store
 from trainer import processes
@@ -63,13 +63,9 @@ class Run:
     def check_room(self, weights: int, versions: int = 1) -> None:
         """Raise StoreUnwritable if the disk has no room for the run: `weights` are trained, `versions` published."""
         needed = weights * (CHECKPOINTS * BYTES_A_WEIGHT + 8 * versions)
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise StoreUnwritable(
-                f"the disk of {self.path.parent.parent} has {free / 1e6:.0f} MB free, and this run needs "
-                f"{needed / 1e6:.0f} MB",
-                "make room there, or give another --store",
-            )
+        lacking = shortage(self.path.parent.parent, needed)
+        if lacking:
+            raise StoreUnwritable(lacking, "make room there, or give another --store")
 
     def _read(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):

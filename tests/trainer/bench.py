@@ -64,7 +64,7 @@ def main() -> int:
         stock = _stock(emails, str(base.path), args.batch_size, dtype, directory)
         ours = _ours(len(emails), str(base.path), args.batch_size, directory)
         print(f"stock: {shlex.join(stock)}\nours:  {shlex.join(ours)}\n", flush=True)
-        kinds = {f"stock, {threads} threads": (stock, threads) for threads in sorted({1, cores})}
+        kinds = {f"stock, threads: {threads}": (stock, threads) for threads in sorted({1, cores})}
         kinds["ours"] = (ours, cores)
         runs: dict[str, list[Training]] = {kind: [] for kind in kinds}
         with bar("training", args.rounds * len(kinds)) as advance:
@@ -72,7 +72,7 @@ def main() -> int:
                 for kind, (command, threads) in kinds.items():
                     runs[kind].append(_trained(command, threads, directory))
                     advance(1)
-    apart = max(_apart(ours, stock) for ours, stock in zip(runs["ours"], runs["stock, 1 threads"], strict=True))
+    apart = max(_apart(ours, stock) for ours, stock in zip(runs["ours"], runs["stock, threads: 1"], strict=True))
     print(_table(runs))
     packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "trl", "peft"))
     print(
