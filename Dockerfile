@@ -43,12 +43,13 @@ ENTRYPOINT ["ui"]
 
 FROM base AS service
 ARG KIND=cpu
-# vLLM needs libnuma on a CPU, and compiles kernels with gcc on a GPU. Debian keeps one version of a package only, so a
+# vLLM needs libnuma on a CPU, where the server compiles with g++, and compiles kernels with gcc on a GPU. Debian keeps one version of a package only, so a
 # pinned one could not be installed any more after the next update.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libnuma1 \
-    && if [ "$KIND" = cuda ]; then apt-get install -y --no-install-recommends gcc libc6-dev; fi \
+    && if [ "$KIND" = cuda ]; then apt-get install -y --no-install-recommends gcc libc6-dev; \
+       else apt-get install -y --no-install-recommends g++; fi \
     && rm -rf /var/lib/apt/lists/*
 COPY deploy/requirements-${KIND}.txt /tmp/pins.txt
 # PyPI has no CPU build of torch; the CUDA pins take torch from PyPI.

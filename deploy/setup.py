@@ -28,6 +28,7 @@ LOG = ROOT / ".venv" / "setup.log"
 # PyPI has no CPU build of torch; where pip is not set up to find one, it is fetched from PyTorch's own index.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SYSTEM_PACKAGES = ["python3.11", "python3.11-venv", "libnuma1", "curl"]
+COMPILER_PACKAGES = ["g++"]
 BROWSER_PACKAGES = ["chromium", "fonts-dejavu-core"]
 NODE_PACKAGES = ["nodejs", "npm"]
 CLIENTS = ROOT / "tests" / "clients"
@@ -52,6 +53,10 @@ def set_up() -> int:
                 "vLLM needs libnuma.so.1, which is missing",
                 f"install it: sudo apt-get install {' '.join(SYSTEM_PACKAGES)}",
             )
+    if not shutil.which("g++"):
+        install_system_packages(COMPILER_PACKAGES)
+        if not shutil.which("g++"):
+            say("no g++ here: the server will compute half as fast on a CPU; sudo apt-get install g++ mends that")
     if not (VENV / "bin" / "pip").exists():
         say("creating .venv")
         made = subprocess.run([python, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, check=False)

@@ -1,12 +1,13 @@
-"""LoRA arithmetic for vLLM on a CPU: the rows of a step grouped by adapter, one small matrix product a group.
+"""LoRA arithmetic for vLLM on a CPU: the rows of a step grouped by adapter, two small products for each linear layer.
 
 vLLM's own CPU code (`lora/ops/torch_ops/lora_ops.py`) gathers a copy of an adapter's weights for every token. That is
 slow, and it is wrong: a row of the base model carries the slot index -1, which selects the *last* slot, so that in a
 mixed batch the base model answers with somebody's adapter (vllm-project/vllm#48421, #49656, open in 0.32). Here the
 rows are grouped once a step, and rows without an adapter belong to no group: nothing touches them.
 
-Measured on a sketch of this file (SmolLM2-135M in bf16, rank 16, 2 cores, 8 requests of 96 tokens at once): 77 tokens/s
-with vLLM's code, 168 with grouped products. This file knows neither HTTP nor the store.
+Where server/kernel.py could compile server/cpu_lora.cpp, that computes, and vLLM's compiler stays on, which vLLM itself
+turns off with LoRA on a CPU. Elsewhere torch computes, product by product. DECISIONS.md has what each is worth. This
+file knows neither HTTP nor the store.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vllm.lora.layers import BaseLayerWithLoRA
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
+
+from server import kernel
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -68,14 +73,17 @@ class GroupedLora(PunicaWrapperCPU):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._compiled = kernel.load()
         self._token_groups: list[Group] = []
         self._sampler_groups: list[Group] = []
 
     def update_metadata(self, *args: Any, **options: Any) -> None:
-        """Called once a step, before the model runs."""
+        """Called before a step that has other rows, or other adapters, than the one before."""
         super().update_metadata(*args, **options)
         self._token_groups = group_rows(self.token_lora_indices)
         self._sampler_groups = group_rows(self.sampler_indices)
+        if self._compiled:
+            torch.ops.mailwright.set_rows(self.token_lora_indices)
 
     def add_lora_linear(
         self,
@@ -90,6 +98,9 @@ class GroupedLora(PunicaWrapperCPU):
         **_: Any,
     ) -> None:
         y, x = _rows(y), _rows(x)
+        if self._compiled:
+            torch.ops.mailwright.add_lora(y, x, lora_a_stacked[0], lora_b_stacked[0], output_slices)
+            return
         for group in self._token_groups:
             start = 0
             for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
@@ -143,10 +154,74 @@ class WorkerProbe:
 WRAPPER = f"{GroupedLora.__module__}.{GroupedLora.__qualname__}"
 
 
+def lay_out(layer: BaseLinearLayerWithLoRA) -> None:
+    """Put the weights of all slots where server/cpu_lora.cpp looks for them; vLLM writes into them as before.
+
+    A layer that is several in one, as q, k and v, has a tensor for each in vLLM: A (slots, 1, rank, inputs) and B
+    (slots, 1, outputs, rank). Here those of A are parts of one (slots, slices * rank, inputs), and those of B of one
+    (slots, rank, all outputs).
+    """
+    slots, _, rank, inputs = layer.lora_a_stacked[0].shape
+    dtype, slices = layer.lora_a_stacked[0].dtype, len(layer.lora_a_stacked)
+    widths = [b.shape[2] for b in layer.lora_b_stacked]
+    all_a = torch.zeros(slots, slices * rank, inputs, dtype=dtype)
+    all_b = torch.zeros(slots, rank, sum(widths), dtype=dtype)
+    layer.lora_a_stacked = tuple(part.unsqueeze(1) for part in all_a.split(rank, 1))
+    layer.lora_b_stacked = tuple(part.transpose(1, 2).unsqueeze(1) for part in all_b.split(widths, 2))
+
+
 def install() -> None:
     """Make this process's CPU platform name our arithmetic; again is harmless. Elsewhere vLLM's kernels stay."""
-    if current_platform.is_cpu():
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: WRAPPER)
+    if not current_platform.is_cpu():
+        return
+    Cpu = type(current_platform)
+    if Cpu.get_punica_wrapper() == WRAPPER:
+        return
+    Cpu.get_punica_wrapper = classmethod(lambda cls: WRAPPER)
+    if kernel.load():
+        _lay_out_layers()
+        _keep_compiler(Cpu)
+        _load_what_was_compiled()
+
+
+def _lay_out_layers() -> None:
+    before = BaseLayerWithLoRA.set_mapping
+
+    def set_mapping(self: BaseLayerWithLoRA, punica_wrapper: Any) -> None:
+        before(self, punica_wrapper)
+        if isinstance(self, BaseLinearLayerWithLoRA):
+            lay_out(self)
+
+    BaseLayerWithLoRA.set_mapping = set_mapping
+
+
+def _keep_compiler(Cpu: Any) -> None:
+    """With LoRA, vLLM's platform turns its compiler off, which its own CPU code for LoRA would break; ours does not."""
+    before = Cpu.check_and_update_config.__func__
+
+    def check_and_update_config(cls: Any, config: Any) -> None:
+        lora, config.lora_config = config.lora_config, None
+        try:
+            before(cls, config)
+        finally:
+            config.lora_config = lora
+
+    Cpu.check_and_update_config = classmethod(check_and_update_config)
+
+
+def _load_what_was_compiled() -> None:
+    """vLLM 0.32 keeps on disk what it compiled, but on a CPU cannot load it: what is a plain function there lacks a
+    method. Without this every start compiles again, which takes half a minute."""
+    before = torch.compiler.load_compiled_function
+
+    def load_compiled_function(*args: Any, **options: Any) -> Any:
+        loaded = before(*args, **options)
+        compiled = loaded._artifacts.compiled_fn
+        if not hasattr(compiled, "finalize_loading"):
+            compiled.finalize_loading = lambda config: None
+        return loaded
+
+    torch.compiler.load_compiled_function = load_compiled_function
 
 
 def missing_from(wrappers: list[str]) -> bool:

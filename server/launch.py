@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import NoReturn
 
 import psutil  # type: ignore[import-untyped]
@@ -27,7 +28,7 @@ from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
 from adapters.store import Store
-from server import keys_cli
+from server import kernel, keys_cli
 from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
@@ -87,6 +88,8 @@ def run(settings: Settings) -> None:
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     device = _device(settings)
     print(f"device   {device}", flush=True)
+    if not device.cuda:
+        print(f"lora     {_prepare_for_cpu()}", flush=True)
     if not settings.base:
         where = "on a GPU" if device.cuda else "without a GPU"
         print(f"no --base given: {default(device.cuda)}, the default {where}", flush=True)
@@ -97,6 +100,17 @@ def run(settings: Settings) -> None:
     print(f"store    {settings.store}")
     print(f"address  http://{settings.host}:{settings.port}/v1", flush=True)
     _serve(service)
+
+
+def _prepare_for_cpu() -> str:
+    """Have the arithmetic for CPUs compiled before vLLM asks for it; returns what computes, for the user."""
+    os.environ.setdefault("VLLM_CACHE_ROOT", str(kernel.directory() / "vllm"))
+    missing = kernel.build(lambda sentence: print(sentence, flush=True))
+    if missing:
+        return f"torch's own products, half as fast: {missing}; install g++ and start again"
+    if not Path(os.environ["VLLM_CACHE_ROOT"], "torch_compile_cache").is_dir():
+        return "compiled; the model is compiled at the first start, about a minute"
+    return "compiled"
 
 
 def _device(settings: Settings) -> Device:

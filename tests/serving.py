@@ -82,7 +82,8 @@ def voices(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> S
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel, voices: Store) -> Iterator[RunningServer]:
     refuse_a_second("server", tmp_path_factory.getbasetemp().parent)
-    with running_server(base_model, voices, 4, tmp_path_factory.mktemp("server") / "server.log") as server:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with running_server(base_model, voices, 4, log, compiled=True) as server:
         yield server
 
 
@@ -107,9 +108,12 @@ def running_server(
     log: Path,
     dtype: str = "float32",
     arguments: Sequence[str] = (),
+    compiled: bool = False,
     **environment: str,
 ) -> Iterator[RunningServer]:
     """A server process on a free port, ready to answer. In the end it gets what Ctrl-C in a terminal sends.
+
+    `compiled`: with vLLM's compiler, as people start it, which costs a start 20 s.
 
     Whatever that leaves behind fails the test run, and is killed. A server that has ended by then is left alone.
     """
@@ -120,6 +124,8 @@ def running_server(
     command += ["--port", str(port), "--max-loras", str(max_loras), "--dtype", dtype]
     if not STOCK:
         command += ["--store", str(store.directory), "--kv-cache", "0.25", "--allow-fields", FIELDS, *arguments]
+    if not STOCK and not compiled:
+        command += ["--enforce-eager"] if "--" in arguments else ["--", "--enforce-eager"]
     environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {}), **UNBOUND, **environment}
     with log.open("w") as output:
         process = subprocess.Popen(

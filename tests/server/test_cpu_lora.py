@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -23,54 +24,99 @@ from tests.serving import IN_THE_ENGINE, ROOT, STOCK, VOICES, RunningServer, run
 
 torch = pytest.importorskip("torch")
 
-SLOTS, INPUTS, RANK, WIDTHS = 3, 6, 2, (4, 3, 3)
+SLOTS, RANK = 3, 3
+INPUTS, WIDTHS = 70, (44, 35, 5)
+"""No multiple of a vector, so that there is something left over; several slices, as in q, k and v."""
 PROMPTS = [f"Write mail {number:02} about topic {chr(97 + number)}."[:32].ljust(32, ".") for number in range(20)]
 slots_of_rows = st.lists(st.integers(-1, SLOTS - 1), min_size=1, max_size=24)
+KINDS = {"compiled": True, "torch": False}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
+"""Of the largest number, for sums that were rounded once."""
 
 
-def wrapper_for(slots: list[int]) -> Any:
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    from server import kernel
+
+    assert kernel.build(print) is None
+    assert kernel.load()
+
+
+def wrapper_for(slots: list[int], compiled: bool = False) -> Any:
     """Our arithmetic, as vLLM has prepared it for a step in which row i belongs to slots[i]."""
     from vllm.lora.layers import LoRAMapping
 
     from server.cpu_lora import GroupedLora
 
     wrapper = GroupedLora(max_num_batched_tokens=64, max_batches=64, device="cpu")
+    wrapper._compiled = compiled
     ids = tuple(slot + 1 if slot >= 0 else 0 for slot in slots)
     mapping = LoRAMapping(index_mapping=ids, prompt_mapping=ids, is_prefill=True)
     wrapper.update_metadata(mapping, [slot + 1 for slot in range(SLOTS)], SLOTS, 100)
     return wrapper
 
 
-def random_weights(seed: int, dtype: Any = None) -> tuple[Any, Any, Any, Any]:
+def random_weights(seed: int, dtype: Any = None, widths: tuple[int, ...] = WIDTHS) -> tuple[Any, Any, Any, Any]:
     """x, y, and the stacked A and B of a packed module, as vLLM keeps them: (slots, 1, rows, columns)."""
+    from server.cpu_lora import lay_out
+
     torch.manual_seed(seed)
     dtype = dtype or torch.float32
-    a = tuple(torch.randn(SLOTS, 1, RANK, INPUTS, dtype=dtype) for _ in WIDTHS)
-    b = tuple(torch.randn(SLOTS, 1, width, RANK, dtype=dtype) for width in WIDTHS)
-    return torch.randn(24, INPUTS, dtype=dtype), torch.randn(24, sum(WIDTHS), dtype=dtype), a, b
+    layer = SimpleNamespace(
+        lora_a_stacked=tuple(torch.zeros(SLOTS, 1, RANK, INPUTS, dtype=dtype) for _ in widths),
+        lora_b_stacked=tuple(torch.zeros(SLOTS, 1, width, RANK, dtype=dtype) for width in widths),
+    )
+    lay_out(layer)
+    for part in (*layer.lora_a_stacked, *layer.lora_b_stacked):
+        part.copy_(torch.randn(part.shape))
+    x, y = torch.randn(24, INPUTS, dtype=dtype), torch.randn(24, sum(widths), dtype=dtype)
+    return x, y, layer.lora_a_stacked, layer.lora_b_stacked
 
 
 def one_row_at_a_time(y: Any, x: Any, a: Any, b: Any, slots: list[int], scale: float) -> Any:
-    expected = y.clone()
+    """In float32, rounded to the type of `y` in the end."""
+    expected = y.float().clone()
     for row, slot in enumerate(slots):
         if slot >= 0:
-            expected[row] += (
-                torch.cat([b_part[slot, 0] @ (a_part[slot, 0] @ x[row]) for a_part, b_part in zip(a, b, strict=True)])
-                * scale
-            )
-    return expected
+            parts = [
+                b_part[slot, 0].float() @ (a_part[slot, 0].float() @ x[row].float())
+                for a_part, b_part in zip(a, b, strict=True)
+            ]
+            expected[row] += torch.cat(parts) * scale
+    return expected.to(y.dtype)
 
 
+@pytest.mark.parametrize("compiled", KINDS.values(), ids=KINDS)
 @settings(max_examples=60, deadline=None)
-@given(slots=slots_of_rows, seed=st.integers(0, 999), scale=st.sampled_from([1.0, 0.5]))
-def test_every_row_gets_its_own_adapter_and_base_rows_stay_bit_for_bit(slots: list[int], seed: int, scale: float):
-    x, y, a, b = random_weights(seed)
+@given(slots=slots_of_rows, seed=st.integers(0, 999), widths=st.sampled_from([WIDTHS, (64,), (32, 32), (7,)]))
+def test_every_row_gets_its_own_adapter_and_base_rows_stay_bit_for_bit(
+    compiled: bool, slots: list[int], seed: int, widths: tuple[int, ...]
+):
+    x, y, a, b = random_weights(seed, widths=widths)
     x, y = x[: len(slots)], y[: len(slots)].clone()
     before = y.clone()
-    wrapper_for(slots).add_lora_linear(y, x, a, b, scale, WIDTHS)
-    torch.testing.assert_close(y, one_row_at_a_time(before, x, a, b, slots, scale), rtol=1e-4, atol=1e-5)
+    wrapper_for(slots, compiled).add_lora_linear(y, x, a, b, 1.0, widths)
+    torch.testing.assert_close(y, one_row_at_a_time(before, x, a, b, slots, 1.0), rtol=1e-4, atol=1e-4)
     base_rows = torch.tensor([slot < 0 for slot in slots])
     assert torch.equal(y[base_rows], before[base_rows])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@settings(max_examples=30, deadline=None)
+@given(slots=slots_of_rows, seed=st.integers(0, 999))
+def test_compiled_a_row_alone_is_what_it_is_in_any_mixture(dtype: str, slots: list[int], seed: int):
+    x, y, a, b = random_weights(seed, getattr(torch, dtype))
+    x, y = x[: len(slots)], y[: len(slots)].clone()
+    alone = []
+    for row, slot in enumerate(slots):
+        single = y[row : row + 1].clone()
+        wrapper_for([slot], compiled=True).add_lora_linear(single, x[row : row + 1], a, b, 1.0, WIDTHS)
+        alone.append(single)
+    expected = one_row_at_a_time(y, x, a, b, slots, 1.0)
+    wrapper_for(slots, compiled=True).add_lora_linear(y, x, a, b, 1.0, WIDTHS)
+    assert torch.equal(y, torch.cat(alone))
+    largest = expected.float().abs().max()
+    assert (y.float() - expected.float()).abs().max() <= TOLERANCE[dtype] * largest
 
 
 @settings(max_examples=30, deadline=None)
@@ -82,7 +128,7 @@ def test_shrink_then_expand_is_the_same_product(slots: list[int], seed: int):
     wrapper, inner = wrapper_for(slots), tuple(torch.zeros(len(slots), RANK) for _ in WIDTHS)
     wrapper.add_shrink(inner, x, a, 0.5)
     wrapper.add_expand(y, inner, b, WIDTHS)
-    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("padding", [-1, 0, 2])
@@ -188,6 +234,37 @@ def test_the_base_model_answers_the_same_with_adapters_in_its_batch(server_and_v
     different = sum(before != after for before, after in zip(alone, mixed, strict=True))
     assert different == 0, f"{different} of {len(PROMPTS)} answers of the base model changed"
     assert voices_mixed == voices_alone
+
+
+def next_token(base: Path, adapter: Path | None, prompts: list[str]) -> list[dict[str, float]]:
+    """By PEFT, in float32: the log probability of every token after each prompt."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    with torch.no_grad():
+        rows = [model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1] for prompt in prompts]
+    return [dict(zip(names, torch.log_softmax(row, -1).tolist(), strict=True)) for row in rows]
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+def test_compiled_it_says_what_peft_says(server: RunningServer):
+    log = server.log.read_text()
+    assert "lora     compiled" in log
+    assert "Warming up model for the compilation" in log
+    for voice in [None, *VOICES]:
+        expected = next_token(server.base.path, server.store.resolve(f"{voice}@1").path if voice else None, PROMPTS[:6])
+        for prompt, by_peft in zip(PROMPTS, expected, strict=False):
+            answer = server.ask(voice or "base", prompt=prompt, max_tokens=1, logprobs=5).json()
+            [top] = answer["choices"][0]["logprobs"]["top_logprobs"]
+            assert len(top) >= 5
+            for token, logprob in top.items():
+                assert logprob == pytest.approx(by_peft[token], abs=1e-3)
 
 
 @pytest.mark.vllm

@@ -68,6 +68,7 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
         monkeypatch.setattr(launch, "_serve", handed_over.append)
         monkeypatch.setattr(launch, "find", lambda wanted, say: replace(base_model, name=wanted.lower()))
         monkeypatch.setenv("VLLM_PLUGINS", "")
+        monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "compiled"))
         monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         assert main(["--store", str(tmp_path), *flags]) == 0
         (service,) = handed_over
@@ -89,8 +90,10 @@ def test_the_start_says_the_device_and_its_default_base_model(
 ):
     started(device)
     said = capsys.readouterr().out.splitlines()
-    assert said[:2] == [f"device   {device.why}", f"no --base given: {name}, the default {where}"]
-    assert said[2].startswith(f"base     {name.lower()}  ")
+    assert said[0] == f"device   {device.why}"
+    assert f"no --base given: {name}, the default {where}" in said
+    assert any(line.startswith("lora     compiled") for line in said) == (not device.cuda)
+    assert any(line.startswith(f"base     {name.lower()}  ") for line in said)
 
 
 def test_a_base_model_that_is_given_is_no_default(

@@ -1,0 +1,49 @@
+"""The compiled part of the arithmetic: built once, whole or not at all, and without a compiler there is a reason."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server import kernel
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path / "cache"))
+
+
+def files() -> list[Path]:
+    return [path for path in kernel.directory().rglob("*") if path.is_file()]
+
+
+def test_it_is_built_once_and_says_so():
+    said: list[str] = []
+    assert kernel.build(said.append) is None
+    assert files() == [kernel.library()]
+    assert kernel.build(said.append) is None
+    assert said == ["compiling LoRA's arithmetic for this machine, once (about 5 s)"]
+
+
+def test_without_a_compiler_there_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert kernel.build(print) == "no C++ compiler found"
+    assert files() == []
+
+
+def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho half > \"$(echo \"$@\" | sed 's/.* //')\"\necho 'no space left' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert kernel.build(print) == f"{broken} failed: no space left"
+    assert files() == []
+
+
+def test_another_kind_of_cpu_has_a_directory_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    here = kernel.directory()
+    monkeypatch.setattr(kernel, "_cpu_features", lambda: "flags: fewer")
+    assert kernel.directory() != here
+    assert os.path.commonpath([kernel.directory(), here]) == str(here.parent)
