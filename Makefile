@@ -2,7 +2,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train check
+.PHONY: all setup demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train bench-serve bench-many bench-gate check
 all: check test
 
 setup: $(SETUP_DONE)
@@ -54,6 +54,18 @@ bench-proof: setup
 # `trl sft` beside `trainer sft` on the same emails: tokens per second, memory, losses. Half an hour.
 bench-train: setup
 	$(VENV)/python -m tests.trainer.bench
+
+# Adapters beside vLLM's own LoRA and beside a server without any, at two ways of binding threads. About an hour.
+bench-serve: setup
+	$(VENV)/python -m tests.server.bench
+
+# 1 to 1,000 published adapters on one server; 10 GB of disk while it runs.
+bench-many: setup
+	$(VENV)/python -m tests.server.bench_many
+
+# What a request takes longer than in vLLM's own server, on a tiny model.
+bench-gate: setup
+	$(VENV)/python -m tests.server.bench_gate
 
 check: setup
 	$(VENV)/ruff format --check .
