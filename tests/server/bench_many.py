@@ -73,8 +73,8 @@ def main() -> int:
         f"({1000 * (median(cold) - median(warm)):+.0f}); no request failed"
     )
     print(
-        f"{args.rounds} rounds of {args.requests} requests by {CLIENTS} clients, {TOKENS} tokens an answer, rank {RANK}, "
-        f"{base.name}, {os.cpu_count()} cores, {cpu()}"
+        f"{args.rounds} rounds of {args.requests} requests by {CLIENTS} clients, {TOKENS} tokens an answer, "
+        f"rank {RANK}, {base.name}, {os.cpu_count()} cores, {cpu()}"
     )
     return int(median(speeds[counts[-1]]) < 0.8 * ten)
 
