@@ -28,7 +28,7 @@ LOG = ROOT / ".venv" / "setup.log"
 # PyPI has no CPU build of torch; where pip is not set up to find one, it is fetched from PyTorch's own index.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SYSTEM_PACKAGES = ["python3.11", "python3.11-venv", "libnuma1", "curl"]
-COMPILER_PACKAGES = ["g++"]
+COMPILER_PACKAGES = ["g++", "python3.11-dev"]
 BROWSER_PACKAGES = ["chromium", "fonts-dejavu-core"]
 NODE_PACKAGES = ["nodejs", "npm"]
 CLIENTS = ROOT / "tests" / "clients"
@@ -53,10 +53,10 @@ def set_up() -> int:
                 "vLLM needs libnuma.so.1, which is missing",
                 f"install it: sudo apt-get install {' '.join(SYSTEM_PACKAGES)}",
             )
-    if not shutil.which("g++"):
+    if not can_compile(python):
         install_system_packages(COMPILER_PACKAGES)
-        if not shutil.which("g++"):
-            say("no g++ here: the server will compute half as fast on a CPU; sudo apt-get install g++ mends that")
+        if not can_compile(python):
+            say(f"the server will compute more slowly: sudo apt-get install {' '.join(COMPILER_PACKAGES)} mends that")
     if not (VENV / "bin" / "pip").exists():
         say("creating .venv")
         made = subprocess.run([python, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, check=False)
@@ -158,6 +158,15 @@ def find_python() -> str:
 def can_make_venv(python: str) -> bool:
     probe = "import sys, ensurepip, venv; sys.exit(sys.version_info[:2] != (3, 11))"
     return subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+def can_compile(python: str) -> bool:
+    """Whether the server can compile its arithmetic, and the model, for a CPU."""
+    probe = (
+        "import sys, sysconfig, pathlib; sys.exit(not pathlib.Path(sysconfig.get_path('include'), 'Python.h').exists())"
+    )
+    headers = subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0
+    return headers and shutil.which("g++") is not None
 
 
 def has_libnuma() -> bool:

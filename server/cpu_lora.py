@@ -180,8 +180,9 @@ def install() -> None:
     Cpu.get_punica_wrapper = classmethod(lambda cls: WRAPPER)
     if kernel.load():
         _lay_out_layers()
-        _keep_compiler(Cpu)
-        _load_what_was_compiled()
+        if kernel.compiles_models():
+            _keep_compiler(Cpu)
+            _load_what_was_compiled()
 
 
 def _lay_out_layers() -> None:

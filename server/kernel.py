@@ -12,7 +12,9 @@ import os
 import platform
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +37,11 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, COMPILERS)), None)
 
 
+def compiles_models() -> bool:
+    """Whether torch's own compiler can work, too: what it generates includes Python.h, which Debian has apart."""
+    return compiler() is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
 def library() -> Path:
     """The file that `build` makes; it may not be there."""
     return directory() / f"cpu_lora-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
@@ -48,15 +55,18 @@ def build(say: Callable[[str], None]) -> str | None:
     if program is None:
         return "no C++ compiler found"
     say("compiling LoRA's arithmetic for this machine, once (about 5 s)")
-    library().parent.mkdir(parents=True, exist_ok=True)
     unfinished = library().with_suffix(f".{os.getpid()}.so")
     try:
+        library().parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run([program, *_arguments(), "-o", str(unfinished)], capture_output=True, text=True)
         if done.returncode:
             return f"{program} failed: {next(iter(done.stderr.splitlines()), f'status {done.returncode}')[:300]}"
         unfinished.replace(library())
+    except OSError as exc:  # of the cache: whatever is wrong with it, the server can do without
+        return str(exc)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return None
 
 
@@ -75,7 +85,6 @@ def load() -> bool:
 def _arguments() -> list[str]:
     import torch
 
-    # As little as torch/utils/cpp_extension.py would ask for, without Python's headers, which Debian has apart.
     torch_directory = Path(torch.__file__).parent
     return [
         *["-O3", "-march=native", "-std=c++20", "-fopenmp", "-shared", "-fPIC"],

@@ -108,6 +108,8 @@ def _prepare_for_cpu() -> str:
     missing = kernel.build(lambda sentence: print(sentence, flush=True))
     if missing:
         return f"torch's own products, half as fast: {missing}; install g++ and start again"
+    if not kernel.compiles_models():
+        return "compiled, and the model is not, for lack of Python.h; install python3.11-dev and start again"
     if not Path(os.environ["VLLM_CACHE_ROOT"], "torch_compile_cache").is_dir():
         return "compiled; the model is compiled at the first start, about a minute"
     return "compiled"

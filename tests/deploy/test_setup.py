@@ -82,6 +82,27 @@ def ready_machine(setup: ModuleType, monkeypatch: Patch) -> None:
     monkeypatch.setattr(setup, "find_python", lambda: sys.executable)
     monkeypatch.setattr(setup, "has_libnuma", lambda: True)
     monkeypatch.setattr(setup, "gpu_answers", lambda: False)
+    monkeypatch.setattr(setup, "can_compile", lambda _: True)
+
+
+def test_without_a_compiler_setup_goes_on_and_says_what_that_costs(
+    setup: ModuleType, monkeypatch: Patch, capsys: Capture
+):
+    ready_machine(setup, monkeypatch)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(setup, "can_compile", lambda _: False)
+    monkeypatch.setattr(setup, "install_system_packages", asked.append)
+    fake_pip(setup, "exit 0")
+    assert setup.set_up() == 0
+    assert asked == [["g++", "python3.11-dev"]]
+    said = capsys.readouterr().err
+    assert "the server will compute more slowly: sudo apt-get install g++ python3.11-dev mends that\n" in said
+
+
+def test_what_can_compile_has_a_compiler_and_pythons_headers(setup: ModuleType, monkeypatch: Patch, tmp_path: Path):
+    assert setup.can_compile(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not setup.can_compile(sys.executable)
 
 
 def test_setup_marks_the_environment_as_ready(setup: ModuleType, monkeypatch: Patch, capsys: Capture):

@@ -47,3 +47,14 @@ def test_another_kind_of_cpu_has_a_directory_of_its_own(monkeypatch: pytest.Monk
     monkeypatch.setattr(kernel, "_cpu_features", lambda: "flags: fewer")
     assert kernel.directory() != here
     assert os.path.commonpath([kernel.directory(), here]) == str(here.parent)
+
+
+def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MAILWRIGHT_CACHE", "/proc/mailwright")
+    assert str(kernel.build(lambda _: None)).startswith("[Errno 2] No such file or directory: '/proc/mailwright")
+
+
+def test_without_pythons_headers_models_are_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert kernel.compiles_models()
+    monkeypatch.setattr(kernel.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert not kernel.compiles_models()
