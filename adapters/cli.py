@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
 
 def port(text: str) -> int:
     """The `type` of a flag for a port to bind."""
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)
 

@@ -155,4 +155,4 @@ def _said(what: str, before: Any, now: Any) -> str:
 
 def _step(checkpoint: Path) -> int:
     number = checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else 0
+    return int(number) if number.isdecimal() else 0

@@ -79,7 +79,7 @@ def _word_swaps(shared: set[str], chance: random.Random) -> dict[str, str]:
 
 def _other_number(token: str, chance: random.Random) -> str:
     """A number as long and about as large, so that days stay days and hours hours; years and 1 stay as they are."""
-    if not token[0].isdigit():
+    if not token[0].isdecimal():
         return re.sub(r"\d", lambda _: chance.choice("123456789"), token)
     if re.fullmatch(r"\d{1,2}[:.]\d\d", token):
         hour, minute = (

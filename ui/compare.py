@@ -283,7 +283,7 @@ def sorted_out(names: Sequence[str]) -> Models:
 
 def _by_version(name: str) -> tuple[str, int]:
     voice, _, number = name.partition("@")
-    return voice, -int(number) if number.isdigit() else 0
+    return voice, -int(number) if number.isdecimal() else 0
 
 
 def transcript(asked: Asked) -> str:

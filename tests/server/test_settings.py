@@ -70,7 +70,9 @@ def test_a_switch_that_is_off_is_no_reason(value: str):
     [
         ["--port", "0"],
         ["--port", "http"],
+        ["--port", "²"],
         ["--max-loras", "0"],
+        ["--max-loras", "²"],
         ["--max-rank", "513"],
         ["--kv-cache", "none"],
         ["--kv-cache", "0"],
