@@ -32,6 +32,7 @@ from server import kernel, keys_cli
 from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
+from server.startup import Startup
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 INTERRUPTED = 130
@@ -86,15 +87,20 @@ def run(settings: Settings) -> None:
     os.environ["VLLM_PLUGINS"] = f"{GENERAL},{ROUTES}"
     # The threads of a forked worker would share one core.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    startup = Startup()
     device = _device(settings)
+    startup.ended("imports")
     print(f"device   {device}", flush=True)
     if not device.cuda:
         print(f"lora     {_prepare_for_cpu()}", flush=True)
+        startup.ended("LoRA's arithmetic")
     if not settings.base:
         where = "on a GPU" if device.cuda else "without a GPU"
         print(f"no --base given: {default(device.cuda)}, the default {where}", flush=True)
     base = find(settings.base or default(device.cuda), say=lambda sentence: print(sentence, flush=True))
-    service = Service(replace(settings, kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes), base)
+    startup.ended("base model")
+    settings = replace(settings, kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes)
+    service = Service(settings, base, startup)
     refuse_shadowed_names(service)
     print(f"base     {base.name}  {base.path}")
     print(f"store    {settings.store}")
@@ -166,6 +172,7 @@ def _serve(service: Service) -> None:
     configure_logging_from_args(arguments)
     _refuse_failed_plugins()
     arguments.mailwright = service
+    service.startup.ended("arguments")
     try:
         address, socket = setup_server(arguments, reuse_port=False)
     except OSError as exc:

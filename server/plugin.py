@@ -31,6 +31,7 @@ from server.openai_errors import body_of, headers_of
 from server.reconcile import reconcile
 from server.residency import Reasons, Residency
 from server.settings import Settings
+from server.startup import Startup
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
@@ -45,6 +46,7 @@ class Service:
 
     settings: Settings
     base: BaseModel
+    startup: Startup = field(default_factory=Startup)
     ending: Ending = field(default_factory=Ending)
 
     @property
@@ -68,7 +70,7 @@ class EndpointPlugin:
     required_tasks = None
 
     def attach_router(self, app: FastAPI) -> None:
-        """Called before there is an engine."""
+        """Called when the engine has started, and before anything is served."""
         from prometheus_client import REGISTRY, disable_created_metrics
 
         from server.adapter_routes import adapter_routes
@@ -76,6 +78,7 @@ class EndpointPlugin:
         from server.routes import metrics_route, model_routes
 
         service: Service = app.state.args.mailwright
+        service.startup.ended("engine")
         self._app = app
         self._store = Store(service.settings.store)
         # Otherwise every counter and histogram has a second series, that says when it began.
@@ -126,6 +129,8 @@ class EndpointPlugin:
             asyncio.create_task(self._claims.keep_alive()),
             asyncio.create_task(self._reconcile()),
         ]
+        service.startup.ended("routes")
+        print(f"ready    {service.startup}", flush=True)
 
     async def _reconcile(self) -> None:
         with acting_as("server"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,27 @@ def test_the_start_says_the_device_and_its_default_base_model(
     assert f"no --base given: {name}, the default {where}" in said
     assert any(line.startswith("lora     compiled") for line in said) == (not device.cuda)
     assert any(line.startswith(f"base     {name.lower()}  ") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("missing", "headers", "said"),
+    [
+        ("no C++ compiler found", True, "torch's own products, half as fast: no C++ compiler found; install g++"),
+        (None, False, "compiled, and the model is not, for lack of Python.h; install python3.11-dev"),
+    ],
+)
+def test_the_start_says_what_it_could_not_compile(
+    started: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str | None,
+    headers: bool,
+    said: str,
+):
+    monkeypatch.setattr(launch.kernel, "build", lambda _: missing)
+    monkeypatch.setattr(launch.kernel, "compiles_models", lambda: headers)
+    started(CPU)
+    assert f"lora     {said} and start again" in capsys.readouterr().out
 
 
 def test_a_base_model_that_is_given_is_no_default(
@@ -308,3 +330,11 @@ def test_fifty_promotes_under_six_writing_clients_lose_no_request(server: Runnin
     assert set(models) == {"formal@1", "formal@2"}
     assert models.total() >= 50
     assert server.store.promoted("formal").number == 1
+
+
+@pytest.mark.vllm
+def test_the_log_says_how_long_each_phase_of_the_start_took(server: RunningServer):
+    seconds = r"\d+\.\d"
+    phases = ["imports", "LoRA's arithmetic", "base model", "arguments", "engine", "routes"]
+    line = rf"^ready    after {seconds} s: {', '.join(f'{phase} {seconds}' for phase in phases)}$"
+    assert re.search(line, server.log.read_text(), re.MULTILINE)
