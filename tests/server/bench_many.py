@@ -1,6 +1,6 @@
 """`make bench-many`: 1, 10, 100 and 1,000 published adapters on one server, asked for by Zipf's law.
 
-    python -m tests.server.bench_many [--adapters 1,10,100,1000] [--requests N] [--rounds N]
+    python -m tests.server.bench_many [--adapters 1,10,100,1000] [--requests N] [--rounds N] [--max-loras N]
 
 One server of the default base model with every adapter in its store; eight clients at once. The n-th adapter is asked
 for in proportion to 1/n. Then requests one after the other, each to an adapter that is not in memory (cold) and right
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--adapters", metavar="N,...", default="1,10,100,1000")
     parser.add_argument("--requests", metavar="N", type=int, default=96)
     parser.add_argument("--rounds", metavar="N", type=int, default=3)
+    parser.add_argument("--max-loras", metavar="N", help="of the server (default: its own)")
     args = parser.parse_args()
     counts = sorted(int(number) for number in args.adapters.split(","))
     base = base_model.find(base_model.DEFAULT_NAME, print)
@@ -49,11 +50,11 @@ def main() -> int:
                 publish_random(store, base, f"voice-{number}", number)
                 advance(1)
         ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(store.directory)]
-        fields = ["--allow-fields", "ignore_eos"]
+        ours += ["--allow-fields", "ignore_eos", *(["--max-loras", args.max_loras] if args.max_loras else [])]
         speeds: dict[int, list[float]] = {count: [] for count in counts}
         loads: dict[int, float] = dict.fromkeys(counts, 0)
         memory: dict[int, float] = {}
-        with running([*ours, *fields], {}, Path(scratch) / "server.log") as url:
+        with running(ours, {}, Path(scratch) / "server.log") as url:
             with bar("measuring", len(counts) * args.rounds) as advance:
                 for round_ in range(args.rounds):
                     for count in counts:

@@ -13,6 +13,15 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU without bf16, for what is compared to the fourth digit or was tried out in float32."""
+    import torch
+
+    for feature in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, feature, lambda: False)
+
+
 @pytest.fixture(scope="package")
 def ours(tiny_base: Path) -> Any:
     """The tiny model with the attention of trainer/attention.py."""

@@ -87,6 +87,7 @@ def test_a_loss_that_is_no_number_has_a_remedy_too(store: Store, tmp_path: Path)
 
 
 @pytest.mark.training
+@pytest.mark.usefixtures("float32")
 def test_the_real_trainer_mends_a_rate_that_is_too_high(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

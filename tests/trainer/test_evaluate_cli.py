@@ -12,6 +12,7 @@ from adapters.store import Store
 from tests import tiny
 from trainer import evaluate_cli, forgetting, writing
 from trainer.cli import main
+from trainer.device import choose
 from trainer.evaluate_cli import report, sentence
 from trainer.results import Result
 
@@ -56,7 +57,7 @@ def test_it_prints_a_table_a_verdict_and_what_they_rest_on(store: Store, tasks: 
     assert "3 tasks, greedy, in process, " in printed.out
     assert rows[-1].startswith("base model tiny-llama; formal@2: recipe ")
     assert "1 emails" in rows[-1]
-    assert "written in process, cpu float32" in printed.err
+    assert f"written in process, cpu {choose().dtype}" in printed.err
     assert " left" in printed.err
 
 

@@ -42,6 +42,7 @@ def test_a_batch_that_the_memory_does_not_hold_is_read_in_parts(tiny_base: Path,
     assert trained(tmp_path).steps == 1
 
 
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("saved", [False, True])
 def test_out_of_memory_is_answered_with_fewer_emails_at_once_and_the_same_losses(
     base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch, saved: bool

@@ -12,6 +12,7 @@ from adapters.manifest import Training
 from adapters.store import RUNS, Store
 from tests.trainer.test_sft import dataset, read_until
 from trainer.cli import main
+from trainer.device import choose
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 LAUNCH = [*(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"), "--multi_gpu"]
@@ -56,8 +57,9 @@ def test_two_processes_that_a_signal_ends_go_on_to_the_losses_of_one_process(tin
     assert process.returncode == 0, printed.decode()[-3000:]
     assert printed.count(b"Epoch 3 complete!") == 1
     alone, resumed = (trained(store, name) for name in ("alone", "together"))
-    assert resumed.train_losses == pytest.approx(alone.train_losses, rel=1e-3)
-    assert resumed.heldout_losses == pytest.approx(alone.heldout_losses, rel=1e-3)
+    close = 1e-3 if choose().dtype == "float32" else 1e-2
+    assert resumed.train_losses == pytest.approx(alone.train_losses, rel=close)
+    assert resumed.heldout_losses == pytest.approx(alone.heldout_losses, rel=close)
     assert (resumed.steps, resumed.tokens) == (alone.steps, alone.tokens)
     assert store.resolve("together@epoch-1") != store.resolve("together@epoch-3")
     assert not (store.directory / RUNS / "together").exists()

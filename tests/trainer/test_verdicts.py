@@ -18,7 +18,7 @@ from trainer import base_answers, forgetting, mix, sft
 from trainer.data import Example, task_example
 from trainer.recipe import Recipe
 
-pytestmark = [pytest.mark.training]
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("float32")]
 RECIPE = Recipe(epochs=8, batch_size=2, learning_rate=1e-2, rank=4, alpha=8, heldout=0.25, sample_tokens=6)
 Train = Callable[..., Training]
 

@@ -197,6 +197,7 @@ def test_a_server_does_not_fit_where_anything_differs(served: Server, store: Sto
 
 
 @pytest.mark.vllm
+@pytest.mark.usefixtures("float32")
 def test_the_real_server_writes_what_this_process_writes(server: RunningServer):
     versions = server.store.versions("formal")
     assert why_not(server.url, versions, server.base.name) == ""
