@@ -256,7 +256,7 @@ def next_token(base: Path, adapter: Path | None, prompts: list[str]) -> list[dic
 def test_compiled_it_says_what_peft_says(server: RunningServer):
     log = server.log.read_text()
     assert "lora     compiled" in log
-    assert "Warming up model for the compilation" in log
+    assert "Warming up model for the compilation" in log, log
     for voice in [None, *VOICES]:
         expected = next_token(server.base.path, server.store.resolve(f"{voice}@1").path if voice else None, PROMPTS[:6])
         for prompt, by_peft in zip(PROMPTS, expected, strict=False):

@@ -93,7 +93,8 @@ def test_asked_to_stop_it_finishes_what_it_has_begun_takes_nothing_new_and_exits
                 assert "shutting down" in refused[0][1]["error"]["message"]
                 for events in await asyncio.gather(*reading):
                     assert events[-1] == "[DONE]"
-                    assert len(events) > 1900
+                    # Not the number of events: where the engine is faster than its reader, one holds several tokens.
+                    assert json.loads(events[-2])["usage"]["completion_tokens"] > 1900
 
         asyncio.run(scene())
         assert server.process.wait(60) == 0
