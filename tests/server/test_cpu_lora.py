@@ -254,9 +254,11 @@ def next_token(base: Path, adapter: Path | None, prompts: list[str]) -> list[dic
 @pytest.mark.vllm
 @pytest.mark.timeout(600)
 def test_compiled_it_says_what_peft_says(server: RunningServer):
-    log = server.log.read_text()
-    assert "lora     compiled" in log
-    assert "Warming up model for the compilation" in log, log
+    from server import kernel
+
+    assert "lora     compiled" in server.log.read_text()
+    # Its own log may be silenced by what other tests imported.
+    assert list((kernel.directory() / "vllm" / "torch_compile_cache").rglob("rank_0_0/model"))
     for voice in [None, *VOICES]:
         expected = next_token(server.base.path, server.store.resolve(f"{voice}@1").path if voice else None, PROMPTS[:6])
         for prompt, by_peft in zip(PROMPTS, expected, strict=False):

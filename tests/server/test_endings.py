@@ -79,7 +79,7 @@ def test_asked_to_stop_it_finishes_what_it_has_begun_takes_nothing_new_and_exits
     with own("--shutdown-seconds", "200") as server:
 
         async def scene() -> None:
-            async with streams(server, 4) as reading:
+            async with streams(server, 8) as reading:
                 server.process.send_signal(signal.SIGTERM)
                 refused = []
 
@@ -118,7 +118,7 @@ def test_a_dead_engine_ends_every_stream_with_an_error_and_the_server_with_1(own
     with own() as server:
 
         async def scene() -> None:
-            async with streams(server, 4) as reading:
+            async with streams(server, 24) as reading:
                 for child in psutil.Process(server.process.pid).children(recursive=True):
                     if "EngineCore" in child.name():
                         child.kill()
