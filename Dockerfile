@@ -43,8 +43,8 @@ ENTRYPOINT ["ui"]
 
 FROM base AS service
 ARG KIND=cpu
-# vLLM needs libnuma on a CPU, where the server compiles with g++, and compiles kernels with gcc on a GPU. Debian keeps one version of a package only, so a
-# pinned one could not be installed any more after the next update.
+# vLLM needs libnuma on a CPU, where the server compiles with g++, and compiles kernels with gcc on a GPU. Debian keeps
+# one version of a package only, so a pinned one could not be installed any more after the next update.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libnuma1 \

@@ -194,15 +194,21 @@ def free_port() -> int:
             return port
 
 
-def _stock_command(base: BaseModel, store: Store) -> list[str]:
-    """vLLM's own server, with the same settings and the same adapters under the same names."""
+def stock_command(base: BaseModel, *flags: str) -> list[str]:
+    """vLLM's own server, which is then to be told where to listen."""
+    program = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(base.path)]
+    return [*program, "--served-model-name", "base", "--max-model-len", "2048", *flags]
+
+
+def stock_lora() -> list[str]:
+    """What our server tells vLLM of LoRA, for vLLM's own."""
     from server.launch import LORA_MODULES
 
+    return ["--enable-lora", "--max-cpu-loras", "32", "--max-lora-rank", "16", "--lora-target-modules", *LORA_MODULES]
+
+
+def _stock_command(base: BaseModel, store: Store) -> list[str]:
+    """With the settings of ours, and the same adapters under the same names."""
     adapters = [version for name in VOICES for version in store.versions(name)]
-    return [
-        *[sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(base.path)],
-        *["--served-model-name", "base", "--host", "127.0.0.1", "--max-model-len", "2048"],
-        *["--kv-cache-memory-bytes", str(2**28), "--enable-lora", "--max-cpu-loras", "32", "--max-lora-rank", "16"],
-        *["--lora-target-modules", *LORA_MODULES],
-        *["--lora-modules", *[f"{version.id}={version.path}" for version in adapters]],
-    ]
+    lora = [*stock_lora(), "--lora-modules", *[f"{version.id}={version.path}" for version in adapters]]
+    return stock_command(base, "--host", "127.0.0.1", "--kv-cache-memory-bytes", str(2**28), *lora)

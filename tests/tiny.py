@@ -92,6 +92,12 @@ def make_adapter(base: Path, directory: Path, seed: int, rank: int = RANK) -> Pa
             tensors[f"{prefix}.lora_A.weight"] = random.normal(0, 0.2, (rank, inputs)).astype(np.float32)
             tensors[f"{prefix}.lora_B.weight"] = random.normal(0, 0.2, (outputs, rank)).astype(np.float32)
     save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_adapter_config(base, directory, rank)
+    return directory
+
+
+def write_adapter_config(base: Path, directory: Path, rank: int) -> None:
+    """PEFT's description of a LoRA on all linear modules, for the facts that `facts` gives."""
     _write_json(
         directory / "adapter_config.json",
         {
@@ -106,7 +112,6 @@ def make_adapter(base: Path, directory: Path, seed: int, rank: int = RANK) -> Pa
             "target_modules": target_modules(),
         },
     )
-    return directory
 
 
 @contextmanager

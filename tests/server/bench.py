@@ -18,8 +18,6 @@ import io
 import itertools
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -34,9 +32,9 @@ from typing import Any
 from adapters import base_model
 from adapters.base_model import BaseModel
 from adapters.store import Store
-from server.launch import LORA_MODULES
 from tests import tiny
-from tests.serving import free_port, wait_until_ready
+from tests.machine import cpu
+from tests.serving import free_port, stock_command, stock_lora, wait_until_ready
 from trainer.progress import bar
 
 ROOT = Path(__file__).parents[2]
@@ -149,10 +147,8 @@ def load(
 @contextmanager
 def servers(base: BaseModel, store: Store, scratch: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
     """The three, ready; their addresses."""
-    stock = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(base.path)]
-    stock += ["--served-model-name", "base", "--max-model-len", "2048", "--kv-cache-memory-bytes", str(2**30)]
-    lora = ["--enable-lora", "--max-loras", str(SLOTS), "--max-lora-rank", str(RANK), "--max-cpu-loras", "32"]
-    lora += ["--lora-target-modules", *LORA_MODULES]
+    stock = stock_command(base, "--kv-cache-memory-bytes", str(2**30))
+    lora = [*stock_lora(), "--max-loras", str(SLOTS)]
     lora += ["--lora-modules", *(f"{name}={store.resolve(name).path}" for name in NAMES)]
     ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(store.directory)]
     ours += ["--max-loras", str(SLOTS), "--allow-fields", "ignore_eos,repetition_penalty"]
@@ -214,12 +210,8 @@ def publish_random(store: Store, base: BaseModel, name: str, seed: int) -> None:
                 tensors[f"{prefix}.lora_B.weight"] = spread(outputs, RANK)
     with tempfile.TemporaryDirectory() as scratch:
         save_file(tensors, Path(scratch) / "adapter_model.safetensors", metadata={"format": "pt"})
-        config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base.path), "r": RANK}
-        config |= {"lora_alpha": RANK, "lora_dropout": 0.0, "bias": "none", "target_modules": [*sizes, *mlp]}
-        (Path(scratch) / "adapter_config.json").write_text(json.dumps(config | {"fan_in_fan_out": False}))
-        facts = tiny.facts(base.name, base.fingerprint, RANK, base.source)
-        facts["lora"]["alpha"] = RANK
-        store.publish(name, Path(scratch), facts)
+        tiny.write_adapter_config(base.path, Path(scratch), RANK)
+        store.publish(name, Path(scratch), tiny.facts(base.name, base.fingerprint, RANK, base.source))
 
 
 def table(rows: Sequence[Measured]) -> str:
@@ -243,12 +235,6 @@ def table(rows: Sequence[Measured]) -> str:
             f"| {middle('tpot_p50'):.1f}, {middle('tpot_p95'):.1f} |"
         )
     return "\n".join(lines)
-
-
-def cpu() -> str:
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    bf16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-    return (found.group(1) if found else platform.processor()) + (", bf16" if bf16 else ", no bf16")
 
 
 if __name__ == "__main__":

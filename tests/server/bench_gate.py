@@ -18,9 +18,10 @@ from pathlib import Path
 from statistics import median
 
 from adapters.base_model import find
-from server.launch import LORA_MODULES
 from tests import tiny
-from tests.server.bench import RANK, SLOTS, cpu, load, running
+from tests.machine import cpu
+from tests.server.bench import SLOTS, load, running
+from tests.serving import stock_command, stock_lora
 from trainer.progress import bar
 
 CLIENTS = {1: 100, 64: 640}
@@ -37,15 +38,13 @@ def main() -> int:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailwright-bench-")))
         base = find(str(tiny.make_base(scratch / "tiny")))
-        same = ["--max-model-len", "2048", "--max-loras", str(SLOTS), "--max-lora-rank", str(RANK)]
-        stock = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(base.path)]
-        stock += ["--served-model-name", "base", "--kv-cache-memory-bytes", str(2**28), "--enable-lora", *same]
-        stock += ["--lora-target-modules", *LORA_MODULES, "--disable-uvicorn-access-log", "--enforce-eager"]
+        stock = stock_command(base, "--kv-cache-memory-bytes", str(2**28), *stock_lora(), "--max-loras", str(SLOTS))
+        stock += ["--disable-uvicorn-access-log", "--enforce-eager"]
         ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(scratch / "store")]
         ours += ["--kv-cache", "0.25", "--allow-fields", "ignore_eos,repetition_penalty"]
         urls = {
             "stock": stack.enter_context(running(stock, {"VLLM_PLUGINS": ""}, scratch / "stock.log")),
-            "ours": stack.enter_context(running([*ours], {}, scratch / "ours.log", ["--enforce-eager"])),
+            "ours": stack.enter_context(running(ours, {}, scratch / "ours.log", ["--enforce-eager"])),
         }
         advance = stack.enter_context(bar("measuring", rounds * len(CLIENTS) * len(urls)))
         for number in range(-1, rounds):

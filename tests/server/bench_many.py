@@ -23,10 +23,12 @@ from statistics import median
 
 import httpx
 import openai
+import psutil
 
 from adapters import base_model
 from adapters.store import Store
-from tests.server.bench import RANK, cpu, publish_random, running
+from tests.machine import cpu
+from tests.server.bench import RANK, publish_random, running
 from tests.serving import memory_mb
 from trainer.progress import bar
 
@@ -61,7 +63,7 @@ def main() -> int:
                         before = loads_of(url)
                         speeds[count].append(asyncio.run(zipf(url, count, args.requests, round_)))
                         loads[count] += loads_of(url) - before
-                        memory[count] = memory_mb(os.getpid()) - memory_of_this_process()
+                        memory[count] = sum(memory_mb(child.pid) for child in psutil.Process().children())
                         advance(1)
             warm, cold = asyncio.run(first_tokens(url, counts[-1])) if counts[-1] >= 100 else ([0.0], [0.0])
     ten = median(speeds.get(10, speeds[counts[0]]))
@@ -78,12 +80,6 @@ def main() -> int:
         f"rank {RANK}, {base.name}, {os.cpu_count()} cores, {cpu()}"
     )
     return int(median(speeds[counts[-1]]) < 0.8 * ten)
-
-
-def memory_of_this_process() -> float:
-    import psutil
-
-    return float(psutil.Process().memory_info().rss / 2**20)
 
 
 def loads_of(url: str) -> float:

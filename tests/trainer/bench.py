@@ -15,7 +15,6 @@ import argparse
 import ast
 import json
 import os
-import platform
 import re
 import shlex
 import subprocess
@@ -28,6 +27,7 @@ from pathlib import Path
 from statistics import median
 
 from adapters import base_model
+from tests.machine import cpu
 from trainer.data import DATA, Example, read_examples, split
 from trainer.device import choose
 from trainer.progress import bar
@@ -75,9 +75,7 @@ def main() -> int:
     apart = max(_apart(ours, stock) for ours, stock in zip(runs["ours"], runs["stock, threads: 1"], strict=True))
     print(_table(runs))
     packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "trl", "peft"))
-    print(
-        f"\n{len(emails)} emails, {args.batch_size} a step, {dtype}, {base.name}, {cores} cores, {_cpu()}, {packages}"
-    )
+    print(f"\n{len(emails)} emails, {args.batch_size} a step, {dtype}, {base.name}, {cores} cores, {cpu()}, {packages}")
     print(f"losses of single steps differ by {apart:.1e} at most, relative; {TOLERANCE[dtype]:g} is allowed")
     return int(apart > TOLERANCE[dtype])
 
@@ -156,11 +154,6 @@ def _table(runs: dict[str, list[Training]]) -> str:
             f"| {of_kind[-1].losses[-1]:.4f} |"
         )
     return "\n".join(lines)
-
-
-def _cpu() -> str:
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return found.group(1) if found else platform.processor()
 
 
 if __name__ == "__main__":
