@@ -18,11 +18,15 @@ from tests.serving import RunningServer, running_server
 pytestmark = pytest.mark.vllm
 
 LONG = {"model": "formal", "prompt": "Write.", "stream": True, "max_tokens": 1900, "ignore_eos": True, "temperature": 0}
+ENDLESS = LONG | {"n": 8, "temperature": 1}
+"""Takes the engine longer than any reader takes to see that it has begun."""
 SHORT = {"model": "formal", "prompt": "Write.", "max_tokens": 2}
 
 
 @asynccontextmanager
-async def streams(server: RunningServer, count: int) -> AsyncIterator[list[asyncio.Task[list[str]]]]:
+async def streams(
+    server: RunningServer, count: int, request: dict[str, object] = LONG
+) -> AsyncIterator[list[asyncio.Task[list[str]]]]:
     """That many long answers, all begun; each task gives its events once it has ended."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
@@ -30,7 +34,7 @@ async def streams(server: RunningServer, count: int) -> AsyncIterator[list[async
 
         async def read(first: asyncio.Event) -> list[str]:
             events = []
-            async with client.stream("POST", "/v1/completions", json=LONG) as answer:
+            async with client.stream("POST", "/v1/completions", json=request) as answer:
                 async for line in answer.aiter_lines():
                     if line:
                         events.append(line.removeprefix("data: "))
@@ -104,7 +108,7 @@ def test_what_takes_longer_than_the_limit_ends_with_an_error_and_not_just_so(own
     with own("--shutdown-seconds", "1") as server:
 
         async def scene() -> None:
-            async with streams(server, 24) as reading:
+            async with streams(server, 8, ENDLESS) as reading:
                 server.process.send_signal(signal.SIGTERM)
                 ends = [events[-1] for events in await asyncio.gather(*reading)]
                 assert {end if end == "[DONE]" else error_code(end) for end in ends} <= {"[DONE]", "overloaded"}
@@ -118,7 +122,7 @@ def test_a_dead_engine_ends_every_stream_with_an_error_and_the_server_with_1(own
     with own() as server:
 
         async def scene() -> None:
-            async with streams(server, 24) as reading:
+            async with streams(server, 8, ENDLESS) as reading:
                 for child in psutil.Process(server.process.pid).children(recursive=True):
                     if "EngineCore" in child.name():
                         child.kill()
