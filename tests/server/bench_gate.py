@@ -50,7 +50,7 @@ def main() -> int:
         for number in range(-1, rounds):
             for clients, requests in CLIENTS.items():
                 for name, url in urls.items():
-                    said = load(url, base, ["base"], clients, requests, 1, number * 64 + clients, "e2el", 8)
+                    said = load(url, base, ["base"], clients, requests, 1, (number + 1) * 64 + clients, "e2el", 8)
                     # The round before the first warms both.
                     if number >= 0:
                         milliseconds.setdefault((name, clients), []).append(said["p50_e2el_ms"])
