@@ -9,7 +9,7 @@ and neither paths, keys nor models; nothing that a client sent is logged or quot
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from typing import Any
 
 import httptools
@@ -22,6 +22,8 @@ HEADER_SECONDS = 10.0
 """From the beginning of the connection, or from a later request's first byte, to the end of its headers."""
 BODY_SECONDS = 30.0
 """From the end of the headers to the end of the body: 1 MiB (server/gate.py) comes over 280 kbit/s in that time."""
+READER_SECONDS = 30.0
+"""How long a client may read nothing of its answer once the buffers are full: it would wait in memory for ever."""
 LINGER_SECONDS = 2.0
 """How long a refused client is still listened to: closed at once, the kernel might take the refusal back."""
 MAX_HEADER_BYTES = 2**15
@@ -32,9 +34,6 @@ MAX_PIPELINED = 16
 MAX_CONNECTIONS = 4096
 """Well above what one engine can answer, well below the file descriptors that vLLM asks for (65,535)."""
 
-ABORT = "mailwright.abort"
-"""The key in the scope's `extensions` of a function that drops the connection, whatever waits to be sent."""
-
 
 class Connection(HttpToolsProtocol):
     """To be given to uvicorn as `http=Connection`. It has no websockets: such a request is an ordinary one."""
@@ -43,6 +42,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.ws_protocol_class = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._reader_deadline: asyncio.TimerHandle | None = None
         self._in_body = False
         self._refusing = False
         self._header_bytes = 0
@@ -57,6 +57,16 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish_in_time()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_within(READER_SECONDS)
+
+    def resume_writing(self) -> None:
+        if self._reader_deadline is not None:
+            self._reader_deadline.cancel()
+            self._reader_deadline = None
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._refusing:
@@ -82,7 +92,6 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
         self._header_bytes = 0
         if self._deadline is None:
             self._finish_within(HEADER_SECONDS)
@@ -132,6 +141,16 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _read_within(self, seconds: float) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._reader_deadline = self.loop.call_later(seconds, self._look_for_reader, unread)
+
+    def _look_for_reader(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() < unread:
+            self._read_within(READER_SECONDS)
+        else:
+            self.transport.abort()
 
     def _too_late(self) -> None:
         if self._in_body or self._bytes_since_body:
@@ -188,7 +207,7 @@ def _head(error: MailwrightError) -> list[tuple[bytes, bytes]]:
     head = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body_of(error))).encode()),
-        (b"x-request-id", uuid.uuid4().hex.encode()),
+        (b"x-request-id", secrets.token_hex(16).encode()),
         (b"connection", b"close"),
     ]
     if isinstance(error, Overloaded):

@@ -37,7 +37,10 @@ class Group:
 
 def group_rows(slots: Tensor) -> list[Group]:
     """`slots` holds the adapter slot of each row, or -1 for a row of the base model, which is in no group."""
-    groups = []
+    groups: list[Group] = []
+    # Most steps of a server that few use have the base model's rows alone, and sorting them costs ten times this.
+    if not slots.numel() or int(slots.max()) < 0:
+        return groups
     for slot in torch.unique(slots).tolist():
         if slot < 0:
             continue

@@ -9,12 +9,11 @@ measures.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
+import secrets
 import traceback
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,7 +22,6 @@ from adapters.audit import acting_as
 from adapters.errors import AdapterNotFound, MailwrightError, PathNotFound, RequestError, RequestTooLarge
 from adapters.store import Store
 from server.access import Access, check_scope
-from server.connection import ABORT
 from server.ending import Ending
 from server.keys import CALLER, Caller, Scope
 from server.limits import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Limits, check, parse
@@ -39,8 +37,6 @@ Application = Callable[[Asgi, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 2**20
 """A million characters is more than any context here holds, and little enough to parse on the event loop."""
-READER_SECONDS = 30.0
-"""How long a client may leave an answer unread once its buffers are full."""
 
 OPEN = {("GET", "/health")}
 WRITING = {("POST", path) for path in (CHAT, COMPLETIONS, RESPONSES, MESSAGES)}
@@ -66,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was complete, or reads no more: there is nobody to answer."""
+    """The client hung up before its request was complete: there is nobody to answer."""
 
 
 class Gate:
@@ -103,10 +99,10 @@ class Gate:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "this server has no websockets"})
         else:
-            await self._http(scope, receive, impatient(scope, send))
+            await self._http(scope, receive, send)
 
     async def _http(self, scope: Asgi, receive: Receive, send: Send) -> None:
-        request_id = uuid.uuid4().hex.encode()
+        request_id = secrets.token_hex(16).encode()
         named_events = scope["path"] in NAMED_EVENTS
         answer_headers = [(b"x-request-id", request_id)]
         if _route(scope) in WRITING:
@@ -244,22 +240,6 @@ def replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replayed
-
-
-def impatient(scope: Asgi, send: Send) -> Send:
-    """`send` that drops a client which reads nothing for READER_SECONDS: its answer would wait in memory for ever."""
-    abort = scope.get("extensions", {}).get(ABORT)
-
-    async def sending(message: Message) -> None:
-        try:
-            async with asyncio.timeout(READER_SECONDS):
-                await send(message)
-        except TimeoutError:
-            if abort:
-                abort()
-            raise ClientGone from None
-
-    return sending
 
 
 def _route(scope: Asgi) -> tuple[str, str]:

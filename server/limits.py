@@ -63,7 +63,7 @@ UNSUPPORTED = {
 """Fields of the API that would be ignored here though the answer depends on them. Answers are not kept here."""
 
 TOKENS_ASKED = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-TEXTS = ("messages", "prompt", "input", "instructions", "system")
+TEXTS = frozenset(["messages", "prompt", "input", "instructions", "system"])
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 256
 MAX_ANSWERS = 8
@@ -165,8 +165,9 @@ def _check_texts(request: dict[str, Any], limits: Limits) -> None:
             raise RequestError(
                 f"the request has {len(request[field])} messages", f"send at most {MAX_MESSAGES}, the latest", field
             )
-    for field in TEXTS:
-        characters = sum(len(text) for text in _every_value(request.get(field)) if isinstance(text, str))
+    for field in TEXTS & request.keys():
+        value = request[field]
+        characters = len(value) if isinstance(value, str) else sum(map(len, filter(_is_text, _every_value(value))))
         if characters > limits.context * CHARACTERS_PER_TOKEN:
             raise ContextTooLong(
                 f"{field} has {characters} characters, which cannot fit into {limits.context} tokens",
@@ -272,6 +273,10 @@ def _every_value(value: Any) -> Iterator[Any]:
 
 def _too_many() -> RequestError:
     return RequestError(f"the request has more than {MAX_VALUES} values", "send a shorter conversation")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_unicode(text: str) -> bool:
