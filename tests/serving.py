@@ -34,10 +34,10 @@ STOCK = os.environ.get("MAILWRIGHT_TEST_STOCK") == "1"
 FIELDS = "ignore_eos,min_tokens,skip_special_tokens"
 """vLLM's own, with which a test says how long an answer gets."""
 MAX_QUEUED = 3
-UNBOUND = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-"""One thread, as vLLM takes on two cores, but on either: it would bind every server's to the first."""
-IN_THE_ENGINE = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-"""Has vLLM's worker in the engine's process, where nothing depends on that: ready after 38 CPU seconds, not 56."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Several servers share two cores in a test run."""
+UNBOUND = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""vLLM without our plugins would bind every server's threads to the first core."""
 VOICES = ["formal", "friendly", "terse", "warm"]
 """One for each of the four slots."""
 
@@ -95,7 +95,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> It
     store = Store(directory / "store")
     for seed, name in enumerate(["formal", "formal", "friendly"], start=1):
         tiny.publish(store, base_model, name, seed)
-    flags, settings = ["--max-queued", str(MAX_QUEUED)], {"MAILWRIGHT_API_KEY": "sesame", **IN_THE_ENGINE}
+    flags, settings = ["--max-queued", str(MAX_QUEUED)], {"MAILWRIGHT_API_KEY": "sesame"}
     with running_server(base_model, store, 4, directory / "server.log", arguments=flags, **settings) as server:
         yield server
 
@@ -126,7 +126,7 @@ def running_server(
         command += ["--store", str(store.directory), "--kv-cache", "0.25", "--allow-fields", FIELDS, *arguments]
     if not STOCK and not compiled:
         command += ["--enforce-eager"] if "--" in arguments else ["--", "--enforce-eager"]
-    environment = {**os.environ, **({"VLLM_PLUGINS": ""} if STOCK else {}), **UNBOUND, **environment}
+    environment = {**os.environ, **({"VLLM_PLUGINS": "", **UNBOUND} if STOCK else {}), **ONE_THREAD, **environment}
     with log.open("w") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True

@@ -10,7 +10,7 @@ import pytest
 from adapters.base_model import BaseModel, find
 from adapters.store import Store
 from tests import tiny
-from tests.serving import IN_THE_ENGINE, RunningServer, running_server
+from tests.serving import RunningServer, running_server
 from trainer.data import task_example
 from trainer.recipe import Recipe
 
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, qwen: BaseModel, base_model
     with tiny.one_thread():
         sft.train(emails, "mine", qwen, RECIPE, store, "CC0-1.0", lambda _: None)
     tiny.publish(store, base_model, "formal", seed=1)
-    with running_server(qwen, store, 1, directory / "server.log", **IN_THE_ENGINE) as running:
+    with running_server(qwen, store, 1, directory / "server.log") as running:
         yield running
 
 

@@ -34,7 +34,7 @@ from tests.deploy.prometheus import (
     rules,
     running_prometheus,
 )
-from tests.serving import IN_THE_ENGINE, RunningServer, free_port, running_server
+from tests.serving import RunningServer, free_port, running_server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -76,7 +76,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> 
     # The second versions are not promoted, so that nobody loads them before they are asked for.
     for seed, voice in enumerate([*VOICES, *VOICES], start=1):
         tiny.publish(store, base_model, voice, seed)
-    with running_server(base_model, store, 4, directory / "server.log", **IN_THE_ENGINE) as server:
+    with running_server(base_model, store, 4, directory / "server.log") as server:
         config = in_a_hurry(directory / "prometheus", target=server.url.removeprefix("http://"))
         with running_prometheus(config, free_port()) as prometheus:
             # It looks for its targets 5 s after it began, which no setting shortens: MetricsMissing may fire once.

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from adapters.base_model import BaseModel
 from adapters.store import Store
-from tests.serving import IN_THE_ENGINE, ROOT, STOCK, VOICES, RunningServer, running_server
+from tests.serving import ROOT, STOCK, VOICES, RunningServer, running_server
 
 torch = pytest.importorskip("torch")
 
@@ -201,7 +201,7 @@ def server_and_voices(
         yield request.getfixturevalue("server"), [f"{name}@1" for name in VOICES]
     else:
         log = tmp_path_factory.mktemp("server") / "server.log"
-        with running_server(base_model, voices, request.param, log, **IN_THE_ENGINE) as server:
+        with running_server(base_model, voices, request.param, log) as server:
             yield server, ["formal@1"]
 
 

@@ -125,7 +125,7 @@ def test_what_people_send_is_in_nothing_that_the_server_writes(base_model: BaseM
     _, token = Keys(store.directory).create(Order("app", scopes=("infer", "admin", "metrics")))
     log = tmp_path / "server.log"
     debug = {"VLLM_LOGGING_LEVEL": "DEBUG", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
-    # This server alone binds its threads, as it does for people.
+    # This server alone has a process for its worker, and binds its threads as vLLM does.
     debug |= {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
     with collecting() as (traces, spans):
         arguments = ["--debug", "--", "--otlp-traces-endpoint", traces, "--uvicorn-log-level", "trace"]

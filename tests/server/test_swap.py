@@ -15,7 +15,7 @@ from adapters.collect import collect
 from adapters.store import Store
 from server.residency import MAX_COLD_LOADS
 from tests import bad_adapters, tiny
-from tests.serving import IN_THE_ENGINE, RunningServer, memory_mb, running_server
+from tests.serving import RunningServer, memory_mb, running_server
 from tests.swarm import PROMPTS, Reigns, Swarm, greedy
 
 pytestmark = pytest.mark.vllm
@@ -45,7 +45,7 @@ def begun(base_model: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> It
     bad_adapters.spoil("NaN", bad.path)
     promoted, pinned, other = (tiny.publish(store, base_model, "formal", seed).id for seed in (52, 53, 54))
     store.pin(pinned)
-    with running_server(base_model, store, 4, directory / "server.log", **IN_THE_ENGINE) as server:
+    with running_server(base_model, store, 4, directory / "server.log") as server:
         yield Begun(server, bad.id, promoted, pinned, other)
 
 
