@@ -99,13 +99,21 @@ class EndpointPlugin:
         app.add_exception_handler(MailwrightError, answering(self._store))
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+
         refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
         redaction.install(redaction.SERVING)
         service: Service = args.mailwright
         service.ending.follow(engine_client)
-        # Around everything that vLLM and what it uses have put around the routes since `attach_router`.
+        # vLLM counts every request by its path; server/metrics.py knows more of it, and counting twice took as long.
+        self._app.user_middleware = [
+            middleware
+            for middleware in self._app.user_middleware
+            if middleware.cls is not PrometheusInstrumentatorMiddleware
+        ]
+        # Around everything else that vLLM and what it uses have put around the routes since `attach_router`.
         gate: Any = Gate(
-            self._app.middleware_stack or self._app.build_middleware_stack(),
+            self._app.build_middleware_stack(),
             store=self._store,
             residency=self._residency,
             metrics=self._metrics,

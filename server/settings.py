@@ -25,7 +25,7 @@ EXAMPLES = """
 examples:
   server                                        the default base model and the default store
   server --base ~/models/SmolLM2-360M-Instruct --store ./store --port 8080
-  server --max-loras 8 --kv-cache 4             eight adapters in one batch, 4 GiB for the attention cache
+  server --max-loras 32 --kv-cache 4            32 adapters in one batch, 4 GiB for the attention cache
   server --kv-cache 8                           on a GPU: the rest of its memory stays free, to train beside it
   server keys create --name phone --models 'formal*,base'
                                                 an API key; from then on nobody is let in without one
@@ -166,13 +166,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--host", default="127.0.0.1", help="address to bind; any but loopback needs an API key (%(default)s)")
     add("--port", type=port, default=8000, help="port to bind (%(default)s)")
-    add("--max-loras", type=_positive, default=4, metavar="N", help="adapters that one batch may mix (%(default)s)")
+    add("--max-loras", type=_positive, default=16, metavar="N", help="adapters that one batch may mix (%(default)s)")
     add(
         "--max-resident",
         type=_positive,
-        default=32,
+        default=64,
         metavar="N",
-        help="adapters kept in memory, at least --max-loras (%(default)s)",
+        help="adapters kept in memory, at least --max-loras; on the default base model 10 MB each (%(default)s)",
     )
     add("--max-rank", type=_rank, default=16, metavar="N", help="largest LoRA rank to serve (%(default)s)")
     add("--max-model-len", type=_positive, default=2048, metavar="TOKENS", help="prompt and answer (%(default)s)")
