@@ -106,11 +106,8 @@ class EndpointPlugin:
         service: Service = args.mailwright
         service.ending.follow(engine_client)
         # vLLM counts every request by its path; server/metrics.py knows more of it, and counting twice took as long.
-        self._app.user_middleware = [
-            middleware
-            for middleware in self._app.user_middleware
-            if middleware.cls is not PrometheusInstrumentatorMiddleware
-        ]
+        layers: list[Any] = self._app.user_middleware
+        self._app.user_middleware = [each for each in layers if each.cls is not PrometheusInstrumentatorMiddleware]
         # Around everything else that vLLM and what it uses have put around the routes since `attach_router`.
         gate: Any = Gate(
             self._app.build_middleware_stack(),

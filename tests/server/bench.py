@@ -5,7 +5,8 @@
 Three servers of the default base model run at once, and one at a time is asked: vLLM as it comes with LoRA, ours, and
 vLLM without LoRA, compiled, which is also what merging an adapter into the weights would give: the ceiling. Rounds are
 interleaved; vLLM's own load generator asks (`vllm.benchmarks.serve`), over HTTP, streaming, prompts of random tokens.
-All of it twice: with the threads that vLLM binds by itself, and with one thread on every core. Adapters are random, of
+All of it twice: with one thread of each, as vLLM chooses by itself on two cores, and with the best of each: a thread
+bound to every core for vLLM, and for ours what it chooses itself (server/threads.py). Adapters are random, of
 rank 16 on all linear layers: speed does not depend on their weights. Prints Markdown, medians over the rounds.
 """
 
@@ -42,7 +43,13 @@ RANK, VOICES, SLOTS, PROMPT_TOKENS = 16, 4, 4, 64
 STOCK, OURS, CEILING = "stock, LoRA", "ours", "stock without LoRA"
 NAMES = [f"voice-{number}@1" for number in range(VOICES)]
 ASKED = {"base": ["base"], "one adapter": NAMES[:1], "four adapters": NAMES, "base and four": ["base", *NAMES]}
-BINDINGS = {"vLLM's own binding": {}, "every core": {"VLLM_CPU_OMP_THREADS_BIND": f"0-{(os.cpu_count() or 1) - 1}"}}
+ONE, BEST = "one thread", "best of each"
+CORES = os.cpu_count() or 1
+BINDINGS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    ONE: ({"VLLM_CPU_OMP_THREADS_BIND": "0"}, {"OMP_NUM_THREADS": "1"}),
+    BEST: ({"VLLM_CPU_OMP_THREADS_BIND": f"0-{CORES - 1}"}, {}),
+}
+"""The environment of vLLM's own servers, and of ours."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ def main() -> int:
             publish_random(store, base, f"voice-{number}", number)
         kinds = [(STOCK, what) for what in ASKED] + [(OURS, what) for what in ASKED] + [(CEILING, "base")]
         with bar("measuring", len(BINDINGS) * args.rounds * len(kinds) * len(clients)) as advance:
-            for binding, environment in BINDINGS.items():
-                with servers(base, store, Path(scratch), environment) as urls:
+            for binding, environments in BINDINGS.items():
+                with servers(base, store, Path(scratch), *environments) as urls:
                     for number, (round_, count, (server, what)) in enumerate(
                         itertools.product(range(-1, args.rounds), clients, kinds)
                     ):
@@ -145,7 +152,9 @@ def load(
 
 
 @contextmanager
-def servers(base: BaseModel, store: Store, scratch: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+def servers(
+    base: BaseModel, store: Store, scratch: Path, vllms: dict[str, str], own: dict[str, str]
+) -> Iterator[dict[str, str]]:
     """The three, ready; their addresses."""
     stock = stock_command(base, "--kv-cache-memory-bytes", str(2**30))
     lora = [*stock_lora(), "--max-loras", str(SLOTS)]
@@ -153,14 +162,14 @@ def servers(base: BaseModel, store: Store, scratch: Path, environment: dict[str,
     ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(store.directory)]
     ours += ["--max-loras", str(SLOTS), "--allow-fields", "ignore_eos,repetition_penalty"]
     commands = {
-        STOCK: ([*stock, *lora], {"VLLM_PLUGINS": ""}),
-        OURS: (ours, {}),
-        CEILING: (stock, {"VLLM_PLUGINS": ""}),
+        STOCK: ([*stock, *lora], vllms | {"VLLM_PLUGINS": ""}),
+        OURS: (ours, own),
+        CEILING: (stock, vllms | {"VLLM_PLUGINS": ""}),
     }
     with ExitStack() as stack:
         urls = {}
-        for name, (command, plugins) in commands.items():
-            urls[name] = stack.enter_context(running(command, environment | plugins, scratch / "server.log"))
+        for name, (command, environment) in commands.items():
+            urls[name] = stack.enter_context(running(command, environment, scratch / "server.log"))
         yield urls
 
 

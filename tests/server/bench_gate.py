@@ -24,7 +24,7 @@ from tests.server.bench import SLOTS, load, running
 from tests.serving import stock_command, stock_lora
 from trainer.progress import bar
 
-CLIENTS = {1: 100, 64: 640}
+CLIENTS = {1: 100, 64: 1280}
 """Requests of a round, by how many are at once."""
 MAX_MILLISECONDS, MIN_SHARE = 1.0, 0.95
 
@@ -41,7 +41,7 @@ def main() -> int:
         stock = stock_command(base, "--kv-cache-memory-bytes", str(2**28), *stock_lora(), "--max-loras", str(SLOTS))
         stock += ["--disable-uvicorn-access-log", "--enforce-eager"]
         ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(scratch / "store")]
-        ours += ["--kv-cache", "0.25", "--allow-fields", "ignore_eos,repetition_penalty"]
+        ours += ["--kv-cache", "0.25", "--max-loras", str(SLOTS), "--allow-fields", "ignore_eos,repetition_penalty"]
         urls = {
             "stock": stack.enter_context(running(stock, {"VLLM_PLUGINS": ""}, scratch / "stock.log")),
             "ours": stack.enter_context(running(ours, {}, scratch / "ours.log", ["--enforce-eager"])),
