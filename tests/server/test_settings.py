@@ -15,7 +15,7 @@ KEY = {"MAILWRIGHT_API_KEY": "secret"}
 def test_the_defaults_bind_this_machine_only_and_leave_base_model_and_cache_size_to_the_device():
     settings = read([], {})
     assert (settings.host, settings.port, settings.kv_cache_bytes) == ("127.0.0.1", 8000, None)
-    assert (settings.max_loras, settings.max_rank, settings.max_model_len) == (4, 16, 2048)
+    assert (settings.max_loras, settings.max_rank, settings.max_model_len) == (16, 16, 2048)
     assert settings.base is None
     assert settings.api_key is None
 
