@@ -5,14 +5,16 @@
 One server of the default base model with every adapter in its store; eight clients at once. The n-th adapter is asked
 for in proportion to 1/n. Then requests one after the other, each to an adapter that is not in memory (cold) and right
 after that to the same one (warm). Prints tokens a second, the share of ten adapters' speed, failed requests, how many
-had to wait for a load, the time to the first token warm and cold, and the memory of server and engine. Adapters are
-random, rank 16, bf16, and take 10 MB of disk each. Exit status 1 if the most adapters give less than 0.8 of ten.
+had to wait for a load, the time to the first token warm and cold, how long another reader's stream waits for a token
+meanwhile, and the memory of server and engine. Adapters are random, rank 16, bf16, and take 10 MB of disk each. Exit
+status 1 if the most adapters give less than 0.8 of ten.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import sys
@@ -32,7 +34,7 @@ from tests.server.bench import RANK, publish_random, running
 from tests.serving import memory_mb
 from trainer.progress import bar
 
-CLIENTS, TOKENS = 8, 32
+CLIENTS, TOKENS, PAIRS = 8, 32, 15
 TASK = "Write to Ada about the {number} chairs that came on Monday, and ask for the invoice."
 
 
@@ -66,6 +68,9 @@ def main() -> int:
                         memory[count] = sum(memory_mb(child.pid) for child in psutil.Process().children())
                         advance(1)
             warm, cold = asyncio.run(first_tokens(url, counts[-1])) if counts[-1] >= 100 else ([0.0], [0.0])
+            rarest = [f"voice-{counts[-1] - 1 - PAIRS - number}" for number in range(PAIRS)]
+            # The second time they are in memory.
+            stalls = [asyncio.run(gaps(url, rarest)) for _ in ("cold", "warm")] if counts[-1] >= 100 else [[0.0]] * 2
     ten = median(speeds.get(10, speeds[counts[0]]))
     print("| adapters | tokens/s | of ten | loads in all rounds | memory MB |\n| --- | --- | --- | --- | --- |")
     for count in counts:
@@ -75,6 +80,8 @@ def main() -> int:
         f"\nfirst token: warm {1000 * median(warm):.0f} ms, cold {1000 * median(cold):.0f} ms "
         f"({1000 * (median(cold) - median(warm)):+.0f}); no request failed"
     )
+    told = [f"{1000 * median(times):.0f} ms at the median, {1000 * max(times):.0f} at most" for times in stalls]
+    print(f"between two tokens of another stream: {told[0]} while {PAIRS} come cold, {told[1]} while they come warm")
     print(
         f"{args.rounds} rounds of {args.requests} requests by {CLIENTS} clients, {TOKENS} tokens an answer, "
         f"rank {RANK}, {base.name}, {os.cpu_count()} cores, {cpu()}"
@@ -113,11 +120,35 @@ async def zipf(url: str, adapters: int, requests: int, seed: int) -> float:
         return requests * TOKENS / (time.perf_counter() - started)
 
 
-async def first_tokens(url: str, adapters: int, pairs: int = 15) -> tuple[list[float], list[float]]:
+async def gaps(url: str, others: list[str]) -> list[float]:
+    """Seconds between the tokens of one stream, while `others` are asked one after the other for a short answer."""
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300) as asking:
+        stream = await asking.completions.create(
+            model="voice-0",
+            prompt=TASK.format(number=time.time_ns()),
+            max_tokens=1500,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        times: list[float] = []
+
+        async def read() -> None:
+            async for _ in stream:
+                times.append(time.perf_counter())
+
+        reading = asyncio.create_task(read())
+        for name in others:
+            await asking.completions.create(model=name, prompt=TASK.format(number=time.time_ns()), max_tokens=4)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        return [after - before for before, after in itertools.pairwise(times)]
+
+
+async def first_tokens(url: str, adapters: int) -> tuple[list[float], list[float]]:
     """Seconds to the first token of adapters in memory, and of such as are not: the rarest, which nobody asked for."""
     warm, cold = [], []
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300) as asking:
-        for number in range(pairs):
+        for number in range(PAIRS):
             for times in (cold, warm):
                 started = time.perf_counter()
                 stream = await asking.completions.create(
