@@ -1,6 +1,6 @@
 """`make bench-serve`: how fast adapters are served, beside vLLM's own LoRA and beside a server without any.
 
-    python -m tests.server.bench [--clients 1,4,8,16] [--rounds N] [--tokens N] [--json FILE]
+    python -m tests.server.bench [--clients 1,4,8,16] [--rounds N] [--tokens N] [--no-stock] [--json FILE]
 
 Three servers of the default base model run at once, and one at a time is asked: vLLM as it comes with LoRA, ours, and
 vLLM without LoRA, compiled, which is also what merging an adapter into the weights would give: the ceiling. Rounds are
@@ -72,6 +72,9 @@ def main() -> int:
     parser.add_argument("--clients", metavar="N,...", default="1,4,8,16")
     parser.add_argument("--rounds", metavar="N", type=int, default=3)
     parser.add_argument("--tokens", metavar="N", type=int, default=96)
+    parser.add_argument(
+        "--no-stock", action="store_true", help="leave out vLLM's own LoRA, which takes most of the time"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path)
     args = parser.parse_args()
     clients = [int(number) for number in args.clients.split(",")]
@@ -81,10 +84,12 @@ def main() -> int:
         store = Store(Path(scratch) / "store")
         for number in range(VOICES):
             publish_random(store, base, f"voice-{number}", number)
-        kinds = [(STOCK, what) for what in ASKED] + [(OURS, what) for what in ASKED] + [(CEILING, "base")]
+        kinds = [] if args.no_stock else [(STOCK, what) for what in ASKED]
+        kinds += [(OURS, what) for what in ASKED] + [(CEILING, "base")]
+        names = {server for server, _ in kinds}
         with bar("measuring", len(BINDINGS) * args.rounds * len(kinds) * len(clients)) as advance:
             for binding, environments in BINDINGS.items():
-                with servers(base, store, Path(scratch), *environments) as urls:
+                with servers(names, base, store, Path(scratch), *environments) as urls:
                     for number, (round_, count, (server, what)) in enumerate(
                         itertools.product(range(-1, args.rounds), clients, kinds)
                     ):
@@ -153,9 +158,9 @@ def load(
 
 @contextmanager
 def servers(
-    base: BaseModel, store: Store, scratch: Path, vllms: dict[str, str], own: dict[str, str]
+    names: set[str], base: BaseModel, store: Store, scratch: Path, vllms: dict[str, str], own: dict[str, str]
 ) -> Iterator[dict[str, str]]:
-    """The three, ready; their addresses."""
+    """Those of the three that `names` has, ready; their addresses."""
     stock = stock_command(base, "--kv-cache-memory-bytes", str(2**30))
     lora = [*stock_lora(), "--max-loras", str(SLOTS)]
     lora += ["--lora-modules", *(f"{name}={store.resolve(name).path}" for name in NAMES)]
@@ -169,6 +174,8 @@ def servers(
     with ExitStack() as stack:
         urls = {}
         for name, (command, environment) in commands.items():
+            if name not in names:
+                continue
             urls[name] = stack.enter_context(running(command, environment, scratch / "server.log"))
         yield urls
 
