@@ -56,6 +56,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish_in_time()
+        self._stop_looking_for_reader()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -63,9 +64,7 @@ class Connection(HttpToolsProtocol):
         self._read_within(READER_SECONDS)
 
     def resume_writing(self) -> None:
-        if self._reader_deadline is not None:
-            self._reader_deadline.cancel()
-            self._reader_deadline = None
+        self._stop_looking_for_reader()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -145,6 +144,11 @@ class Connection(HttpToolsProtocol):
     def _read_within(self, seconds: float) -> None:
         unread = self.transport.get_write_buffer_size()
         self._reader_deadline = self.loop.call_later(seconds, self._look_for_reader, unread)
+
+    def _stop_looking_for_reader(self) -> None:
+        if self._reader_deadline is not None:
+            self._reader_deadline.cancel()
+            self._reader_deadline = None
 
     def _look_for_reader(self, unread: int) -> None:
         if self.transport.get_write_buffer_size() < unread:

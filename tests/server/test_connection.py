@@ -1,12 +1,14 @@
 """Real sockets against a real uvicorn with our protocol, around an application that echoes."""
 
 import asyncio
+import gc
 import json
 import logging
 import re
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -344,6 +346,28 @@ def test_a_client_that_does_not_read_its_answer_is_dropped(listening: Listening,
             time.sleep(0.01)
         listening.wait_until_nobody_is_connected()
         assert len(everything(client)) < UNREAD_BYTES
+
+
+def test_nothing_is_left_of_a_client_that_hangs_up_with_its_answer_unread(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+):
+    connections: list[weakref.ref[Connection]] = []
+    paused = Connection.pause_writing
+
+    def pause_writing(self: Connection) -> None:
+        connections.append(weakref.ref(self))
+        paused(self)
+
+    monkeypatch.setattr(Connection, "pause_writing", pause_writing)
+    monkeypatch.setattr(connection, "READER_SECONDS", 1000.0)
+    with closing(listening.connect()) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+        while not connections:
+            time.sleep(0.01)
+    deadline = time.monotonic() + QUIET
+    while connections[0]() is not None:
+        assert time.monotonic() < deadline
+        gc.collect()
 
 
 def test_a_client_that_reads_slowly_gets_all_of_its_answer(listening: Listening, monkeypatch: pytest.MonkeyPatch):
