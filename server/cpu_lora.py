@@ -37,10 +37,7 @@ class Group:
 
 def group_rows(slots: Tensor) -> list[Group]:
     """`slots` holds the adapter slot of each row, or -1 for a row of the base model, which is in no group."""
-    groups: list[Group] = []
-    # Most steps of a server that few use have the base model's rows alone, and sorting them costs ten times this.
-    if not slots.numel() or int(slots.max()) < 0:
-        return groups
+    groups = []
     for slot in torch.unique(slots).tolist():
         if slot < 0:
             continue

@@ -28,7 +28,7 @@ from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
 from adapters.store import Store
-from server import kernel, keys_cli, threads
+from server import cpu_threads, kernel, keys_cli
 from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
@@ -93,7 +93,7 @@ def run(settings: Settings) -> None:
     print(f"device   {device}", flush=True)
     if not device.cuda:
         print(f"lora     {_prepare_for_cpu()}", flush=True)
-        print(f"threads  {threads.arrange(os.environ)}", flush=True)
+        print(f"threads  {cpu_threads.arrange(os.environ)}", flush=True)
         startup.ended("LoRA's arithmetic")
     if not settings.base:
         where = "on a GPU" if device.cuda else "without a GPU"

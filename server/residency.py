@@ -20,7 +20,7 @@ from adapters.store import Version
 from server.metrics import LoadResult
 
 MAX_COLD_LOADS = 8
-"""A cold load stalls every running stream for its disk read; beyond a few at once, callers had better come back."""
+"""A cold load stalls every running stream while the engine copies it; beyond a few, callers had better come back."""
 REFUSAL_SECONDS = 60.0
 """How long a refusal stands: what was wrong may have been the disk, and may have been mended."""
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from adapters.base_model import BaseModel, find
 from adapters.errors import AdapterUnusable, ConfigError, DataError
-from adapters.store import Store, Version
+from adapters.store import WEIGHTS, Store, Version
 from adapters.validate import reasons_against
 from tests import tiny
 from trainer import sft
@@ -71,6 +73,11 @@ def test_the_second_run_publishes_version_2_and_leaves_the_promoted_one(runs: Ru
 
 def test_what_a_run_published_passes_validation(runs: Runs, tiny_base: Path):
     assert reasons_against(runs.first.path, find(str(tiny_base))) == []
+
+
+def test_a_run_publishes_bf16_which_is_what_vllm_serves(runs: Runs):
+    weights = load_file(runs.first.path / WEIGHTS)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
 def test_a_run_says_its_epochs_with_losses_and_a_sample(runs: Runs):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from server.threads import arrange, chosen, cores
+from server.cpu_threads import arrange, chosen, cores
 
 
 @pytest.mark.parametrize(("of", "threads"), [(1, 1), (2, 2), (3, 2), (8, 7)])
