@@ -3,8 +3,8 @@
 vLLM itself has a process for its worker, which the engine and the worker wait for by turning in circles, and so leaves
 one core out of the computing. Here the worker is in the engine's process, and every core computes, on few of them also
 that which answers HTTP: threads that have nothing to do sleep soon instead of keeping it from the others. On two cores
-that is 1.3 times as many tokens a second (DECISIONS.md). Nothing is bound to a core, so that other programs of the
-machine find room. Whoever sets one of vLLM's or OpenMP's variables decides instead.
+that is 1.2 to 1.3 times as many tokens a second (DECISIONS.md). Nothing is bound to a core, so that other programs of
+the machine find room. Whoever sets one of vLLM's or OpenMP's variables decides instead.
 """
 
 from __future__ import annotations
