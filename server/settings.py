@@ -51,6 +51,10 @@ class Settings:
     kv_cache_bytes: int | None
     """None: the default of the device."""
     dtype: str
+    int8: bool
+    """Serve the base model with 8-bit weights (server/int8.py)."""
+    speculate: int | None
+    """Tokens guessed ahead, from what the text repeats, and checked in one step. None: the default of the device."""
     shutdown_seconds: int
     """How long running answers may take to finish after SIGTERM or Ctrl-C."""
     max_queued: int
@@ -83,6 +87,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         max_model_len=flags.max_model_len,
         kv_cache_bytes=flags.kv_cache and int(flags.kv_cache * 2**30),
         dtype=flags.dtype,
+        int8=flags.int8,
+        speculate=flags.speculate,
         shutdown_seconds=flags.shutdown_seconds,
         max_queued=flags.max_queued,
         allow_fields=frozenset(filter(None, flags.allow_fields.split(","))),
@@ -183,6 +189,14 @@ def _parser() -> argparse.ArgumentParser:
         help="memory for the attention cache (default: 1, on a GPU what is left of 92 %% of its memory)",
     )
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
+    add("--int8", action="store_true", help="on a CPU: 8-bit base weights, faster and a little less exact")
+    add(
+        "--speculate",
+        type=_speculated,
+        metavar="N",
+        help="guess so many tokens from what an email repeats of its task, and check them in one step; 0: none, which"
+        " logit_bias needs (default: 3, on a GPU 0)",
+    )
     add(
         "--shutdown-seconds",
         type=_positive,
@@ -210,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _speculated(text: str) -> int:
+    if text not in map(str, range(17)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 16")
     return int(text)
 
 

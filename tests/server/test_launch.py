@@ -80,8 +80,8 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
     return start
 
 
-GPU = Device(cuda=True, kv_cache_bytes=None, why="CUDA, NVIDIA H100, bf16")
-CPU = Device(cuda=False, kv_cache_bytes=2**30, why="CPU, 2 cores")
+GPU = Device(cuda=True, kv_cache_bytes=None, speculated=0, why="CUDA, NVIDIA H100, bf16")
+CPU = Device(cuda=False, kv_cache_bytes=2**30, speculated=3, why="CPU, 2 cores")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,27 @@ def test_a_cpu_always_gets_a_cache_size_and_a_gpu_only_the_one_that_was_given(st
     assert f"--kv-cache-memory-bytes={2**29}" in started(CPU, "--kv-cache", "0.5")
     assert f"--kv-cache-memory-bytes={8 * 2**30}" in started(GPU, "--kv-cache", "8")
     assert not any("kv-cache" in argument or "utilization" in argument for argument in started(GPU))
+
+
+def test_a_cpu_guesses_three_tokens_ahead_and_a_gpu_none_unless_told(started: Callable[..., list[str]]):
+    def guesses(device: Device, *flags: str) -> list[int]:
+        given = [value for value in started(device, *flags) if value.startswith("--speculative-config=")]
+        return [json.loads(value.partition("=")[2])["num_speculative_tokens"] for value in given]
+
+    assert (guesses(CPU), guesses(GPU)) == ([3], [])
+    assert (guesses(CPU, "--speculate", "0"), guesses(GPU, "--speculate", "5")) == ([], [5])
+
+
+def test_a_cpu_serves_the_copy_with_8_bits_if_told_and_a_gpu_refuses(
+    started: Callable[..., list[str]], base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+):
+    prepared = []
+    monkeypatch.setattr(launch.int8, "prepare", lambda base, *_, **__: prepared.append(base.fingerprint))
+    assert f"--model={base_model.path}" in started(CPU)
+    assert f"--model={launch.int8.directory(base_model)}" in started(CPU, "--int8")
+    assert prepared == [base_model.fingerprint]
+    with pytest.raises(AssertionError):
+        started(GPU, "--int8")
 
 
 def test_an_adapter_with_the_base_models_name_is_refused(tmp_path: Path, base_model: BaseModel):

@@ -187,3 +187,12 @@ def test_whatever_its_fields_hold_a_request_is_checked_or_refused(fields: dict[s
     body = json.dumps({**fields, "model": "formal"}).encode()
     with suppress(RequestError):
         check(CHAT, parse(body), LIMITS)
+
+
+def test_single_tokens_cannot_be_weighed_while_tokens_are_guessed():
+    guessing = Limits(100, takes_tools=False, speculates=True)
+    error = wrong(CHAT, guessing, logit_bias={"5": 1})
+    assert (error.status, error.param) == (400, "logit_bias")
+    assert "--speculate 0" in error.hint
+    for limits, field in ((guessing, {"logit_bias": {}}), (LIMITS, {"logit_bias": {"5": 1}})):
+        check(CHAT, {"model": "formal", **field}, limits)

@@ -30,6 +30,12 @@ def test_what_follows_two_dashes_goes_to_vllm_unchanged():
     assert read(["--port", "1234", "--", "--seed", "7", "--", "x"], {}).vllm_arguments == ("--seed", "7", "--", "x")
 
 
+@pytest.mark.parametrize("number", ["-1", "17", "x", ""])
+def test_tokens_to_guess_are_a_small_number(number: str):
+    with pytest.raises(ConfigError, match="from 0 to 16"):
+        read([f"--speculate={number}"], {})
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_needs_no_key(host: str):
     assert read(["--host", host], {}).host == host
