@@ -2,7 +2,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train bench-serve bench-many bench-gate check
+.PHONY: all setup demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train bench-serve bench-many bench-gate bench-llama bench-growth check
 all: check test
 
 setup: $(SETUP_DONE)
@@ -66,6 +66,15 @@ bench-many: setup
 # What a request takes longer than in vLLM's own server, on a tiny model.
 bench-gate: setup
 	$(VENV)/python -m tests.server.bench_gate
+
+# Beside llama.cpp, which is built first, for some minutes; nothing else needs it.
+bench-llama: setup
+	$(VENV)/pip install --quiet --no-deps llama-cpp-python==0.3.36 diskcache==5.6.3
+	$(VENV)/python -m tests.server.bench_llama
+
+# Tokens a second by clients, adapters in a batch, rank and prompt length. A quarter of an hour.
+bench-growth: setup
+	$(VENV)/python -m tests.server.bench_growth
 
 check: setup
 	$(VENV)/ruff format --check .

@@ -56,10 +56,11 @@ class Service:
 
 
 def register() -> None:
-    """Install our arithmetic for CPUs in this process, and keep requests out of its log; again is harmless."""
-    from server import cpu_lora
+    """Install what CPUs need in this process, and keep requests out of its log; again is harmless."""
+    from server import cpu_lora, cpu_seeds
 
     cpu_lora.install()
+    cpu_seeds.install()
     redaction.install(redaction.ENGINE)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tests.server import bench_growth
 from tests.server.bench import CEILING, OURS, Measured, table
 
 
@@ -23,3 +24,15 @@ def test_the_ceiling_is_that_of_the_same_threads_and_clients():
     ]
     lines = table(rows).splitlines()
     assert [line.split(" | ")[5] for line in lines if "| ours |" in line] == ["0.90", "0.11", "0.90", "0.11"]
+
+
+def test_what_grows_has_a_table_each_and_the_clients_are_drawn():
+    speeds = {case: [1.0, 10.0 * case.value, 1e6] for case in bench_growth.GROWING}
+    lines = bench_growth.table(speeds).splitlines()
+    assert lines[:3] == [
+        "| clients, base model | 1 | 2 | 4 | 8 | 16 | 32 | 64 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| tokens a second | 10 | 20 | 40 | 80 | 160 | 320 | 640 |",
+    ]
+    assert sum(line.startswith("| tokens a second") for line in lines) == 4
+    assert "    bar [10, 20, 40, 80, 160, 320, 640]" in bench_growth.plot(speeds)
