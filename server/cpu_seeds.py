@@ -1,9 +1,9 @@
 """Seeds on a CPU: vLLM's engine dies of a request with a seed whose prompt it reads in several steps.
 
-In a step that reads only a part of a prompt, vLLM 0.32 draws a token all the same, throws it away and turns the request's
-generator back by its offset, which only generators of a GPU have (`CPU Generator does not use offset`, and the engine
-ends). Prompts are read in parts as soon as several come at once. Here such a request's generator is put aside for the
-step, so that nothing is drawn from it. This file knows neither HTTP nor adapters.
+In a step that reads only a part of a prompt, vLLM 0.32 draws a token all the same, throws it away and turns the
+request's generator back by its offset, which only generators of a GPU have (`CPU Generator does not use offset`, and
+the engine ends). Prompts are read in parts as soon as several come at once. Here such a request's generator is put
+aside for the step, so that nothing is drawn from it. This file knows neither HTTP nor adapters.
 """
 
 from __future__ import annotations

@@ -14,8 +14,6 @@ from adapters import gpu
 from adapters.errors import ConfigError
 
 CPU_KV_CACHE_BYTES = 2**30
-CPU_SPECULATED = 3
-"""On a CPU a step of four tokens takes hardly longer than one of one (DECISIONS.md); on a GPU it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,6 @@ class Device:
     cuda: bool
     kv_cache_bytes: int | None
     """What the attention cache gets where nobody said; None: what vLLM finds free in 92 % of the GPU's memory."""
-    speculated: int
-    """Tokens to guess ahead where nobody said."""
     why: str
 
     def __str__(self) -> str:
@@ -44,12 +40,13 @@ def choose(platform: Any, dtype: str) -> Device:
             raise ConfigError("--dtype float32: vLLM's LoRA kernels for GPUs have none", "leave --dtype out")
         if dtype == "auto":
             dtype = "bf16" if platform.has_device_capability(80) else "float16 (it has no bf16)"
-        return Device(True, None, 0, f"CUDA, {platform.get_device_name()}, {dtype}; vLLM's own LoRA kernels")
+        return Device(True, None, f"CUDA, {platform.get_device_name()}, {dtype}; vLLM's own LoRA kernels")
     if platform.is_cpu():
         # Always a size: vLLM's default on a CPU takes 92 % of the memory, and refuses to start where that is not free.
         cores = len(os.sched_getaffinity(0))
-        why = f"CPU, {cores} cores; Mailwright's own LoRA arithmetic; {gpu.why_unused()}"
-        return Device(False, CPU_KV_CACHE_BYTES, CPU_SPECULATED, why)
+        return Device(
+            False, CPU_KV_CACHE_BYTES, f"CPU, {cores} cores; Mailwright's own LoRA arithmetic; {gpu.why_unused()}"
+        )
     raise ConfigError(
         f"vLLM finds no CUDA GPU, and this build of it ({type(platform).__name__}) is not the one for CPUs",
         "see nvidia-smi and CUDA_VISIBLE_DEVICES, or install deploy/requirements-cpu.txt in a new environment",

@@ -108,11 +108,7 @@ def run(settings: Settings) -> None:
     if settings.int8:
         int8.prepare(base, LORA_MODULES, say=lambda sentence: print(sentence, flush=True))
     startup.ended("base model")
-    settings = replace(
-        settings,
-        kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes,
-        speculate=device.speculated if settings.speculate is None else settings.speculate,
-    )
+    settings = replace(settings, kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes)
     service = Service(settings, base, startup)
     refuse_shadowed_names(service)
     print(f"base     {base.name}  {base.path}")

@@ -154,7 +154,7 @@ def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
     if limits.speculates and request.get("logit_bias"):
         raise RequestError(
             "this server guesses tokens ahead, and cannot weigh single ones at the same time",
-            "leave logit_bias out, or have the operator start it with --speculate 0",
+            "leave logit_bias out, or have the operator start it without --speculate",
             "logit_bias",
         )
     modalities = request.get("modalities")

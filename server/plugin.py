@@ -57,10 +57,11 @@ class Service:
 
 def register() -> None:
     """Install what CPUs need in this process, and keep requests out of its log; again is harmless."""
-    from server import cpu_lora, cpu_seeds
+    from server import cpu_lora, cpu_seeds, cpu_speculation
 
     cpu_lora.install()
     cpu_seeds.install()
+    cpu_speculation.install()
     redaction.install(redaction.ENGINE)
 
 

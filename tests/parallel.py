@@ -18,6 +18,7 @@ TOGETHER = {
     "tests/server/test_bad_adapters.py",
     "tests/server/test_cpu_lora.py",
     "tests/server/test_cpu_seeds.py",
+    "tests/server/test_cpu_speculation.py",
     "tests/server/test_hostile.py",
     "tests/server/test_int8.py",
     "tests/server/test_launch.py",

@@ -7,8 +7,7 @@ vLLM without LoRA, compiled, which is also what merging an adapter into the weig
 interleaved; vLLM's own load generator asks (`vllm.benchmarks.serve`), over HTTP, streaming, prompts of random tokens.
 All of it twice: with one thread of each, as vLLM chooses by itself on two cores, and with the best of each: a thread
 bound to every core for vLLM, and for ours what it chooses itself (server/cpu_threads.py). Adapters are random, of
-rank 16 on all linear layers: speed does not depend on their weights. Ours guesses nothing ahead (`--speculate 0`): what
-random prompts bring forth repeats itself as no email does. Prints Markdown, medians over the rounds.
+rank 16 on all linear layers: speed does not depend on their weights. Prints Markdown, medians over the rounds.
 """
 
 from __future__ import annotations
@@ -166,7 +165,7 @@ def servers(
     lora = [*stock_lora(), "--max-loras", str(SLOTS)]
     lora += ["--lora-modules", *(f"{name}={store.resolve(name).path}" for name in NAMES)]
     ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(store.directory)]
-    ours += ["--speculate", "0", "--max-loras", str(SLOTS), "--allow-fields", "ignore_eos,repetition_penalty"]
+    ours += ["--max-loras", str(SLOTS), "--allow-fields", "ignore_eos,repetition_penalty"]
     commands = {
         STOCK: ([*stock, *lora], vllms | {"VLLM_PLUGINS": ""}),
         OURS: (ours, own),

@@ -42,7 +42,6 @@ def main() -> int:
         stock += ["--disable-uvicorn-access-log", "--enforce-eager"]
         ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(scratch / "store")]
         ours += ["--kv-cache", "0.25", "--max-loras", str(SLOTS), "--allow-fields", "ignore_eos,repetition_penalty"]
-        ours += ["--speculate", "0"]
         urls = {
             "stock": stack.enter_context(running(stock, {"VLLM_PLUGINS": ""}, scratch / "stock.log")),
             "ours": stack.enter_context(running(ours, {}, scratch / "ours.log", ["--enforce-eager"])),

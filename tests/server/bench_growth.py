@@ -1,11 +1,10 @@
-"""`make bench-growth`: how tokens a second grow with clients, and fall with adapters in a batch, rank and prompt length.
+"""`make bench-growth`: tokens a second by clients, adapters in a batch, rank and length of the prompt.
 
     python -m tests.server.bench_growth [--rounds N] [--tokens N]
 
 Servers of the default base model, one after the other for each `--max-rank`, by which a step costs also where the
-adapters have less, and all the rest on the first; asked as in tests/server/bench.py: random prompts, streaming.
-Nothing is guessed ahead, as what random prompts bring forth repeats itself as no email does. Prints the tables, medians
-over the rounds, and the plot of the README, for Mermaid.
+adapters have less, and all the rest on the first; asked as in tests/server/bench.py: random prompts, streaming. Prints
+the tables, medians over the rounds, and the plot of the README, for Mermaid.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def main() -> int:
         for rank in RANKS:
             cases = [*(GROWING if rank == RANK else ()), Case("rank, 8 clients", rank, BATCH, (NAMES[0],))]
             ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(store.directory)]
-            ours += ["--speculate", "0", "--max-rank", str(rank), "--allow-fields", "ignore_eos,repetition_penalty"]
+            ours += ["--max-rank", str(rank), "--allow-fields", "ignore_eos,repetition_penalty"]
             with running(ours, {}, Path(scratch) / "server.log") as url:
                 for round_ in range(-1, args.rounds):
                     for number, case in enumerate(cases):

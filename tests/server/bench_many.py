@@ -54,7 +54,7 @@ def main() -> int:
                 publish_random(store, base, f"voice-{number}", number)
                 advance(1)
         ours = [sys.executable, "-m", "server.launch", "--base", str(base.path), "--store", str(store.directory)]
-        ours += ["--speculate", "0", "--allow-fields", "ignore_eos", *(["--max-loras", args.max_loras] if args.max_loras else [])]
+        ours += ["--allow-fields", "ignore_eos", *(["--max-loras", args.max_loras] if args.max_loras else [])]
         speeds: dict[int, list[float]] = {count: [] for count in counts}
         loads: dict[int, float] = dict.fromkeys(counts, 0)
         memory: dict[int, float] = {}

@@ -80,8 +80,8 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
     return start
 
 
-GPU = Device(cuda=True, kv_cache_bytes=None, speculated=0, why="CUDA, NVIDIA H100, bf16")
-CPU = Device(cuda=False, kv_cache_bytes=2**30, speculated=3, why="CPU, 2 cores")
+GPU = Device(cuda=True, kv_cache_bytes=None, why="CUDA, NVIDIA H100, bf16")
+CPU = Device(cuda=False, kv_cache_bytes=2**30, why="CPU, 2 cores")
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,12 @@ def test_a_cpu_always_gets_a_cache_size_and_a_gpu_only_the_one_that_was_given(st
     assert not any("kv-cache" in argument or "utilization" in argument for argument in started(GPU))
 
 
-def test_a_cpu_guesses_three_tokens_ahead_and_a_gpu_none_unless_told(started: Callable[..., list[str]]):
-    def guesses(device: Device, *flags: str) -> list[int]:
-        given = [value for value in started(device, *flags) if value.startswith("--speculative-config=")]
+def test_tokens_are_guessed_ahead_only_if_told(started: Callable[..., list[str]]):
+    def guesses(*flags: str) -> list[int]:
+        given = [value for value in started(CPU, *flags) if value.startswith("--speculative-config=")]
         return [json.loads(value.partition("=")[2])["num_speculative_tokens"] for value in given]
 
-    assert (guesses(CPU), guesses(GPU)) == ([3], [])
-    assert (guesses(CPU, "--speculate", "0"), guesses(GPU, "--speculate", "5")) == ([], [5])
+    assert (guesses(), guesses("--speculate", "0"), guesses("--speculate", "5")) == ([], [], [5])
 
 
 def test_a_cpu_serves_the_copy_with_8_bits_if_told_and_a_gpu_refuses(
