@@ -7,7 +7,7 @@ Also refuses, with a sentence each, what would make the server unsafe or wrong. 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -189,16 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="GIB",
         help="memory for the attention cache (default: 1, on a GPU what is left of 92 %% of its memory)",
     )
-    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
-    add("--int8", action="store_true", help="on a CPU: 8-bit base weights, faster and a little less exact")
-    add(
-        "--speculate",
-        type=_speculated,
-        default=0,
-        metavar="N",
-        help="guess N tokens ahead from what an email repeats of its task, and check them in one step: faster for one"
-        " reader, slower for many whose temperature is not 0; logit_bias is refused then (%(default)s)",
-    )
+    _add_speed_flags(add)
     add(
         "--shutdown-seconds",
         type=_positive,
@@ -221,6 +212,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--debug", action="store_true", help="show tracebacks")
     return parser
+
+
+def _add_speed_flags(add: Callable[..., object]) -> None:
+    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
+    add("--int8", action="store_true", help="on a CPU: 8-bit base weights, faster and a little less exact")
+    add(
+        "--speculate",
+        type=_speculated,
+        default=0,
+        metavar="N",
+        help="guess N tokens ahead from what an email repeats of its task, and check them in one step: faster for one"
+        " reader, slower for many whose temperature is not 0; logit_bias is refused then (%(default)s)",
+    )
 
 
 def _positive(text: str) -> int:

@@ -66,8 +66,10 @@ def main() -> int:
         for number in range(-1, args.rounds):
             for clients in CLIENTS:
                 for name, writing in write.items():
+                    # Of another beginning each round, so that no prompt lies in a cache.
+                    asked = [f"Task {number}. {task}" for task in tasks[:clients]]
                     started = time.perf_counter()
-                    writing(tasks[:clients], args.tokens)
+                    writing(asked, args.tokens)
                     # The round before the first warms all of them.
                     if number >= 0:
                         taken = time.perf_counter() - started
