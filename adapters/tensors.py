@@ -129,8 +129,13 @@ def expected_shape(name: str, rank: int, shape: dict[str, Any]) -> tuple[int, in
 
 def largest_file(rank: int, shape: dict[str, Any]) -> int:
     """The bytes of an adapter on every module of that base model, in 32 bits."""
+    return 4 * weights(rank, shape) + MAX_HEADER_BYTES
+
+
+def weights(rank: int, shape: dict[str, Any]) -> int:
+    """How many numbers an adapter on every module of that base model has."""
     layer = sum(sum(inputs_outputs) for inputs_outputs in _sizes(shape).values())
-    return prod([int(shape["num_hidden_layers"]), layer, rank, 4]) + MAX_HEADER_BYTES
+    return prod([int(shape["num_hidden_layers"]), layer, rank])
 
 
 def _sizes(shape: dict[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:

@@ -24,7 +24,8 @@ from typing import NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-from adapters.base_model import BaseModel, chat_template, default, find
+from adapters import tensors
+from adapters.base_model import BaseModel, chat_template, default, find, shaping_config
 from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
@@ -109,11 +110,13 @@ def run(settings: Settings) -> None:
         int8.prepare(base, LORA_MODULES, say=lambda sentence: print(sentence, flush=True))
     startup.ended("base model")
     settings = replace(settings, kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes)
-    service = Service(settings, base, startup)
+    service = Service(settings, base, startup, ready=lambda: _ready(settings, startup))
     refuse_shadowed_names(service)
     print(f"base     {base.name}  {base.path}")
+    print(f"adapters {adapter_memory(settings, base)}")
     print(f"store    {settings.store}")
-    print(f"address  http://{settings.host}:{settings.port}/v1", flush=True)
+    if not settings.prepare:
+        print(f"address  http://{settings.host}:{settings.port}/v1", flush=True)
     _serve(service)
 
 
@@ -171,6 +174,16 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
     return arguments
 
 
+def adapter_memory(settings: Settings, base: BaseModel) -> str:
+    """How many adapters are kept, in how much memory: bf16, the largest rank, once more for those of a batch."""
+    each = 2 * tensors.weights(settings.max_rank, shaping_config(base.path))
+    kept = settings.max_resident + settings.max_loras
+    return (
+        f"{settings.max_resident} in memory, {settings.max_loras} in a batch: {kept * each / 1e6:.0f} MB at most, "
+        f"{each / 1e6:.3g} each at rank {settings.max_rank}"
+    )
+
+
 def _serve(service: Service) -> None:
     import uvloop
     from vllm.entrypoints.launchers.api_server.entry import run_server_worker
@@ -216,14 +229,24 @@ def _take_signals() -> None:
     threading.Thread(target=wait, name="interrupts", daemon=True).start()
 
 
+def _ready(settings: Settings, startup: Startup) -> None:
+    print(f"{'prepared' if settings.prepare else 'ready   '} {startup}", flush=True)
+    if settings.prepare:
+        _end_at_once(0)
+
+
 def _abandon_start(*_: object) -> None:
-    """Nothing is being written before vLLM serves, so that everything may end at once."""
+    _end_at_once(INTERRUPTED)
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """Nothing is being written before vLLM serves, so that everything may end."""
     children = psutil.Process().children(recursive=True)
     # Python's own resource tracker ends by itself, once it has removed the shared memory of the others.
     started = [child for child in children if not any("resource_tracker" in part for part in child.cmdline())]
     for child in started:
         child.kill()
-    os._exit(INTERRUPTED)
+    os._exit(status)
 
 
 def _parsed(service: Service) -> Namespace:

@@ -48,6 +48,8 @@ class Service:
     base: BaseModel
     startup: Startup = field(default_factory=Startup)
     ending: Ending = field(default_factory=Ending)
+    ready: Callable[[], None] = lambda: None
+    """Called as soon as requests could be answered."""
 
     @property
     def base_names(self) -> tuple[str, ...]:
@@ -140,7 +142,7 @@ class EndpointPlugin:
             asyncio.create_task(self._reconcile()),
         ]
         service.startup.ended("routes")
-        print(f"ready    {service.startup}", flush=True)
+        service.ready()
 
     async def _reconcile(self) -> None:
         with acting_as("server"):

@@ -64,6 +64,8 @@ class Settings:
     """Fields of vLLM's own that requests may have."""
     api_key: str | None
     """The operator's own, which may do everything; others lie in the store (server/keys.py)."""
+    prepare: bool
+    """End as soon as everything is fetched and compiled, and answer nothing."""
     debug: bool
     vllm_arguments: tuple[str, ...]
 
@@ -81,7 +83,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         base=flags.base,
         store=store_directory(flags.store),
         host=flags.host,
-        port=flags.port,
+        port=0 if flags.prepare else flags.port,
         max_loras=flags.max_loras,
         max_resident=max(flags.max_resident, flags.max_loras),
         max_rank=flags.max_rank,
@@ -94,6 +96,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         max_queued=flags.max_queued,
         allow_fields=frozenset(filter(None, flags.allow_fields.split(","))),
         api_key=environment.get("MAILWRIGHT_API_KEY") or None,
+        prepare=flags.prepare,
         debug=flags.debug,
         vllm_arguments=tuple(arguments[split + 1 :]),
     )
@@ -210,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELDS",
         help="vLLM's own request fields to let through, for example top_k,min_p (none)",
     )
+    add("--prepare", action="store_true", help="fetch and compile what a start needs, and end (`make setup` does)")
     add("--debug", action="store_true", help="show tracebacks")
     return parser
 

@@ -127,6 +127,17 @@ def test_a_base_model_that_is_given_is_no_default(
     assert "default" not in capsys.readouterr().out
 
 
+def test_the_start_says_how_much_memory_adapters_may_take(
+    started: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], base_model: BaseModel
+):
+    store = Store(base_model.path.parent / "for-its-size")
+    version = tiny.publish(store, base_model, "formal", 1)
+    numbers = sum(tensor.size for tensor in load_file(version.path / "adapter_model.safetensors").values())
+    started(CPU, "--max-resident", "64", "--max-loras", "16", "--max-rank", str(tiny.RANK))
+    [said] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("adapters ")]
+    assert said.startswith(f"adapters 64 in memory, 16 in a batch: {80 * 2 * numbers / 1e6:.0f} MB at most")
+
+
 def test_a_cpu_always_gets_a_cache_size_and_a_gpu_only_the_one_that_was_given(started: Callable[..., list[str]]):
     assert f"--kv-cache-memory-bytes={2**30}" in started(CPU)
     assert f"--kv-cache-memory-bytes={2**29}" in started(CPU, "--kv-cache", "0.5")
@@ -152,6 +163,16 @@ def test_a_cpu_serves_the_copy_with_8_bits_if_told_and_a_gpu_refuses(
     assert prepared == [base_model.fingerprint]
     with pytest.raises(AssertionError):
         started(GPU, "--int8")
+
+
+def test_a_server_that_only_prepares_ends_when_it_is_ready(base_model: BaseModel, tmp_path: Path):
+    command = [sys.executable, "-m", "server.launch", "--base", str(base_model.path), "--store", str(tmp_path)]
+    command += ["--prepare", "--kv-cache", "0.25", "--", "--enforce-eager"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    [said] = [line for line in done.stdout.splitlines() if line.startswith("prepared ")]
+    assert "engine" in said
+    assert "address " not in done.stdout
 
 
 def test_an_adapter_with_the_base_models_name_is_refused(tmp_path: Path, base_model: BaseModel):
