@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -37,6 +38,7 @@ def _in_home(variable: str, default: str, name: str) -> Path:
     return Path(os.environ.get(variable) or default, "mailwright", name).expanduser().absolute()
 
 
+@lru_cache(maxsize=128)
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what binds `host`."""
     try:

@@ -29,6 +29,7 @@ TEXT_FIELDS = ("content", "text", "reasoning", "tool_calls")
 USAGE = b'"usage":{'
 """Cannot be text that somebody wrote: within a JSON string the quotes are escaped."""
 MAX_USAGE_BYTES = 1000
+JSON = json.JSONDecoder()
 
 
 class Observation:
@@ -166,7 +167,7 @@ def tokens_used(message: bytes) -> tuple[int, int]:
         return 0, 0
     text = message[start + len(USAGE) - 1 :][:MAX_USAGE_BYTES].decode(errors="replace")
     try:
-        usage, _ = json.JSONDecoder().raw_decode(text)
+        usage, _ = JSON.raw_decode(text)
     except ValueError:
         return 0, 0
     read, written = (usage.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion"))
