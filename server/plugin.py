@@ -7,6 +7,7 @@ a plugin that fails to load and then serves without it; `refuse_stock_workers` a
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from argparse import Namespace
 from collections.abc import Callable
@@ -104,14 +105,19 @@ class EndpointPlugin:
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+        from starlette.middleware.cors import CORSMiddleware
 
         refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
         redaction.install(redaction.SERVING)
         service: Service = args.mailwright
         service.ending.follow(engine_client)
         # vLLM counts every request by its path; server/metrics.py knows more of it, and counting twice took as long.
+        superfluous: list[Any] = [PrometheusInstrumentatorMiddleware]
+        if not args.allowed_origins:
+            # It would only say of every answer that no web site may read it.
+            superfluous.append(CORSMiddleware)
         layers: list[Any] = self._app.user_middleware
-        self._app.user_middleware = [each for each in layers if each.cls is not PrometheusInstrumentatorMiddleware]
+        self._app.user_middleware = [each for each in layers if each.cls not in superfluous]
         # Around everything else that vLLM and what it uses have put around the routes since `attach_router`.
         gate: Any = Gate(
             self._app.build_middleware_stack(),
@@ -142,6 +148,7 @@ class EndpointPlugin:
             asyncio.create_task(self._reconcile()),
         ]
         service.startup.ended("routes")
+        _collect_seldom()
         service.ready()
 
     async def _reconcile(self) -> None:
@@ -195,6 +202,14 @@ class Loras:
         request = self._app.state.openai_serving_models.lora_requests.pop(version.id)
         await self._app.state.engine_client.remove_lora(request.lora_int_id)
         self._changed()
+
+
+def _collect_seldom() -> None:
+    """Python's collector looks at every object of vLLM's again and again: a tenth of a short request's time."""
+    gc.collect()
+    # What there is now stays for as long as the server.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def refuse_stock_workers(wrappers: list[str]) -> None:
