@@ -12,6 +12,7 @@ PROMPTS = [f"{number} chairs came. " + "so " * 600 for number in range(6)]
 """More tokens together than the engine reads in a step."""
 
 
+@pytest.mark.vllm
 def test_a_seed_gives_the_same_answer_alone_and_where_the_prompt_is_read_in_parts(server: RunningServer):
     async def together() -> list[str]:
         async with server.async_client() as client:

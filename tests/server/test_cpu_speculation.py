@@ -25,6 +25,7 @@ def test_each_request_has_its_own_value_for_each_of_its_tokens(requests: list[tu
     assert said.tolist() == [value or 1 for value, count in pairs for _ in range(count)]
 
 
+@pytest.mark.vllm
 def test_an_answer_is_the_same_with_and_without_guesses_greedy_or_nearly(server: RunningServer, tmp_path: Path):
     def told(of: RunningServer, **how: float) -> list[str]:
         answers = [of.ask(model, prompt=REPEATED, max_tokens=48, **how) for model in ("base", "formal")]

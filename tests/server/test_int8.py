@@ -57,6 +57,7 @@ def test_a_model_without_such_layers_is_refused_and_nothing_is_left(base_model: 
     assert not int8.directory(other).exists()
 
 
+@pytest.mark.vllm
 def test_a_server_with_8_bits_reads_a_text_nearly_as_the_model_itself_does(server: RunningServer, tmp_path: Path):
     def logprobs(of: RunningServer, model: str) -> list[float]:
         answer = of.ask(

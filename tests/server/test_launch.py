@@ -165,6 +165,7 @@ def test_a_cpu_serves_the_copy_with_8_bits_if_told_and_a_gpu_refuses(
         started(GPU, "--int8")
 
 
+@pytest.mark.vllm
 def test_a_server_that_only_prepares_ends_when_it_is_ready(base_model: BaseModel, tmp_path: Path):
     command = [sys.executable, "-m", "server.launch", "--base", str(base_model.path), "--store", str(tmp_path)]
     command += ["--prepare", "--kv-cache", "0.25", "--", "--enforce-eager"]
