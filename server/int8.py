@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.base_model import COMPLETE, BaseModel
+from adapters.base_model import COMPLETE, BaseModel, made_once
 from adapters.errors import BaseModelError
 from adapters.settings import cache_directory
 
@@ -59,33 +58,22 @@ def prepare(base: BaseModel, modules: list[str], say: Callable[[str], None]) -> 
     Raises:
         BaseModelError: the model is quantised already, or has none of these layers.
     """
-    target = directory(base)
-    if (target / COMPLETE).is_file():
-        return target
-    config = json.loads((base.path / "config.json").read_text())
-    if "quantization_config" in config:
-        raise BaseModelError(f"{base.path} has quantised weights already", "leave --int8 out")
-    say(f"rounding the base model's weights to 8 bits, once (a second for each 100 MB), into {target}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
-        copy = Path(scratch) / "copy"
-        shutil.copytree(base.path, copy, ignore=shutil.ignore_patterns("*.safetensors", INDEX, COMPLETE))
-        (copy / "config.json").write_text(json.dumps(config | {"quantization_config": SCHEME}, indent=2))
-        files = [_round(file, copy / file.name, modules) for file in sorted(base.path.glob("*.safetensors"))]
+
+    def make(new: Path) -> None:
+        config = json.loads((base.path / "config.json").read_text())
+        if "quantization_config" in config:
+            raise BaseModelError(f"{base.path} has quantised weights already", "leave --int8 out")
+        say(f"rounding the base model's weights to 8 bits, once, into {directory(base)}")
+        left_out = shutil.ignore_patterns("*.safetensors", INDEX, COMPLETE)
+        shutil.copytree(base.path, new, ignore=left_out)
+        (new / "config.json").write_text(json.dumps(config | {"quantization_config": SCHEME}, indent=2))
+        files = [_round(file, new / file.name, modules) for file in sorted(base.path.glob("*.safetensors"))]
         names = {name: file for named in files for name, file in named.items()}
         if not any(name.endswith("weight_scale") for name in names):
             raise BaseModelError(f"{base.path} has none of the layers {', '.join(modules)}", "leave --int8 out")
-        (copy / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": names}))
-        (copy / COMPLETE).touch()
-        if target.is_dir() and not (target / COMPLETE).is_file():
-            shutil.rmtree(target)
-        try:
-            copy.rename(target)
-        except OSError:
-            # Another process finished first; its copy is as good as ours.
-            if not (target / COMPLETE).is_file():
-                raise
-    return target
+        (new / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+    return made_once(directory(base), make)
 
 
 def _round(source: Path, target: Path, modules: list[str]) -> dict[str, str]:

@@ -68,10 +68,8 @@ class Measured:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = rounds_and_tokens(__doc__, tokens=96)
     parser.add_argument("--clients", metavar="N,...", default="1,4,8,16")
-    parser.add_argument("--rounds", metavar="N", type=int, default=3)
-    parser.add_argument("--tokens", metavar="N", type=int, default=96)
     parser.add_argument(
         "--no-stock", action="store_true", help="leave out vLLM's own LoRA, which takes most of the time"
     )
@@ -108,6 +106,14 @@ def main() -> int:
         f"{base.name}, {os.cpu_count()} cores, {cpu()}, {packages}"
     )
     return 0
+
+
+def rounds_and_tokens(description: str | None, tokens: int) -> argparse.ArgumentParser:
+    """The flags that benches of speed share; `tokens`: of an answer, where nobody says."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", metavar="N", type=int, default=3)
+    parser.add_argument("--tokens", metavar="N", type=int, default=tokens)
+    return parser
 
 
 def asked(

@@ -9,7 +9,6 @@ the tables, medians over the rounds, and the plot of the README, for Mermaid.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from adapters import base_model
 from adapters.base_model import BaseModel
 from adapters.store import Store
 from tests.machine import cpu
-from tests.server.bench import PROMPT_TOKENS, RANK, load, publish_random, running
+from tests.server.bench import PROMPT_TOKENS, RANK, load, publish_random, rounds_and_tokens, running
 from trainer.progress import bar
 
 CLIENTS, ADAPTERS = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16)
@@ -54,10 +53,7 @@ Speeds = dict[Case, list[float]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", metavar="N", type=int, default=3)
-    parser.add_argument("--tokens", metavar="N", type=int, default=64)
-    args = parser.parse_args()
+    args = rounds_and_tokens(__doc__, tokens=64).parse_args()
     base = base_model.find(base_model.DEFAULT_NAME, print)
     speeds: Speeds = {}
     with (

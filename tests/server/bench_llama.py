@@ -12,7 +12,6 @@ less than 0.5 of llama.cpp's tokens a second to one client, or less than 1.5 tim
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
@@ -32,7 +31,7 @@ from adapters.prompts import task_messages
 from adapters.store import Store
 from adapters.tasks import shipped_tasks
 from tests.machine import cpu
-from tests.server.bench import publish_random, running
+from tests.server.bench import publish_random, rounds_and_tokens, running
 from trainer.progress import bar
 
 CLIENTS = {1: 0.5, 8: 1.5}
@@ -42,10 +41,7 @@ CORES = os.cpu_count() or 1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", metavar="N", type=int, default=3)
-    parser.add_argument("--tokens", metavar="N", type=int, default=64)
-    args = parser.parse_args()
+    args = rounds_and_tokens(__doc__, tokens=64).parse_args()
     base = base_model.find(base_model.DEFAULT_NAME, print)
     tasks = [task.task for task in shipped_tasks() if not task.previous][: max(CLIENTS)]
     speeds: dict[tuple[int, str], list[float]] = {}
