@@ -205,7 +205,7 @@ class Loras:
 
 
 def _collect_seldom() -> None:
-    """Python's collector looks at every object of vLLM's again and again: a tenth of a short request's time."""
+    """Python's collector looks at every object of vLLM's again and again: 8 % of what a short request took."""
     gc.collect()
     # What there is now stays for as long as the server.
     gc.freeze()
