@@ -154,15 +154,20 @@ def test_tokens_are_guessed_ahead_only_if_told(started: Callable[..., list[str]]
 
 
 def test_a_cpu_serves_the_copy_with_8_bits_if_told_and_a_gpu_refuses(
-    started: Callable[..., list[str]], base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+    started: Callable[..., list[str]],
+    base_model: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     prepared = []
     monkeypatch.setattr(launch.int8, "prepare", lambda base, *_, **__: prepared.append(base.fingerprint))
     assert f"--model={base_model.path}" in started(CPU)
     assert f"--model={launch.int8.directory(base_model)}" in started(CPU, "--int8")
     assert prepared == [base_model.fingerprint]
-    with pytest.raises(AssertionError):
-        started(GPU, "--int8")
+    monkeypatch.setattr(launch, "_device", lambda _: GPU)
+    assert main(["--store", str(tmp_path), "--int8"]) == 2
+    assert "--int8 is for CPUs" in capsys.readouterr().err
 
 
 @pytest.mark.vllm
