@@ -13,6 +13,7 @@ file knows neither HTTP nor the store.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 
-from server import kernel
+from server import cpu_loading, kernel
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -168,6 +169,8 @@ def lay_out(layer: BaseLinearLayerWithLoRA) -> None:
     all_b = torch.zeros(slots, rank, sum(widths), dtype=dtype)
     layer.lora_a_stacked = tuple(part.unsqueeze(1) for part in all_a.split(rank, 1))
     layer.lora_b_stacked = tuple(part.transpose(1, 2).unsqueeze(1) for part in all_b.split(widths, 2))
+    parts = list(zip(layer.lora_a_stacked, layer.lora_b_stacked, strict=True))
+    layer.set_lora = partial(cpu_loading.fill, [[(a[slot, 0], b[slot, 0]) for a, b in parts] for slot in range(slots)])
 
 
 def install() -> None:
@@ -182,6 +185,7 @@ def install() -> None:
     base_linear._get_lora_device = lambda layer: torch.device("cpu")
     if kernel.load():
         _lay_out_layers()
+        cpu_loading.install()
         if kernel.compiles_models():
             _keep_compiler(Cpu)
             _load_what_was_compiled()

@@ -148,7 +148,8 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
         "dtype": settings.dtype,
         "max-model-len": settings.max_model_len,
         "max-loras": settings.max_loras,
-        "max-cpu-loras": settings.max_resident,
+        # One more than there ever are, so that one may come while another goes: vLLM never drops any by itself.
+        "max-cpu-loras": settings.max_resident + 1,
         "max-lora-rank": next(rank for rank in VLLM_RANKS if rank >= settings.max_rank),
         "worker-extension-cls": "server.cpu_lora.WorkerProbe",
         # vLLM's own default aborts running requests.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Residency:
         self._residents: dict[str, Resident] = {}
         self._refusals: dict[Version, Refusal] = {}
         self._loading: dict[Version, asyncio.Task[Reasons]] = {}
+        # What has just come, and is not in use yet, is not to be sent away again for another.
+        self._awaited: Counter[str] = Counter()
         self._removals: set[asyncio.Task[None]] = set()
         self._wanted: frozenset[str] = frozenset()
         self._pinned: frozenset[str] = frozenset()
@@ -109,11 +112,17 @@ class Residency:
             Overloaded: too many other versions are being loaded, or all that are loaded are in use.
         """
         waited = False
-        # Nothing may be awaited between the last look and `in_use`.
-        while (resident := self._resident(version)) is None:
-            waited = True
-            await self._load(version)
-        resident.in_use += 1
+        self._awaited[version.id] += 1
+        try:
+            # Nothing may be awaited between the last look and `in_use`.
+            while (resident := self._resident(version)) is None:
+                waited = True
+                await self._load(version)
+            resident.in_use += 1
+        finally:
+            self._awaited[version.id] -= 1
+            if not self._awaited[version.id]:
+                del self._awaited[version.id]
         try:
             yield waited
         finally:
@@ -190,8 +199,9 @@ class Residency:
                 result = "refused"
             else:
                 async with self._changing:
-                    await self._make_room()
-                    reasons = await self._engine.load(version)
+                    leaving = self._make_room()
+                    # At once, because either waits for the engine's next step.
+                    reasons, _ = await asyncio.gather(self._engine.load(version), self._unload(leaving))
                     if not reasons:
                         result = "loaded"
                         self._residents[version.id] = Resident(version, self._clock())
@@ -219,26 +229,31 @@ class Residency:
         held = self._residents.get(version.id)
         return [f"the server still holds another {version.id}, of {held.version.path.name}; restart it"] if held else []
 
-    async def _make_room(self) -> None:
-        """Unload what was used least recently until there is room for one more; to be called under the lock.
+    def _make_room(self) -> Resident | None:
+        """Take out what was used least recently if there is no room for one more; it is to be unloaded.
 
         Raises:
             Overloaded: every version is in use or pinned.
         """
-        while len(self._residents) >= self._capacity:
-            idle = [r for r in self._residents.values() if not r.in_use and r.version.id not in self._pinned]
-            if not idle:
-                raise Overloaded(f"all {self._capacity} adapters that fit into memory are in use", retry_after=2)
-            await self._unload(min(idle, key=lambda r: (r.version.id in self._wanted, r.idle_since)))
+        if len(self._residents) < self._capacity:
+            return None
+        needed = self._pinned | self._awaited.keys()
+        idle = [r for r in self._residents.values() if not r.in_use and r.version.id not in needed]
+        if not idle:
+            raise Overloaded(f"all {self._capacity} adapters that fit into memory are in use", retry_after=2)
+        least = min(idle, key=lambda r: (r.version.id in self._wanted, r.idle_since))
+        return self._residents.pop(least.version.id)
 
     async def _remove(self, resident: Resident) -> None:
         async with self._changing:
             if not resident.in_use and self._resident(resident.version) is resident and resident.leaving:
+                del self._residents[resident.version.id]
                 await self._unload(resident)
 
-    async def _unload(self, resident: Resident) -> None:
-        """To be called under the lock; from its first line on nobody can begin to use it."""
-        del self._residents[resident.version.id]
+    async def _unload(self, resident: Resident | None) -> None:
+        """To be called under the lock, for what nobody can begin to use any more; None is nothing."""
+        if resident is None:
+            return
         await self._engine.unload(resident.version)
         await asyncio.to_thread(self._claims.release, resident.version)
 

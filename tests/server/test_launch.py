@@ -55,7 +55,7 @@ def test_a_base_model_that_is_none_is_refused_before_the_engine_starts(tmp_path:
 def test_the_rank_is_rounded_up_to_one_of_vllms(base_model: BaseModel):
     arguments = vllm_arguments(read(["--max-rank", "9", "--max-loras", "100"], {}), base_model, ("tiny-llama", "base"))
     assert "--max-lora-rank=16" in arguments
-    assert "--max-cpu-loras=100" in arguments
+    assert "--max-cpu-loras=101" in arguments
 
 
 @pytest.fixture
