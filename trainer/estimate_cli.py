@@ -70,8 +70,8 @@ def _estimate(args: argparse.Namespace) -> None:
     work, tokenizer = estimate.work(run.examples, run.recipe, run.base, run.device, say)
     here = None if args.no_probe else estimate.here(work, run.base, run.recipe, tokenizer, run.device, say)
     memory = memory_gb(work.size, work.batch, work.longest)
-    rented = quotes(prices, work.size, work.tokens, memory)
-    own = own_quote(prices, work.size, work.tokens, memory)
+    rented = quotes(prices, work.size, work.tokens, work.steps, memory)
+    own = own_quote(prices, work.size, work.tokens, work.steps, memory)
     even = estimate.break_even(prices, rented, own)
     found = Found(run.recipe, work, here, memory, rented, own, even, estimate.lesson(prices, work))
     if stale := prices.staleness(datetime.now(UTC).date()):

@@ -1,7 +1,8 @@
 """What a training takes and costs on GPUs that are not here: the arithmetic, and the prices that it rests on.
 
 The prices are trainer/prices.yaml, or a file like it: each with a date and where it was read. Nothing was run on these
-GPUs, so that every time and cost is a range. This file does not know emails, recipes or the machine it runs on.
+GPUs, so that every time and cost is a range; runs on another, an H200, are in DECISIONS.md. This file does not know
+emails, recipes or the machine it runs on.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class Lesson(Frozen):
 class Prices(Frozen):
     gpus: dict[str, Gpu]
     small_model: SmallModel
+    step_seconds_a_layer: Positive
+    """No step is faster than this times the layers, on any GPU: so long takes the CPU to start what the GPU does."""
     setup_hours: Ends
     rented: tuple[Price, ...] = Field(min_length=1)
     own: Own
@@ -184,12 +187,12 @@ def tokens_a_second(prices: Prices, gpu: str, size: Size) -> float:
     return card.peak_tflops * 1e12 * efficiency / flops_a_token(size)
 
 
-def quotes(prices: Prices, size: Size, tokens: int, memory: float) -> list[Quote]:
-    """What `tokens` take and cost on every rented GPU, of which a run needs `memory` GB."""
+def quotes(prices: Prices, size: Size, tokens: int, steps: int, memory: float) -> list[Quote]:
+    """What `tokens` in so many steps take and cost on every rented GPU, of which a run needs `memory` GB."""
     least, most = prices.setup_hours
     found = []
     for price in prices.rented:
-        hours = _hours(prices, price.gpu, size, tokens)
+        hours = _hours(prices, price.gpu, size, tokens, steps)
         paid = Range(hours.low + least, hours.middle + (least + most) / 2, hours.high + most)
         usd = Range(*(price.usd_an_hour * part for part in (paid.low, paid.middle, paid.high)))
         fits = memory <= prices.gpus[price.gpu].memory_gb
@@ -199,18 +202,20 @@ def quotes(prices: Prices, size: Size, tokens: int, memory: float) -> list[Quote
     return found
 
 
-def own_quote(prices: Prices, size: Size, tokens: int, memory: float) -> Quote:
+def own_quote(prices: Prices, size: Size, tokens: int, steps: int, memory: float) -> Quote:
     """The same on one's own card: only the electricity is paid."""
     own = prices.own
-    hours = _hours(prices, own.gpu, size, tokens)
+    hours = _hours(prices, own.gpu, size, tokens, steps)
     an_hour = own.watts / 1000 * own.usd_a_kwh
     usd = Range(*(an_hour * part for part in (hours.low, hours.middle, hours.high)))
     fits = memory <= prices.gpus[own.gpu].memory_gb
     return Quote("your own", own.gpu, an_hour, hours, usd, fits, "assumptions in the file of prices", "")
 
 
-def _hours(prices: Prices, gpu: str, size: Size, tokens: int) -> Range:
-    middle = tokens / tokens_a_second(prices, gpu, size) / 3600
+def _hours(prices: Prices, gpu: str, size: Size, tokens: int, steps: int) -> Range:
+    computing = tokens / tokens_a_second(prices, gpu, size)
+    starting = steps * size.layers * prices.step_seconds_a_layer
+    middle = max(computing, starting) / 3600
     return Range(FASTER * middle, middle, SLOWER * middle)
 
 

@@ -71,8 +71,8 @@ def test_a_run_that_fits_nowhere_and_a_card_that_never_pays_are_said(base_model,
     def printed(memory: float, dear: float) -> str:
         own = known.own.model_copy(update={"usd_a_kwh": dear})
         with_own = known.model_copy(update={"own": own})
-        rented = prices.quotes(with_own, work.size, work.tokens, memory)
-        card = prices.own_quote(with_own, work.size, work.tokens, memory)
+        rented = prices.quotes(with_own, work.size, work.tokens, work.steps, memory)
+        card = prices.own_quote(with_own, work.size, work.tokens, work.steps, memory)
         even = estimate.break_even(with_own, rented, card)
         found = Found(recipe, work, None, memory, rented, card, even, estimate.lesson(with_own, work))
         return "\n".join(lines(found, with_own))

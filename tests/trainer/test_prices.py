@@ -27,7 +27,7 @@ def test_every_shipped_price_has_a_source_and_a_date_and_is_of_a_gpu_in_the_file
 
 
 def test_there_is_a_free_notebook_and_it_costs_nothing():
-    (free,) = [quote for quote in quotes(load(), SMALL, 10**6, 2) if not quote.usd_an_hour]
+    (free,) = [quote for quote in quotes(load(), SMALL, 10**6, 10, 2) if not quote.usd_an_hour]
     assert (free.gpu, free.usd.high) == ("T4", 0)
     assert free.hours.middle > 0
 
@@ -43,7 +43,7 @@ def test_the_prices_are_stale_after_90_days_and_the_warning_names_the_newest():
 
 def test_another_file_wins(tmp_path: Path):
     row = {"provider": "Here", "gpu": "L4", "usd_an_hour": 1.5, "source": "my bill", "date": date(2026, 11, 1)}
-    (quote,) = quotes(load(changed(tmp_path, rented=[row])), SMALL, 10**6, 2)
+    (quote,) = quotes(load(changed(tmp_path, rented=[row])), SMALL, 10**6, 10, 2)
     assert (quote.provider, quote.source, quote.date) == ("Here", "my bill", "2026-11-01")
 
 
@@ -83,12 +83,21 @@ def test_a_frozen_base_costs_four_operations_a_parameter_and_checkpointing_two()
 def test_time_and_cost_on_a_gpu_are_what_the_formula_says(tmp_path: Path):
     row = {"provider": "Here", "gpu": "T4", "usd_an_hour": 2.0, "source": "x", "date": date(2026, 11, 1)}
     known = load(changed(tmp_path, rented=[row], setup_hours=[0.1, 0.3]))
-    (quote,) = quotes(known, Size(10**9, 0, 1, 1), 10**7, 5)
+    (quote,) = quotes(known, Size(10**9, 0, 1, 1), 10**7, 10, 5)
     hours = 10**7 * 6e9 / (65e12 * 0.25) / 3600
     assert quote.hours.middle == pytest.approx(hours)
     assert (quote.hours.low, quote.hours.high) == pytest.approx((0.6 * hours, 1.6 * hours))
     assert quote.usd.middle == pytest.approx(2 * (hours + 0.2))
     assert (quote.usd.low, quote.usd.high) == pytest.approx((2 * (0.6 * hours + 0.1), 2 * (1.6 * hours + 0.3)))
+
+
+def test_the_fastest_gpu_waits_for_the_cpu_that_starts_its_steps():
+    """As on the H200 where it was measured: 69 steps of 1,900 tokens took 48 s, of which the arithmetic alone is 13."""
+    size = Size(4 * 10**9, 33 * 10**6, 36, 2560)
+    hours = [quote.hours for quote in quotes(load(), size, 129_300, 69, 12) if quote.gpu == "H100 SXM"]
+    assert all(each.low < 48 / 3600 < each.high for each in hours)
+    long_steps = quotes(load(), size, 10**8, 69, 12)
+    assert len({quote.hours for quote in long_steps}) > 1
 
 
 def test_a_small_model_uses_less_of_a_gpu():
@@ -104,16 +113,16 @@ def test_memory_grows_with_model_batch_and_length():
 
 
 def test_what_does_not_fit_is_not_the_cheapest():
-    found = quotes(load(), LARGE, 10**6, 20)
+    found = quotes(load(), LARGE, 10**6, 10, 20)
     assert {quote.gpu for quote in found if not quote.fits} == {"T4"}
     best = cheapest(found)
     assert best is not None
     assert (best.gpu, best.usd_an_hour) == ("RTX 4090", 0.60)
-    assert cheapest(quotes(load(), LARGE, 10**6, 500)) is None
+    assert cheapest(quotes(load(), LARGE, 10**6, 10, 500)) is None
 
 
 def test_a_card_of_ones_own_costs_its_electricity():
-    quote = own_quote(load(), LARGE, 10**8, 20)
+    quote = own_quote(load(), LARGE, 10**8, 10, 20)
     assert quote.usd.middle == pytest.approx(quote.hours.middle * 0.450 * 0.30)
 
 
