@@ -1,13 +1,16 @@
 """How the server ends: it takes no new requests while running ones finish, and knows whether its engine died.
 
 vLLM drains its engine while the HTTP server still accepts; answers that were not finished in time wait for ever,
-and the server with them; and when the engine has died it returns as after a clean stop. This file knows vLLM's engine
-client only by `shutdown` and `errored`, and no HTTP.
+and the server with them; when the engine has died it returns as after a clean stop, and a server that is killed leaves
+its engine behind. This file knows vLLM's engine client only by `shutdown` and `errored`, and no HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -74,6 +77,22 @@ class Ending:
     def _cut_off(self) -> None:
         while self._answering:
             self._answering.pop().cancel()
+
+
+def end_with_parent() -> None:
+    """End this process of vLLM's as soon as the one that started it is gone, killed for want of memory, for one.
+
+    Otherwise the engine stays for ever, with all of its memory.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 def shutting_down() -> Overloaded:

@@ -30,10 +30,10 @@ from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import silence_telemetry
 from adapters.store import Store
-from server import cpu_threads, int8, kernel, keys_cli
+from server import cpu_threads, engine_process, int8, kernel, keys_cli
 from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
-from server.settings import Settings, installed_vllm, read, refuse_untested_vllm
+from server.settings import Settings, installed_vllm, is_cpu_build, read, refuse_untested_vllm
 from server.startup import Startup
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -90,9 +90,13 @@ def run(settings: Settings) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # One allow-list over all of vLLM's plugin groups: nothing that happens to be installed gets in.
     os.environ["VLLM_PLUGINS"] = f"{GENERAL},{ROUTES}"
-    # The threads of a forked worker would share one core.
+    # Nothing of ours may be forked once threads have computed in it; see also server/engine_process.py.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     startup = Startup()
+    if is_cpu_build():
+        os.environ.setdefault("VLLM_CACHE_ROOT", str(kernel.directory() / "vllm"))
+        cpu_threads.arrange(os.environ)
+        engine_process.begin(os.environ)
     device = _device(settings)
     if device.cuda and settings.int8:
         raise ConfigError("--int8 is for CPUs, and vLLM here computes with CUDA", "leave --int8 out")
@@ -122,7 +126,6 @@ def run(settings: Settings) -> None:
 
 def _prepare_for_cpu() -> str:
     """Have the arithmetic for CPUs compiled before vLLM asks for it; returns what computes, for the user."""
-    os.environ.setdefault("VLLM_CACHE_ROOT", str(kernel.directory() / "vllm"))
     missing = kernel.build(lambda sentence: print(sentence, flush=True))
     if missing:
         return f"torch's own products, half as fast: {missing}; install g++ and start again"
@@ -196,6 +199,8 @@ def _serve(service: Service) -> None:
     arguments = _parsed(service)
     configure_logging_from_args(arguments)
     _refuse_failed_plugins()
+    if is_cpu_build():
+        engine_process.install()
     arguments.mailwright = service
     service.startup.ended("arguments")
     try:

@@ -23,7 +23,7 @@ from adapters.validate import reasons_against
 from server import redaction
 from server.access import Access
 from server.claims import StoreClaims
-from server.ending import Ending
+from server.ending import Ending, end_with_parent
 from server.gate import Gate
 from server.keys import CALLER, Caller, Keys
 from server.limits import Limits
@@ -59,13 +59,17 @@ class Service:
 
 
 def register() -> None:
-    """Install what CPUs need in this process, and keep requests out of its log; again is harmless."""
+    """Install what CPUs need in this process, keep requests out of its log, have it end with the server.
+
+    Again is harmless.
+    """
     from server import cpu_lora, cpu_seeds, cpu_speculation
 
     cpu_lora.install()
     cpu_seeds.install()
     cpu_speculation.install()
     redaction.install(redaction.ENGINE)
+    end_with_parent()
 
 
 class EndpointPlugin:

