@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         complain(f"vLLM stopped: {exc}", "the log above says more, --debug shows where")
         return 1
+    finally:
+        engine_process.end()
     return 0
 
 
