@@ -1,6 +1,7 @@
 """Loading, refusing, using, unloading and making room, with an engine that only counts."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -205,16 +206,28 @@ def test_one_comes_while_another_goes_which_nobody_can_begin_to_use_meanwhile():
         newcomer = asyncio.create_task(use(residency, FRIENDLY))
         await until(lambda: engine.load_calls[1:] == ["friendly@1"] and engine.held == [])
         assert residency.residents() == {}
-        returning = asyncio.create_task(use(residency, FORMAL))
         engine.gate.set()
         assert await newcomer is True
-        # Whoever has waited is not overtaken.
+
+    play(engine, scene, capacity=1)
+    assert engine.held == engine.claimed == ["friendly@1"]
+
+
+def test_what_has_just_come_is_not_sent_away_before_who_waited_for_it_begins():
+    engine, told = FakeEngine(), threading.Event()
+    engine.report = lambda *_: told.wait(10)
+
+    async def scene(residency: Residency) -> None:
+        waiting = asyncio.create_task(use(residency, FORMAL))
+        await until(lambda: engine.held == ["formal@1"])
         with pytest.raises(Overloaded, match="in use"):
-            await returning
+            await use(residency, FRIENDLY)
+        told.set()
+        assert await waiting is True
+        await use(residency, FRIENDLY)
 
     play(engine, scene, capacity=1)
     assert engine.load_calls == ["formal@1", "friendly@1"]
-    assert engine.held == engine.claimed == ["friendly@1"]
 
 
 def test_a_version_in_use_is_never_dropped_and_the_newcomer_is_told_to_come_back():
