@@ -154,9 +154,11 @@ def test_what_people_send_is_in_nothing_that_the_server_writes(base_model: BaseM
 def kill_worker_in_an_answer(server: RunningServer, client: Client) -> None:
     """So that the engine writes down what it was doing; the server ends."""
     engine = psutil.Process(server.process.pid).children(recursive=True)
-    body = {"model": "formal", "messages": SAID, "stop": [CANARY], "stream": True, "ignore_eos": True}
+    # Longer than it takes to find the worker, on a busy machine too.
+    length = {"max_tokens": 1900, "n": 8, "temperature": 1, "ignore_eos": True}
+    body = {"model": "formal", "messages": SAID, "stop": [CANARY], "stream": True} | length
     headers = client._headers
-    with httpx.stream("POST", f"{server.url}{CHAT}", headers=headers, json=body | {"max_tokens": 1900}) as answer:
+    with httpx.stream("POST", f"{server.url}{CHAT}", headers=headers, json=body) as answer:
         events = answer.iter_lines()
         next(events)
         for process in engine:
