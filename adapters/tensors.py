@@ -22,8 +22,6 @@ CODE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Files of Python's pickle, which runs whatever it is told when it is read."""
 MAX_HEADER_BYTES = 2**22
 """A 70B model's adapter on all seven modules needs 0.2 MB."""
-BLOCK_BYTES = 2**22
-"""What is read at a time: a read for every tensor takes three times as long."""
 FLOATS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
 
@@ -53,19 +51,11 @@ class Header:
     tensors: tuple[Tensor, ...]
     names: frozenset[str]
 
-    def read(self, file: Path) -> Iterator[tuple[bytes, list[tuple[Tensor, memoryview]]]]:
-        """The rest of the file in blocks of whole tensors, BLOCK_BYTES or a little more each, and the tensors in it."""
-        with file.open("rb", buffering=0) as opened:
-            opened.seek(len(self.raw))
-            block: list[Tensor] = []
-            for number, tensor in enumerate(self.tensors, 1):
-                block.append(tensor)
-                first = block[0].start
-                if tensor.end - first >= BLOCK_BYTES or number == len(self.tensors):
-                    data = opened.read(tensor.end - first)
-                    view = memoryview(data)
-                    yield data, [(each, view[each.start - first : each.end - first]) for each in block]
-                    block = []
+    def read(self, file: Path) -> Iterator[tuple[Tensor, bytes]]:
+        with file.open("rb") as opened:
+            for tensor in self.tensors:
+                opened.seek(tensor.start)
+                yield tensor, opened.read(tensor.end - tensor.start)
 
 
 class Values(NamedTuple):
@@ -101,7 +91,7 @@ def header_of(file: Path) -> Header:
     return Header(raw, tuple(sorted(tensors, key=lambda tensor: tensor.start)), frozenset(t.name for t in tensors))
 
 
-def values_of(tensor: Tensor, data: memoryview) -> Values | None:
+def values_of(tensor: Tensor, data: bytes) -> Values | None:
     """None for what is no float of 16 or 32 bits."""
     if tensor.dtype == "BF16":
         # numpy has no bfloat16: sign, 8 bits of exponent, 7 of fraction. All ones as the exponent is no number.

@@ -257,16 +257,15 @@ def _value_reasons(file: Path, header: Header, digested: Callable[[bytes], None]
     """Reads every tensor once, in the order of the file, and gives its bytes to `digested`."""
     reasons = []
     something: set[str] = set()
-    for block, tensors in header.read(file):
-        digested(block)
-        for tensor, data in tensors:
-            values = values_of(tensor, data)
-            if values is None:
-                continue
-            if not values.finite:
-                reasons.append(f"tensor {tensor.name!r} holds NaN or infinity")
-            if values.some:
-                something.add(tensor.name)
+    for tensor, data in header.read(file):
+        digested(data)
+        values = values_of(tensor, data)
+        if values is None:
+            continue
+        if not values.finite:
+            reasons.append(f"tensor {tensor.name!r} holds NaN or infinity")
+        if values.some:
+            something.add(tensor.name)
     changes = any((other := partner(name)) and other in something for name in something)
     if header.tensors and not changes and not reasons:
         reasons.append("it changes nothing: every product of lora_A and lora_B is zero")

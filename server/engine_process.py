@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import context, forkserver
 
 import psutil  # type: ignore[import-untyped]
 
-MODULES = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "server.plugin", "server.cpu_lora", "server.cpu_loading")
+MODULES = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "server.plugin", "server.cpu_lora")
 
 READ_AT_IMPORT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1"}
 """What vLLM sets for its engine on a CPU (platforms/cpu.py) and torch looks at only once, which is sooner here."""
@@ -43,9 +43,9 @@ class EngineContext(context.ForkServerContext):
     Process = EngineProcess
 
 
-def begin(environment: MutableMapping[str, str], modules: Sequence[str] = MODULES) -> None:
-    """Start importing in a process of its own, which reads `environment` while it imports: that must be complete."""
-    environment.update(READ_AT_IMPORT)
+def begin(modules: Sequence[str] = MODULES) -> None:
+    """Start importing in a process of its own, which reads the environment while it imports: that must be complete."""
+    os.environ.update(READ_AT_IMPORT)
     multiprocessing.set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 

@@ -98,7 +98,7 @@ def run(settings: Settings) -> None:
     if is_cpu_build():
         os.environ.setdefault("VLLM_CACHE_ROOT", str(kernel.directory() / "vllm"))
         cpu_threads.arrange(os.environ)
-        engine_process.begin(os.environ)
+        engine_process.begin()
     device = _device(settings)
     if device.cuda and settings.int8:
         raise ConfigError("--int8 is for CPUs, and vLLM here computes with CUDA", "leave --int8 out")

@@ -29,7 +29,10 @@ Reasons = list[str]
 
 
 class Engine(Protocol):
-    """What holds the versions' weights; `load` answers why it could not, and then has nothing of it left."""
+    """What holds the versions' weights; `load` answers why it could not, and then has nothing of it left.
+
+    One version may be loaded while another is still being unloaded.
+    """
 
     async def load(self, version: Version) -> Reasons: ...
 
@@ -200,8 +203,8 @@ class Residency:
             else:
                 async with self._changing:
                     leaving = self._make_room()
-                    # At once, because either waits for the engine's next step.
-                    reasons, _ = await asyncio.gather(self._engine.load(version), self._unload(leaving))
+                    # At once, because either waits for the engine's next step, which then does the first one first.
+                    _, reasons = await asyncio.gather(self._unload(leaving), self._engine.load(version))
                     if not reasons:
                         result = "loaded"
                         self._residents[version.id] = Resident(version, self._clock())

@@ -57,7 +57,7 @@ def test_the_engine_has_the_environment_of_its_start_and_what_was_imported_ahead
     said = run(
         dedent(START)
         + dedent("""
-            engine_process.begin(os.environ, ["colorsys", "a_module_that_is_not_there"])
+            engine_process.begin(["colorsys", "a_module_that_is_not_there"])
             start(said.say_modules, "colorsys")
             os.environ["SET_LATER"] = "yes"
             os.environ.pop("TAKEN_AWAY")
@@ -73,7 +73,7 @@ def test_it_is_forked_from_what_has_imported_and_belongs_to_who_started_it(tmp_p
     (said,) = run(
         dedent(START)
         + dedent("""
-            engine_process.begin(os.environ, [])
+            engine_process.begin([])
             start(said.say_parent)
         """),
         tmp_path,
@@ -89,7 +89,7 @@ def test_it_ends_when_who_started_it_is_killed(tmp_path: Path):
         if pid:
             os.waitpid(pid, 0)
         else:
-            engine_process.begin(os.environ, [])
+            engine_process.begin([])
             reading, writing = os.pipe()
             process = engine_process.EngineContext().Process(target=said.wait)
             process.start()

@@ -71,7 +71,7 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
         monkeypatch.setattr(launch, "_take_signals", lambda: None)
         monkeypatch.setattr(launch, "_device", lambda _: device)
         monkeypatch.setattr(launch, "_serve", handed_over.append)
-        monkeypatch.setattr(launch.engine_process, "begin", lambda _: None)
+        monkeypatch.setattr(launch.engine_process, "begin", lambda: None)
         monkeypatch.setattr(launch, "find", lambda wanted, say: replace(base_model, name=wanted.lower()))
         monkeypatch.setenv("VLLM_PLUGINS", "")
         monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "compiled"))
