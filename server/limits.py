@@ -62,6 +62,8 @@ UNSUPPORTED = {
 }
 """Fields of the API that would be ignored here though the answer depends on them. Answers are not kept here."""
 
+INTEGERS = _words("best_of max_completion_tokens max_output_tokens max_tokens max_tool_calls n seed top_k top_logprobs")
+"""Fields that the API has as integers on every path; COMPLETIONS has `logprobs` too, which is a boolean for CHAT."""
 TOKENS_ASKED = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 TEXTS = frozenset(["messages", "prompt", "input", "instructions", "system"])
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -133,6 +135,7 @@ def parse(body: bytes) -> dict[str, Any]:
 def check(path: str, request: dict[str, Any], limits: Limits) -> None:
     """Raise RequestError, with the field at fault, for what `request` may not ask of `path`."""
     _check_fields(path, request, limits)
+    _check_integers(request, INTEGERS | {"logprobs"} if path == COMPLETIONS else INTEGERS)
     _check_texts(request, limits)
     _check_tokens(request, limits)
     _check_counts(request)
@@ -163,6 +166,16 @@ def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
         raise RequestError("this server writes text only", 'leave "modalities" out', "modalities")
 
 
+def _check_integers(request: dict[str, Any], fields: frozenset[str]) -> None:
+    """vLLM takes "1000", 9.0 and true for integers too, past the bounds that are compared with integers here."""
+    for field in fields & request.keys():
+        value = request[field]
+        # A boolean is an int of Python's.
+        if value is not None and type(value) is not int:
+            shown = json.dumps(value)[:80]
+            raise RequestError(f"{field} is {shown}, which is not an integer", "give a whole number", field)
+
+
 def _check_texts(request: dict[str, Any], limits: Limits) -> None:
     messages = request.get("messages")
     for message in messages if isinstance(messages, list) else []:
@@ -187,8 +200,8 @@ def _check_texts(request: dict[str, Any], limits: Limits) -> None:
 
 def _check_tokens(request: dict[str, Any], limits: Limits) -> None:
     for field in TOKENS_ASKED:
-        asked = request.get(field)
-        if isinstance(asked, int) and asked > limits.context:
+        asked = request.get(field) or 0
+        if asked > limits.context:
             raise ContextTooLong(
                 f"{field} is {asked}, and this model has a context of {limits.context} tokens, prompt included",
                 "ask for fewer",
@@ -201,12 +214,11 @@ def _check_counts(request: dict[str, Any]) -> None:
     several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
     prompts = len(prompt) if several else 1  # type: ignore[arg-type]  # `several` says that it is a list
     for field in ("n", "best_of"):
-        asked = request.get(field)
-        answers = (asked if isinstance(asked, int) else 1) * prompts
+        answers = (request.get(field) or 1) * prompts
         if answers > MAX_ANSWERS:
             where = field if prompts == 1 else "prompt"
             raise RequestError(f"the request asks for {answers} answers", f"ask for at most {MAX_ANSWERS}", where)
-    if isinstance(request.get("best_of"), int) and request["best_of"] != (request.get("n") or 1):
+    if request.get("best_of") is not None and request["best_of"] != (request.get("n") or 1):
         raise RequestError("this server does not support 'best_of'", "leave it out", "best_of")
     for field, most in {"stop": MAX_STOPS, "stop_sequences": MAX_STOPS, "logit_bias": MAX_BIASES}.items():
         given = request.get(field)

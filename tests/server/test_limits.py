@@ -1,5 +1,6 @@
 """What a request may ask for, and which of its fields is said to be at fault."""
 
+import importlib
 import json
 import typing
 from contextlib import suppress
@@ -42,19 +43,59 @@ def test_fields_that_the_api_does_not_have_are_refused_unless_the_operator_allow
     check(CHAT, {"model": "formal", field: 1}, Limits(100, False, frozenset({field})))
 
 
-@pytest.mark.parametrize(
-    ("path", "module", "name"),
-    [
-        (CHAT, "openai.types.chat.completion_create_params", "CompletionCreateParams"),
-        (COMPLETIONS, "openai.types.completion_create_params", "CompletionCreateParams"),
-        (RESPONSES, "openai.types.responses.response_create_params", "ResponseCreateParams"),
-        (MESSAGES, "anthropic.types.message_create_params", "MessageCreateParams"),
-    ],
-)
-def test_every_field_that_the_clients_know_is_let_through(path: str, module: str, name: str):
-    params = __import__(module, fromlist=[name])
-    known = {field for kind in typing.get_args(getattr(params, name)) for field in kind.__annotations__}
-    assert known <= FIELDS[path] | {"betas"}
+CLIENT_TYPES = {
+    CHAT: ("openai.types.chat.completion_create_params", "CompletionCreateParams"),
+    COMPLETIONS: ("openai.types.completion_create_params", "CompletionCreateParams"),
+    RESPONSES: ("openai.types.responses.response_create_params", "ResponseCreateParams"),
+    MESSAGES: ("anthropic.types.message_create_params", "MessageCreateParams"),
+}
+
+
+def fields_of_the_client(path: str) -> dict[str, Any]:
+    """Each field with its type, as the provider's own client declares it."""
+    module, name = CLIENT_TYPES[path]
+    kinds = typing.get_args(getattr(importlib.import_module(module), name))
+    return {field: kind for each in kinds for field, kind in typing.get_type_hints(each).items()}
+
+
+@pytest.mark.parametrize("path", CLIENT_TYPES)
+def test_every_field_that_the_clients_know_is_let_through(path: str):
+    assert fields_of_the_client(path).keys() <= FIELDS[path] | {"betas"}
+
+
+INTEGER_FIELDS = [
+    *(
+        (path, field)
+        for path in CLIENT_TYPES
+        for field, kind in fields_of_the_client(path).items()
+        if kind in (int, int | None)
+    ),
+    (MESSAGES, "top_k"),
+]
+
+
+@pytest.mark.parametrize("value", ["1000", 9.0, True, [2]], ids=json.dumps)
+@pytest.mark.parametrize(("path", "field"), INTEGER_FIELDS)
+def test_what_the_api_has_as_an_integer_is_taken_as_nothing_else(path: str, field: str, value: Any):
+    error = wrong(path, **{field: value})
+    assert (error.status, error.code, error.param) == (400, "invalid_request", field)
+    assert error.message == f"{field} is {json.dumps(value)}, which is not an integer"
+
+
+def test_the_fields_that_the_api_has_as_integers_are_found():
+    assert {(CHAT, "n"), (COMPLETIONS, "best_of"), (COMPLETIONS, "logprobs")} <= set(INTEGER_FIELDS)
+    assert {(RESPONSES, "max_output_tokens"), (MESSAGES, "max_tokens"), (CHAT, "top_logprobs")} <= set(INTEGER_FIELDS)
+    assert (CHAT, "logprobs") not in INTEGER_FIELDS
+
+
+@pytest.mark.parametrize(("path", "field"), INTEGER_FIELDS)
+def test_an_integer_or_null_passes_where_the_api_has_an_integer(path: str, field: str):
+    for value in (1, None):
+        check(path, {"model": "formal", field: value}, LIMITS)
+
+
+def test_a_value_that_is_no_integer_is_quoted_in_part():
+    assert len(wrong(CHAT, n="1" * 5000).message) < 150
 
 
 @pytest.mark.parametrize(
@@ -89,6 +130,7 @@ def test_each_bound_names_the_field_at_fault(path: str, fields: dict[str, Any], 
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
+        (CHAT, {"logprobs": True, "top_logprobs": 2, "temperature": 0.5, "top_p": 1, "seed": -1}),
         (CHAT, {"max_tokens": 100, "n": MAX_ANSWERS, "stop": ["x"] * 16, "store": True, "metadata": {"a": "b"}}),
         (CHAT, {"messages": [{"role": "user", "content": "x" * 3000}], "tools": [], "modalities": ["text"]}),
         (COMPLETIONS, {"prompt": list(range(99)), "best_of": 1, "echo": True}),
