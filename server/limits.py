@@ -250,13 +250,11 @@ def _check_schema(schema: Any, field: str) -> None:
             raise RequestError(f"a pattern in {field} repeats too often", "use maxLength instead", field)
 
 
-def _repeats(pattern: str) -> int:
+def _repeats(pattern: str) -> float:
     """How often its innermost part may be repeated by counts, if all of them were nested."""
-    return math.prod(max(1, *map(int, bounds)) for bounds in re.findall(r"\{(\d{1,9}),?(\d{0,9})\}", _filled(pattern)))
-
-
-def _filled(pattern: str) -> str:
-    return re.sub(r"\{(\d+),?\}", r"{\1,\1}", pattern)
+    # xgrammar skips spaces in a count; a float takes any number of digits, a long one is infinite.
+    counts = re.findall(r"\{(\d+),?(\d*)\}", "".join(pattern.split()))
+    return math.prod(max(1.0, *(float(bound) for bound in bounds if bound)) for bounds in counts)
 
 
 def _every_item(value: Any) -> Iterator[tuple[str, Any]]:

@@ -165,6 +165,12 @@ EMAIL = {
         {"anyOf": [{"oneOf": [{"type": "string", "maxLength": number} for number in range(9)]}] * 8},
         {"type": "string", "pattern": "((a|b|c|d){1,100}){1,100}x"},
         {"type": "string", "pattern": "(a{50}){50}"},
+        {"type": "string", "pattern": "a{1000000000}"},
+        {"type": "string", "pattern": "a{0,99999999999}"},
+        {"type": "string", "pattern": f"a{{{'9' * 5000}}}"},
+        {"type": "string", "pattern": f"a{{{'0' * 20}1001}}"},
+        {"type": "string", "pattern": "(a{1, 100}){ 1 ,\t100 }"},
+        {"type": "string", "pattern": "a{1001,}"},
         {"type": "object", "patternProperties": {"^(a{1,99}){1,99}$": {}}},
     ],
 )
@@ -175,6 +181,7 @@ def test_schemas_that_would_take_minutes_to_compile_are_refused(inner: Any):
 def test_the_schema_of_an_email_passes():
     check(CHAT, {"response_format": schema(EMAIL)}, LIMITS)
     check(CHAT, {"response_format": schema({"type": "string", "pattern": "^[A-Z]{2}[0-9]{1,9}$"})}, LIMITS)
+    check(CHAT, {"response_format": schema({"type": "string", "pattern": "^a{000000000002}b{1,}c{ 3, 30 }$"})}, LIMITS)
 
 
 @pytest.mark.parametrize(
