@@ -177,16 +177,16 @@ def _check_integers(request: dict[str, Any], fields: frozenset[str]) -> None:
 
 
 def _check_texts(request: dict[str, Any], limits: Limits) -> None:
-    messages = request.get("messages")
-    for message in messages if isinstance(messages, list) else []:
-        # A chat template writes any role into the prompt.
-        if isinstance(message, dict) and message.get("role") not in ROLES:
-            raise RequestError("a message has a role that is not in the API", f"use {', '.join(ROLES)}", "messages")
     for field in ("messages", "input"):
-        if isinstance(request.get(field), list) and len(request[field]) > MAX_MESSAGES:
+        messages = request[field] if isinstance(request.get(field), list) else []
+        if len(messages) > MAX_MESSAGES:
             raise RequestError(
-                f"the request has {len(request[field])} messages", f"send at most {MAX_MESSAGES}, the latest", field
+                f"the request has {len(messages)} messages", f"send at most {MAX_MESSAGES}, the latest", field
             )
+        for message in messages:
+            # What is no message in `input`, such as the result of a tool, has no role.
+            if isinstance(message, dict) and (field == "messages" or "role" in message):
+                _check_role(message.get("role"), field)
     for field in TEXTS & request.keys():
         value = request[field]
         characters = len(value) if isinstance(value, str) else sum(map(len, filter(_is_text, _every_value(value))))
@@ -196,6 +196,13 @@ def _check_texts(request: dict[str, Any], limits: Limits) -> None:
                 "send a shorter conversation",
                 field,
             )
+
+
+def _check_role(role: Any, field: str) -> None:
+    # A chat template writes any role into the prompt.
+    if role not in ROLES:
+        shown = json.dumps(role)[:80]
+        raise RequestError(f"a message has the role {shown}, which is not in the API", f"use {', '.join(ROLES)}", field)
 
 
 def _check_tokens(request: dict[str, Any], limits: Limits) -> None:

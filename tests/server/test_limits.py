@@ -109,6 +109,10 @@ def test_a_value_that_is_no_integer_is_quoted_in_part():
         (RESPONSES, {"instructions": "x" * 3300}, "instructions", "context_length_exceeded"),
         (CHAT, {"messages": [{"role": "narrator", "content": "x"}]}, "messages", "invalid_request"),
         (CHAT, {"messages": [{"role": "user"}] * (MAX_MESSAGES + 1)}, "messages", "invalid_request"),
+        (CHAT, {"messages": [{"content": "x"}]}, "messages", "invalid_request"),
+        (RESPONSES, {"input": [{"role": "narrator", "content": "x"}]}, "input", "invalid_request"),
+        (RESPONSES, {"input": [{"type": "message", "role": None, "content": "x"}]}, "input", "invalid_request"),
+        (RESPONSES, {"input": [{"role": "user"}] * (MAX_MESSAGES + 1)}, "input", "invalid_request"),
         (CHAT, {"n": MAX_ANSWERS + 1}, "n", "invalid_request"),
         (COMPLETIONS, {"n": 3, "prompt": ["a", "b", "c"]}, "prompt", "invalid_request"),
         (COMPLETIONS, {"prompt": [[1]] * (MAX_ANSWERS + 1)}, "prompt", "invalid_request"),
@@ -135,11 +139,19 @@ def test_each_bound_names_the_field_at_fault(path: str, fields: dict[str, Any], 
         (CHAT, {"messages": [{"role": "user", "content": "x" * 3000}], "tools": [], "modalities": ["text"]}),
         (COMPLETIONS, {"prompt": list(range(99)), "best_of": 1, "echo": True}),
         (RESPONSES, {"input": "Hello", "background": False, "store": True}),
+        (RESPONSES, {"input": [{"role": role, "content": "x"} for role in ("developer", "user", "assistant")]}),
+        (RESPONSES, {"input": [{"type": "function_call_output", "call_id": "1", "output": "x"}]}),
         (MESSAGES, {"max_tokens": 10, "system": "Be brief.", "temperature": 0}),
     ],
 )
 def test_what_the_api_allows_within_bounds_passes(path: str, fields: dict[str, Any]):
     check(path, {"model": "formal", **fields}, LIMITS)
+
+
+@pytest.mark.parametrize(("path", "field"), [(CHAT, "messages"), (MESSAGES, "messages"), (RESPONSES, "input")])
+def test_a_role_that_is_not_in_the_api_is_named(path: str, field: str):
+    error = wrong(path, **{field: [{"role": "narrator", "content": "x"}]})
+    assert '"narrator"' in error.message
 
 
 def test_tools_pass_where_the_template_has_a_place_for_them():
