@@ -54,8 +54,10 @@ class StoreReader:
             except (OSError, StoreDamaged):
                 # Nothing promoted yet, or damaged: what is loaded stays as it is.
                 continue
-            seen[file] = known
             pointers = known[1]
+            # A publish moves the pointers before its version is there: then the next look has to come back to it.
+            if len(known[2]) == len(pointers.wanted):
+                seen[file] = known
             pinned += [version for version in known[2] if version.number in pointers.pinned]
             wanted += [(stamp[0], version) for version in known[2]]
             retired |= {f"{name}@{number}" for number in pointers.retired}

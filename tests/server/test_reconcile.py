@@ -130,6 +130,16 @@ def test_the_reader_sees_every_change_and_rereads_only_what_changed(store: Store
     assert read == ["formal"]
 
 
+def test_a_version_that_is_promoted_before_its_directory_is_there_is_seen_once_it_is(store: Store, tmp_path: Path):
+    """A publish writes the pointers, then renames the directory into place."""
+    there = store.resolve("formal@1").path
+    there.rename(tmp_path / there.name)
+    reader = StoreReader(store)
+    assert [version.id for version in reader.desired().wanted] == ["friendly@1"]
+    (tmp_path / there.name).rename(there)
+    assert {version.id for version in reader.desired().wanted} == {"formal@1", "friendly@1"}
+
+
 def test_it_goes_on_after_whatever_goes_wrong(store: Store, monkeypatch: pytest.MonkeyPatch):
     engine = FakeEngine()
 
