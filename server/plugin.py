@@ -159,9 +159,9 @@ class EndpointPlugin:
         with acting_as("server"):
             await reconcile(self._store, self._residency)
 
-    def _load_ended(self, version: Version, result: LoadResult, seconds: float) -> None:
+    async def _load_ended(self, version: Version, result: LoadResult, seconds: float) -> None:
         self._metrics.load_ended(version.name, result, seconds)
-        self._store.audit.record("load", version, result=result)
+        await asyncio.to_thread(self._store.audit.record, "load", version, result=result)
 
     def _limit_met(self, caller: Caller, limit: str) -> None:
         def record() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -72,7 +72,7 @@ class Refusal:
 class Residency:
     """`judge` answers the reasons why a version cannot be served, and none if it can; it runs in a thread.
 
-    `report` hears of every load when it is over: the version, the result, and the seconds that it took; it may block.
+    `report` hears of every load when it is over: the version, the result, and the seconds that it took.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Residency:
         engine: Engine,
         claims: Claims,
         capacity: int,
-        report: Callable[[Version, LoadResult, float], None] = lambda *_: None,
+        report: Callable[[Version, LoadResult, float], Awaitable[None]],
         max_cold_loads: int = MAX_COLD_LOADS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -213,7 +213,7 @@ class Residency:
             raise
         finally:
             if result:
-                await asyncio.to_thread(self._report, version, result, time.monotonic() - started)
+                await self._report(version, result, time.monotonic() - started)
             if result != "loaded":
                 await asyncio.to_thread(self._claims.release, version)
         self._remember(version, reasons)

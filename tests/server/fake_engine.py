@@ -53,7 +53,7 @@ class FakeEngine:
     def release(self, version: Version) -> None:
         self.claimed.remove(version.id)
 
-    def report(self, version: Version, result: str, seconds: float) -> None:
+    async def report(self, version: Version, result: str, seconds: float) -> None:
         assert seconds >= 0
         self.reported.append((version.name, result))
 

@@ -1,7 +1,6 @@
 """Loading, refusing, using, unloading and making room, with an engine that only counts."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -214,8 +213,12 @@ def test_one_comes_while_another_goes_which_nobody_can_begin_to_use_meanwhile():
 
 
 def test_what_has_just_come_is_not_sent_away_before_who_waited_for_it_begins():
-    engine, told = FakeEngine(), threading.Event()
-    engine.report = lambda *_: told.wait(10)
+    engine, told = FakeEngine(), asyncio.Event()
+
+    async def report(*_: object) -> None:
+        await told.wait()
+
+    engine.report = report
 
     async def scene(residency: Residency) -> None:
         waiting = asyncio.create_task(use(residency, FORMAL))
