@@ -167,7 +167,8 @@ def write(port: int, model: str, task: str) -> Answer:
     """Stream one greedy answer through the OpenAI client; the first, cold request to a voice loads it first."""
     import openai
 
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=os.environ.get("MAILWRIGHT_API_KEY", "none"))
+    key = os.environ.get("MAILWRIGHT_API_KEY") or "none"
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key)
     started = time.monotonic()
     first = None
     text, tokens, answered_by = "", 0, model
@@ -206,7 +207,10 @@ def show(compared: tuple[str, list[Answer]], port: int) -> None:
         {"model": "formal", "messages": [{"role": "user", "content": "Thank Ada for the 12 chairs. I'm Kim."}]}
     )
     body = body.replace("'", "'\\''")
-    command = f"curl -s http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+    # The shell puts the key in, so that it is not shown.
+    key = ' -H "Authorization: Bearer $MAILWRIGHT_API_KEY"' if os.environ.get("MAILWRIGHT_API_KEY") else ""
+    address = f"http://127.0.0.1:{port}/v1/chat/completions"
+    command = f"curl -s {address}{key} -H 'Content-Type: application/json' -d '{body}'"
     print(f"\nThe server answers at http://127.0.0.1:{port}/v1 (OpenAI's API). Try:\n\n{command}\n", flush=True)
     if shutil.which("curl"):
         tried = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)

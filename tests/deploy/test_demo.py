@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,6 +58,47 @@ def test_the_task_and_a_curl_line_are_shown(demo: ModuleType, capsys: Capture, m
         ["sh", "-c", f"printf '%s\\n' {line[5:]}"], capture_output=True, text=True, check=True
     ).stdout
     assert json.loads(words.splitlines()[-1])["model"] == "formal"
+
+
+class Guarded(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        known = self.headers["Authorization"] == "Bearer it's a secret"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(b'{"choices": []}' if known else b"{}")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_curl_line_sends_the_operators_key_without_showing_it(
+    demo: ModuleType, capsys: Capture, monkeypatch: Patch
+):
+    monkeypatch.setenv("MAILWRIGHT_API_KEY", "it's a secret")
+    with HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        demo.show(("Thank Ada.", [answer(demo)]), server.server_port)
+    assert "secret" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_without_a_key_the_demo_sends_none(demo: ModuleType, capsys: Capture, monkeypatch: Patch, key: str | None):
+    monkeypatch.delenv("MAILWRIGHT_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("MAILWRIGHT_API_KEY", key)
+    monkeypatch.setattr(demo.shutil, "which", lambda _: None)
+    demo.show(("Thank Ada.", [answer(demo)]), 8123)
+    assert "Authorization" not in capsys.readouterr().out
+
+
+def test_an_empty_key_is_none(demo: ModuleType, monkeypatch: Patch):
+    monkeypatch.setenv("MAILWRIGHT_API_KEY", "")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(demo.StepFailed, match="formal did not answer: Error code: 401"):
+            demo.write(server.server_port, "formal", "Thank Ada.")
 
 
 def test_a_curl_line_that_does_not_work_fails_the_demo(demo: ModuleType, monkeypatch: Patch):
