@@ -94,12 +94,13 @@ def default_base() -> str:
 
 
 def teach(voice: str, base: str) -> None:
-    """Run `trainer sft` for the voice, unless the store has what the same emails, base and recipes taught before."""
+    """Run `trainer sft` for the voice, unless the store has what the same base, emails and code taught before."""
     data = ROOT / f"trainer/data/{voice}.jsonl"
-    pieces = [ROOT / f"trainer/{part}" for part in ("data/practice.yaml", "data/pools.yaml", "practice.py")]
     made_from = hashlib.sha256(base.encode())
-    for file in (data, *sorted((ROOT / "trainer/recipes").glob("*.yaml")), *pieces):
-        made_from.update(file.read_bytes())
+    # All of both packages, because most of their files have a part in what a voice learns.
+    for file in sorted([*ROOT.glob("trainer/**/*"), *ROOT.glob("adapters/**/*")]):
+        if file.is_file() and file.parent.name != "__pycache__":
+            made_from.update(file.read_bytes())
     stamp = DEMO / f"{voice}.taught"
     if stamp.is_file() and stamp.read_text() == made_from.hexdigest() and (STORE / voice / "pointers.json").is_file():
         say(f"voice {voice}: taught before, reused")

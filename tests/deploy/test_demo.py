@@ -186,6 +186,34 @@ def test_a_voice_is_taught_again_for_another_base_model(demo: ModuleType, monkey
     assert len(scripts.runs) == 4
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "trainer/data/formal.jsonl",
+        "trainer/data/clauses.yaml",
+        "trainer/recipes/quick.yaml",
+        "trainer/sft.py",
+        "adapters/prompts.py",
+    ],
+)
+def test_a_voice_is_taught_again_when_what_teaches_it_changes(
+    demo: ModuleType, monkeypatch: Patch, tmp_path: Path, changed: str
+):
+    shutil.copytree(demo.ROOT / "trainer", tmp_path / "trainer")
+    shutil.copytree(demo.ROOT / "adapters", tmp_path / "adapters")
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    scripts = Scripts(demo, monkeypatch)
+    demo.teach("formal", "tiny")
+    (tmp_path / "trainer/__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "trainer/__pycache__/sft.cpython-311.pyc").write_bytes(b"compiled")
+    demo.teach("formal", "tiny")
+    assert len(scripts.runs) == 2
+    with (tmp_path / changed).open("a") as file:
+        file.write("\n")
+    demo.teach("formal", "tiny")
+    assert len(scripts.runs) == 4
+
+
 def test_the_demo_takes_the_packaged_base_model_where_there_is_no_gpu(demo: ModuleType, monkeypatch: Patch):
     import torch
 
