@@ -2,8 +2,7 @@
 
     server --base MODEL --store DIR --port 8000
 
-vLLM's private modules are named only here and in server/cpu_lora.py. This file knows no request: server/plugin.py puts
-together what answers them.
+This file knows no request: server/plugin.py puts together what answers them.
 """
 
 from __future__ import annotations
