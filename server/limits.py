@@ -64,6 +64,7 @@ UNSUPPORTED = {
 
 INTEGERS = _words("best_of max_completion_tokens max_output_tokens max_tokens max_tool_calls n seed top_k top_logprobs")
 """Fields that the API has as integers on every path; COMPLETIONS has `logprobs` too, which is a boolean for CHAT."""
+JSON_KINDS: dict[type, str] = {str: "a string", list: "an array", dict: "an object"}
 TOKENS_ASKED = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 TEXTS = frozenset(["messages", "prompt", "input", "instructions", "system"])
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -172,7 +173,9 @@ def _check_integers(request: dict[str, Any], fields: frozenset[str]) -> None:
         value = request[field]
         # A boolean is an int of Python's.
         if value is not None and type(value) is not int:
-            shown = json.dumps(value)[:80]
+            number = isinstance(value, bool | float) or str(value).isdigit()
+            # Other text in the wrong place may be mail.
+            shown = json.dumps(value)[:80] if number else JSON_KINDS[type(value)]
             raise RequestError(f"{field} is {shown}, which is not an integer", "give a whole number", field)
 
 
@@ -185,8 +188,10 @@ def _check_texts(request: dict[str, Any], limits: Limits) -> None:
             )
         for message in messages:
             # What is no message in `input`, such as the result of a tool, has no role.
-            if isinstance(message, dict) and (field == "messages" or "role" in message):
-                _check_role(message.get("role"), field)
+            named = isinstance(message, dict) and (field == "messages" or "role" in message)
+            # A chat template writes any role into the prompt.
+            if named and message.get("role") not in ROLES:
+                raise RequestError("a message has a role that is not in the API", f"use {', '.join(ROLES)}", field)
     for field in TEXTS & request.keys():
         value = request[field]
         characters = len(value) if isinstance(value, str) else sum(map(len, filter(_is_text, _every_value(value))))
@@ -196,13 +201,6 @@ def _check_texts(request: dict[str, Any], limits: Limits) -> None:
                 "send a shorter conversation",
                 field,
             )
-
-
-def _check_role(role: Any, field: str) -> None:
-    # A chat template writes any role into the prompt.
-    if role not in ROLES:
-        shown = json.dumps(role)[:80]
-        raise RequestError(f"a message has the role {shown}, which is not in the API", f"use {', '.join(ROLES)}", field)
 
 
 def _check_tokens(request: dict[str, Any], limits: Limits) -> None:

@@ -74,7 +74,7 @@ INTEGER_FIELDS = [
 ]
 
 
-@pytest.mark.parametrize("value", ["1000", 9.0, True, [2]], ids=json.dumps)
+@pytest.mark.parametrize("value", ["1000", 9.0, True, False], ids=json.dumps)
 @pytest.mark.parametrize(("path", "field"), INTEGER_FIELDS)
 def test_what_the_api_has_as_an_integer_is_taken_as_nothing_else(path: str, field: str, value: Any):
     error = wrong(path, **{field: value})
@@ -148,10 +148,19 @@ def test_what_the_api_allows_within_bounds_passes(path: str, fields: dict[str, A
     check(path, {"model": "formal", **fields}, LIMITS)
 
 
-@pytest.mark.parametrize(("path", "field"), [(CHAT, "messages"), (MESSAGES, "messages"), (RESPONSES, "input")])
-def test_a_role_that_is_not_in_the_api_is_named(path: str, field: str):
-    error = wrong(path, **{field: [{"role": "narrator", "content": "x"}]})
-    assert '"narrator"' in error.message
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        (CHAT, "n", "Dear Ada"),
+        (CHAT, "seed", ["Dear Ada"]),
+        (MESSAGES, "max_tokens", {"Dear Ada": 1}),
+        (CHAT, "messages", [{"role": "Dear Ada"}]),
+        (RESPONSES, "input", [{"role": "Dear Ada"}]),
+    ],
+)
+def test_an_error_quotes_no_text_that_may_be_mail(path: str, field: str, value: Any):
+    error = wrong(path, **{field: value})
+    assert "Ada" not in f"{error.message} {error.hint}"
 
 
 def test_tools_pass_where_the_template_has_a_place_for_them():
