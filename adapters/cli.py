@@ -347,11 +347,7 @@ def _import(store: Store, args: argparse.Namespace) -> None:
         _print_json({"id": version.id, "path": str(version.path)} | describe.meaning(store, version.name))
         return
     print(f"published {version.id} in {version.path}, on {base.name}")
-    promoted = store.promoted(version.name)
-    if promoted == version:
-        print(f"{version.name} now means {version.id}")
-    else:
-        print(f"`adapters promote {version.id}` makes {version.name} mean it")
+    print(describe.after_publish(store, version))
 
 
 def _export(store: Store, args: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ from adapters.audit import Audit
 from adapters.disk import explained, locked, sync
 from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.leases import Lease
-from adapters.manifest import NAME, Manifest, check_name
+from adapters.manifest import DEFAULT_MAX_RANK, NAME, Manifest, check_name
 from adapters.nearest import nearest
 from adapters.pointers import Pointers
 
@@ -155,8 +155,8 @@ class Store:
         """Make `files` (a directory with weights and config) the next version of `name`.
 
         `facts` are the fields of the manifest except name, version, created and adapter_sha256; `card` writes the model
-        card of that manifest. The version promotes itself if nothing of that name is promoted and it did not fail its
-        evaluation. Two processes that publish one name at once get two versions.
+        card of that manifest. The version is promoted if no other of that name is, it did not fail its evaluation and a
+        server without options takes its rank. Two processes that publish one name at once get two versions.
 
         Raises:
             StoreUnwritable: no space, or no permission; nothing has changed.
@@ -180,7 +180,8 @@ class Store:
                     sync(incoming / CARD)
                 sync(incoming)
                 version = Version(name, number, home / f"{number}-{digest[:12]}")
-                promotes = pointers.promoted is None and (not manifest.evaluation or manifest.evaluation.passed)
+                good = not manifest.evaluation or manifest.evaluation.passed
+                promotes = pointers.promoted is None and good and manifest.lora.rank <= DEFAULT_MAX_RANK
                 if promotes:
                     # A promoted version that is not there counts as none: the rename makes it published and promoted.
                     self._replace_pointers(name, pointers.with_promoted(number))

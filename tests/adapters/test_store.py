@@ -51,6 +51,15 @@ def test_a_first_version_that_failed_its_evaluation_is_published_and_not_promote
     assert empty.audit.entries(1)[0]["promoted"] is passed
 
 
+@pytest.mark.parametrize(("rank", "promoted"), [(16, True), (17, False)])
+def test_a_first_version_that_a_server_without_options_does_not_take_is_published_and_not_promoted(
+    empty: Store, files: Path, rank: int, promoted: bool
+):
+    version = empty.publish("formal", files, FACTS | {"lora": FACTS["lora"] | {"rank": rank}})
+    assert empty.promoted("formal") == (version if promoted else None)
+    assert empty.resolve("formal@1") == version
+
+
 def test_a_second_publish_leaves_the_promoted_version_alone(empty: Store, files: Path):
     first = empty.publish("formal", files, FACTS)
     second = empty.publish("formal", files, FACTS)

@@ -170,8 +170,15 @@ def test_trained_biases_are_a_reason(adapter: Path, base_model: BaseModel):
 
 def test_a_rank_that_the_server_does_not_take_is_a_reason(tmp_path: Path, base_model: BaseModel):
     adapter = tiny.make_adapter(base_model.path, tmp_path / "wide", seed=1, rank=65)
-    assert against(adapter, base_model) == ["its rank is 65, and the server takes 1 to 64"]
-    assert against(adapter, base_model, max_rank=128) == []
+    assert against(adapter, base_model, max_rank=64) == [
+        "its rank is 65, and the server takes 1 to 64: `server --max-rank 65` serves it"
+    ]
+    assert against(adapter, base_model) == []
+
+
+def test_a_rank_that_no_server_can_take_is_a_reason_without_a_command(tmp_path: Path, base_model: BaseModel):
+    adapter = tiny.make_adapter(base_model.path, tmp_path / "wide", seed=1, rank=513)
+    assert against(adapter, base_model)[0] == "its rank is 513, and the server takes 1 to 512"
 
 
 def test_a_rank_that_the_tensors_do_not_have_is_a_reason_for_each(adapter: Path, base_model: BaseModel):
