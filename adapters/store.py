@@ -5,6 +5,7 @@
     STORE/formal/pointers.json      what the names mean: promoted, labelled, retired (adapters/pointers.py)
     STORE/formal/.lock              held while a version number is given out, a pointer moves or a version is removed
     STORE/formal/.incoming-*        a publish that is under way, locked, or was cut off: adapters/collect.py
+    STORE/formal/.new-*             the next pointers.json, for a moment, or left over where a process was killed
     STORE/formal/.removing-*        what adapters/collect.py is deleting, or was when it was cut off
     STORE/.leases/                  what servers may have loaded (adapters/leases.py)
     STORE/.runs/                    trainings that are under way, or that can be gone on with (trainer/unfinished.py)
@@ -33,7 +34,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapters.audit import Audit
-from adapters.disk import explained, locked, sync
+from adapters.disk import explained, locked, replace, sync
 from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.leases import Lease
 from adapters.manifest import DEFAULT_MAX_RANK, NAME, Manifest, check_name
@@ -51,7 +52,6 @@ RUNS = ".runs"
 OLD_POINTER = "promoted"
 """Release 0.1.0 wrote the promoted number alone; the first change after it writes pointers.json, which goes before."""
 INCOMING = ".incoming-"
-NEW_POINTERS = ".pointers-"
 VERSION_DIRECTORY = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{12})")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 Change = Callable[[Pointers, int], Pointers]
@@ -346,16 +346,7 @@ class Store:
 
     def _replace_pointers(self, name: str, pointers: Pointers) -> None:
         """To be called under the lock of `name`."""
-        home = self.directory / name
-        new = home / f"{NEW_POINTERS}{os.getpid()}"
-        try:
-            new.write_text(pointers.model_dump_json() + "\n")
-            sync(new)
-            os.replace(new, home / POINTERS)
-        except OSError:
-            new.unlink(missing_ok=True)
-            raise
-        sync(home)
+        replace(self.directory / name / POINTERS, pointers.model_dump_json() + "\n")
 
     @contextmanager
     def _incoming(self, name: str) -> Iterator[Path]:

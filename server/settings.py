@@ -195,9 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="adapters kept in memory, at least --max-loras; on the default base model 10 MB each (%(default)s)",
     )
-    add(
-        "--max-rank", type=_rank, default=DEFAULT_MAX_RANK, metavar="N", help="largest LoRA rank to serve (%(default)s)"
-    )
+    add("--max-rank", type=_rank, default=DEFAULT_MAX_RANK, metavar="N", help="largest LoRA rank (%(default)s)")
     add("--max-model-len", type=_positive, default=2048, metavar="TOKENS", help="prompt and answer (%(default)s)")
     add(
         "--kv-cache",

@@ -282,7 +282,7 @@ def test_a_crash_before_the_pointer_moves_leaves_it_where_it_was(store: Store, m
 
 def test_leftovers_of_a_crash_are_no_versions(store: Store):
     shutil.copytree(store.resolve("formal").path, store.directory / "formal" / ".incoming-abc" / "version")
-    (store.directory / "formal" / ".pointers-abc").write_text("2\n")
+    (store.directory / "formal" / ".new-abc").write_text("2\n")
     (store.directory / "formal" / "3-notadigest").mkdir()
     (store.directory / ".trash").mkdir()
     assert [version.id for version in store.versions("formal")] == ["formal@1", "formal@2"]
