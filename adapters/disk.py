@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,6 +84,23 @@ def replace(file: Path, content: bytes | str, mode: int = 0o666) -> None:
             new.unlink(missing_ok=True)
         raise
     sync(file.parent)
+
+
+def cache(file: Path, content: str, say: Callable[[str], None]) -> None:
+    """Keep what can be made again. Where it cannot be written, `say` gets a warning and nothing fails."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace(file, content)
+    except OSError as exc:
+        say(f"warning: {file} cannot be written ({exc.strerror}): it is made again next time")
+
+
+def cached(file: Path) -> str | None:
+    """What `cache` kept; None if there is none, or it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.disk import NEW, replace
+from adapters.disk import NEW, cache, cached, replace
 
 
 @pytest.fixture
@@ -59,3 +59,24 @@ def test_a_killed_process_leaves_the_old_file_and_one_with_a_name_that_is_known(
     assert file.read_text() == "old"
     (left,) = set(file.parent.iterdir()) - {file}
     assert left.name.startswith(NEW)
+
+
+def test_what_is_cached_is_found_again(tmp_path: Path):
+    file = tmp_path / "cache" / "answers" / "1.json"
+    assert cached(file) is None
+    cache(file, "kept", pytest.fail)
+    assert cached(file) == "kept"
+
+
+def test_a_cache_that_cannot_be_written_costs_one_warning(file: Path, monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    below = file / "answers" / "1.json"
+    cache(below, "new", said.append)
+    assert cached(below) is None
+    monkeypatch.setattr(os, "fsync", full)
+    cache(file, "new", said.append)
+    assert said == [
+        f"warning: {below} cannot be written (Not a directory): it is made again next time",
+        f"warning: {file} cannot be written (No space left on device): it is made again next time",
+    ]
+    assert file.read_text() == "old"
