@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters.disk import cache, cached
-from adapters.errors import BaseModelError
-from adapters.settings import cache_directory, silence_telemetry
+from adapters.errors import BaseModelError, ConfigError
+from adapters.settings import absolute, cache_directory, silence_telemetry
 
 DEFAULT_NAME = "smollm2-135m-instruct"
 GPU_DEFAULT = "Qwen/Qwen3-4B-Instruct-2507"
@@ -82,7 +82,7 @@ def known(base: str) -> BaseModel | None:
     """What `find` would give, if it lies on this machine already: nothing is fetched or converted; else None."""
     try:
         return _found(base, _kept_default, lambda hub_id: _from_hub(hub_id, local_files_only=True))
-    except (OSError, RuntimeError):  # RuntimeError: a home of somebody who is not here, "~name"
+    except (OSError, ConfigError):
         return None
 
 
@@ -94,8 +94,8 @@ def _found(
 ) -> BaseModel:
     if base is None or base == DEFAULT_NAME:
         name, path, source = DEFAULT_NAME, packaged_default(), DEFAULT_NAME
-    elif Path(base).expanduser().is_dir():
-        path = Path(base).expanduser().absolute()
+    elif absolute(base).is_dir():
+        path = absolute(base)
         name, source = path.name.lower(), str(path)
     else:
         name, path, source = base.rsplit("/", 1)[-1].lower(), from_hub(base), base

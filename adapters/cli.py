@@ -76,8 +76,7 @@ def port(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    store = Store(store_directory(args.store))
-    return run(lambda: args.command(store, args), args.debug)
+    return run(lambda: args.command(Store(store_directory(args.store)), args), args.debug)
 
 
 def _parser() -> argparse.ArgumentParser:

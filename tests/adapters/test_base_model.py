@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from adapters import base_model
 from adapters.base_model import COMPLETE, DEFAULT_NAME, WHEEL_SHA256, find, fingerprint, shaping_config
-from adapters.errors import BaseModelError
+from adapters.errors import BaseModelError, ConfigError
 from tests import tiny
 
 
@@ -43,6 +43,12 @@ def test_a_relative_directory_is_made_absolute(copy: Path, monkeypatch: pytest.M
     monkeypatch.chdir(copy.parent)
     assert find(copy.name).path == copy
     assert find(copy.name).source == str(copy)
+
+
+def test_a_directory_in_the_home_of_a_user_who_is_not_here_is_an_error():
+    with pytest.raises(ConfigError, match="~nobody-here/m"):
+        find("~nobody-here/m")
+    assert base_model.known("~nobody-here/m") is None
 
 
 def test_a_model_of_the_hub_has_its_short_name_and_is_found_again_by_its_id(

@@ -106,6 +106,13 @@ def test_an_error_is_a_sentence_a_hint_and_status_2(
     assert hint in second
 
 
+def test_a_store_in_the_home_of_a_user_who_is_not_here_is_an_error(capsys: Capture):
+    assert main(["list", "--store", "~nobody-here/x"]) == 2
+    assert capsys.readouterr().err == (
+        "error: the home directory in '~nobody-here/x' is not known\nhint: give the whole path, without ~\n"
+    )
+
+
 def test_a_hint_on_the_command_line_names_a_command_and_no_url(store: Store, capsys: Capture):
     main(["show", "zzz", "--store", str(store.directory)])
     assert "GET " not in capsys.readouterr().err
