@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import BaseModelError
-from adapters.settings import cache_directory, silence_telemetry
+from adapters.disk import cache, cached
+from adapters.errors import BaseModelError, ConfigError
+from adapters.settings import absolute, cache_directory, silence_telemetry
 
 DEFAULT_NAME = "smollm2-135m-instruct"
 GPU_DEFAULT = "Qwen/Qwen3-4B-Instruct-2507"
@@ -75,29 +75,34 @@ def find(base: str | None = None, say: Callable[[str], None] = lambda _: None) -
     Raises:
         BaseModelError: it cannot be found, fetched or read, or the download is not what it should be.
     """
-    return _found(base, lambda: _packaged_default(say), lambda hub_id: _from_hub(hub_id, say))
+    return _found(base, lambda: _packaged_default(say), lambda hub_id: _from_hub(hub_id, say), say)
 
 
 def known(base: str) -> BaseModel | None:
     """What `find` would give, if it lies on this machine already: nothing is fetched or converted; else None."""
     try:
         return _found(base, _kept_default, lambda hub_id: _from_hub(hub_id, local_files_only=True))
-    except (OSError, RuntimeError):  # RuntimeError: a home of somebody who is not here, "~name"
+    except (OSError, ConfigError):
         return None
 
 
-def _found(base: str | None, packaged_default: Callable[[], Path], from_hub: Callable[[str], Path]) -> BaseModel:
+def _found(
+    base: str | None,
+    packaged_default: Callable[[], Path],
+    from_hub: Callable[[str], Path],
+    say: Callable[[str], None] = lambda _: None,
+) -> BaseModel:
     if base is None or base == DEFAULT_NAME:
         name, path, source = DEFAULT_NAME, packaged_default(), DEFAULT_NAME
-    elif Path(base).expanduser().is_dir():
-        path = Path(base).expanduser().absolute()
+    elif absolute(base).is_dir():
+        path = absolute(base)
         name, source = path.name.lower(), str(path)
     else:
         name, path, source = base.rsplit("/", 1)[-1].lower(), from_hub(base), base
-    return BaseModel(name, path, fingerprint(path), source)
+    return BaseModel(name, path, fingerprint(path, say), source)
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, say: Callable[[str], None] = lambda _: None) -> str:
     """SHA-256 of what the model computes: tensors, shaping config fields, vocabulary and chat template.
 
     Canonical, so that a newer transformers that writes other bookkeeping into config.json orphans no adapter. Hashing
@@ -112,8 +117,9 @@ def fingerprint(path: Path) -> str:
         )
     stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in [*files, *_template_files(path)]]
     remembered = cache_directory() / "fingerprints" / hashlib.sha256(repr(stamps).encode()).hexdigest()
-    if remembered.is_file():
-        return remembered.read_text()
+    known_before = cached(remembered)
+    if known_before:
+        return known_before
     digest = hashlib.sha256()
     try:
         for part in _canonical_parts(path):
@@ -123,10 +129,7 @@ def fingerprint(path: Path) -> str:
             f"{path} is no base model: one of its files is damaged ({type(exc).__name__}: {exc})", "fetch it again"
         ) from exc
     value = f"sha256:{digest.hexdigest()}"
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    temporary = remembered.with_suffix(f".{os.getpid()}")
-    temporary.write_text(value)
-    temporary.replace(remembered)
+    cache(remembered, value, say)
     return value
 
 
@@ -227,9 +230,24 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     """`target`, the directory that `make` makes at another path, unless it is there already.
 
     What was interrupted is made again. Beside the path that `make` gets is room for what need not be kept.
+
+    Raises:
+        BaseModelError: it cannot be written there.
     """
-    if (target / COMPLETE).is_file():
-        return target
+    if not (target / COMPLETE).is_file():
+        try:
+            _make_once(target, make)
+        except BaseModelError:
+            raise
+        except OSError as exc:
+            raise BaseModelError(
+                f"{target.name} cannot be kept in {target.parent}: {exc.strerror or exc}",
+                "make room there, or set MAILWRIGHT_CACHE to a directory that can be written",
+            ) from exc
+    return target
+
+
+def _make_once(target: Path, make: Callable[[Path], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
         new = Path(scratch) / "new"
@@ -243,7 +261,6 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
             # Another process finished first; its copy is as good as ours.
             if not (target / COMPLETE).is_file():
                 raise
-    return target
 
 
 def packaged_gguf(scratch: Path) -> Path:

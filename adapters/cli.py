@@ -20,6 +20,7 @@ from adapters.errors import ConfigError, MailwrightError
 from adapters.settings import store_directory
 from adapters.store import Store, Version
 
+Command = Callable[[argparse.Namespace], int | None]
 EXAMPLES = """examples:
   adapters list                               every version of every adapter; * marks the promoted one
   adapters promote formal@2 --percent 10      a tenth of the requests for `formal` goes to version 2
@@ -54,6 +55,12 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
         return 130
 
 
+def run_parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Command) -> int:
+    """`run` with the arguments that `parser` makes of `argv`, else of the command line."""
+    given = sys.argv[1:] if argv is None else argv
+    return run(lambda: command(parser.parse_args(given)), "--debug" in given)
+
+
 def complain(error: str, hint: str) -> None:
     print(f"error: {error}", file=sys.stderr)
     if hint:
@@ -75,19 +82,17 @@ def port(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    store = Store(store_directory(args.store))
-    return run(lambda: args.command(store, args), args.debug)
+    return run_parsed(_parser(), argv, lambda args: args.command(Store(store_directory(args.store)), args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument(
         "--store", metavar="DIR", help="the store (default: MAILWRIGHT_STORE, else ~/.local/share/mailwright/store)"
     )
     shared.add_argument("--json", action="store_true", help="print JSON")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="adapters",
         description="List, check, promote, move and remove adapters.",
         epilog=EXAMPLES,
@@ -347,11 +352,7 @@ def _import(store: Store, args: argparse.Namespace) -> None:
         _print_json({"id": version.id, "path": str(version.path)} | describe.meaning(store, version.name))
         return
     print(f"published {version.id} in {version.path}, on {base.name}")
-    promoted = store.promoted(version.name)
-    if promoted == version:
-        print(f"{version.name} now means {version.id}")
-    else:
-        print(f"`adapters promote {version.id}` makes {version.name} mean it")
+    print(describe.after_publish(store, version))
 
 
 def _export(store: Store, args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.audit import LOG
-from adapters.disk import LOCK, explained, is_locked, sync
+from adapters.disk import LOCK, NEW, explained, is_locked, locked, sync
 from adapters.errors import StoreDamaged
 from adapters.leases import LEASES, WATCH_SECONDS, Claim, claims, holders, remove_dead
 from adapters.manifest import NAME
@@ -26,7 +26,6 @@ from adapters.store import (
     INCOMING,
     KEYS,
     MANIFEST,
-    NEW_POINTERS,
     OLD_POINTER,
     POINTERS,
     RUNS,
@@ -40,7 +39,7 @@ from adapters.store import (
 REMOVING = ".removing-"
 LEFTOVERS = {
     INCOMING: "a publish that was cut off",
-    NEW_POINTERS: "a change of pointers.json that was cut off",
+    NEW: "a change of a file that was cut off",
     REMOVING: "a removal that was cut off",
 }
 FILES = (CONFIG, WEIGHTS, MANIFEST)
@@ -73,6 +72,7 @@ def verify(
     `watch_seconds` if a server on another machine may be dead.
     """
     findings = list(_foreign(store.directory))
+    findings += [Finding(path, LEFTOVERS[NEW], True) for path in _cut_off(store.directory)]
     for name in store.names():
         findings += _verify_name(store, name, reasons)
     findings += [
@@ -93,6 +93,7 @@ def collect(store: Store, dry_run: bool = False, watch_seconds: float = WATCH_SE
     dead = _dead(store, watch_seconds)
     collected = Collected()
     with explained(store.directory):
+        collected.removed += [path.name for path in _cut_off(store.directory, remove=not dry_run)]
         for name in store.names():
             _collect_name(store, name, dead, dry_run, collected)
         collected.removed += [str(claim.path.relative_to(store.directory)) for claim in dead]
@@ -103,6 +104,17 @@ def collect(store: Store, dry_run: bool = False, watch_seconds: float = WATCH_SE
 
 def _dead(store: Store, watch_seconds: float) -> list[Claim]:
     return [claim for claim in claims(store.directory, watch_seconds) if not claim.living]
+
+
+def _cut_off(directory: Path, remove: bool = False) -> list[Path]:
+    """What a killed change of keys.json left; one that is under way holds the lock."""
+    if not any(directory.glob(f"{NEW}*")):
+        return []
+    with locked(directory, reading=not remove):
+        found = sorted(directory.glob(f"{NEW}*"))
+        for path in found if remove else []:
+            path.unlink()
+    return found
 
 
 def _collect_name(store: Store, name: str, dead: list[Claim], dry_run: bool, collected: Collected) -> None:
@@ -168,7 +180,7 @@ def _foreign(directory: Path) -> Iterator[Finding]:
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         # lost+found is of the file system.
         ours = NAME.fullmatch(path.name) or path.name in (LEASES, RUNS, "lost+found")
-        files = path.is_file() and (path.name in (KEYS, LOCK) or path.name.startswith(LOG))
+        files = path.is_file() and (path.name in (KEYS, LOCK) or path.name.startswith((LOG, NEW)))
         if not (path.is_dir() and ours) and not files:
             yield Finding(path, UNKNOWN, False)
     leases = directory / LEASES

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adapters.errors import StoreDamaged
-from adapters.manifest import Manifest
+from adapters.manifest import DEFAULT_MAX_RANK, Manifest
 from adapters.pointers import Pointers
 from adapters.store import Store, Version
 
@@ -110,6 +110,19 @@ def meaning(store: Store, name: str) -> Described:
         "pinned": [f"{name}@{number}" for number in pointers.pinned],
         "retired": [f"{name}@{number}" for number in pointers.retired],
     }
+
+
+def after_publish(store: Store, version: Version) -> str:
+    """What the name of a version just published means, and what changes that."""
+    promoted, name = store.promoted(version.name), version.name
+    if promoted == version:
+        return f"{name} means {version.id}"
+    said = [f"{name} still means {promoted.id}" if promoted else f"{name} means no version yet"]
+    rank, force = version.manifest().lora.rank, ""
+    if rank > DEFAULT_MAX_RANK:
+        said.append(f"the rank of {version.id} is {rank}, and only `server --max-rank {rank}` serves it")
+        force = " --force"
+    return "; ".join([*said, f"`adapters promote {version.id}{force}` makes {name} mean it"])
 
 
 def meant(name: str, pointers: Pointers) -> Described:

@@ -1,4 +1,4 @@
-"""What the store asks of the file system: locks, durability, room, and why it refuses to write.
+"""What we ask of the file system: locks, files replaced whole, durability, room, and why it refuses to write.
 
 Locks are the kernel's (flock): they end with the process that holds them, however that dies. This file does not know
 what lies in a store.
@@ -9,14 +9,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adapters.errors import StoreUnwritable
 
 LOCK = ".lock"
+NEW = ".new-"
+"""How the name of a file begins that will replace another; one that no process holds a lock for is left over."""
 FULL, READ_ONLY = "make room there", "check its permissions and how it is mounted, or give another --store"
 UNWRITABLE = {
     errno.ENOSPC: FULL,
@@ -62,6 +65,42 @@ def is_locked(file: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def replace(file: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Make `content` the whole of `file`, also through a power cut; after an error the old file is there and no other.
+
+    `mode` is that of a new file, less the umask. A killed process may leave a file whose name begins with NEW.
+    """
+    new = file.with_name(f"{NEW}{secrets.token_hex(8)}")
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:
+            opened.write(content.encode() if isinstance(content, str) else content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(new, file)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    sync(file.parent)
+
+
+def cache(file: Path, content: str, say: Callable[[str], None]) -> None:
+    """Keep what can be made again. Where it cannot be written, `say` gets a warning and nothing fails."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace(file, content)
+    except OSError as exc:
+        say(f"warning: {file} cannot be written ({exc.strerror}): it is made again next time")
+
+
+def cached(file: Path) -> str | None:
+    """What `cache` kept; None if there is none, or it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 @contextmanager

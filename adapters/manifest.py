@@ -40,6 +40,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+DEFAULT_MAX_RANK = 16
+"""The largest rank that `server` takes without --max-rank. Room for rank 128 would cost a third of a CPU's tokens."""
+
+
 class Lora(Frozen):
     rank: PositiveInt
     alpha: PositiveInt

@@ -9,21 +9,23 @@ from __future__ import annotations
 from adapters import base_model
 from adapters.base_model import BaseModel
 from adapters.errors import AdapterUnusable, ConfigError, StoreDamaged
+from adapters.manifest import DEFAULT_MAX_RANK
 from adapters.store import Store, Version
-from adapters.validate import MAX_RANK, reasons_against
+from adapters.validate import reasons_against
 
 
 def promote(
     store: Store,
     reference: str,
     base: BaseModel | None,
-    max_rank: int = MAX_RANK,
+    max_rank: int = DEFAULT_MAX_RANK,
     force: bool = False,
     percent: int | None = None,
 ) -> Version:
     """Make the bare name mean `reference`, a version or a label; with `percent` for that share of its requests.
 
-    Without `base` only what would speak against it on any base model is checked; with `force` nothing is.
+    Without `base` only what would speak against it on any base model is checked; with `force` nothing is. `max_rank` is
+    the server's.
 
     Raises:
         AdapterUnusable: with every reason; nothing has changed.
@@ -64,7 +66,7 @@ def own_base(version: Version) -> BaseModel | None:
         return None
 
 
-def reasons_not_to(version: Version, base: BaseModel | None, max_rank: int = MAX_RANK) -> list[str]:
+def reasons_not_to(version: Version, base: BaseModel | None, max_rank: int = DEFAULT_MAX_RANK) -> list[str]:
     """Everything that speaks against promoting `version`; without `base` what does so on any base model."""
     return reasons_against(version.path, base, max_rank) + _evaluation_reasons(version)
 

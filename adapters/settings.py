@@ -10,11 +10,13 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from adapters.errors import ConfigError
+
 
 def store_directory(flag: str | None = None) -> Path:
     """`--store`, else `MAILWRIGHT_STORE`, else the default; absolute, may not exist yet."""
     chosen = flag or os.environ.get("MAILWRIGHT_STORE")
-    return Path(chosen).expanduser().absolute() if chosen else default_store_directory()
+    return absolute(chosen) if chosen else default_store_directory()
 
 
 def default_store_directory() -> Path:
@@ -25,17 +27,29 @@ def default_store_directory() -> Path:
 def kept_directory(flag: str | None = None) -> Path:
     """`--kept`, else `MAILWRIGHT_KEPT`, else `$XDG_DATA_HOME/mailwright/kept`: emails kept on the comparison page."""
     chosen = flag or os.environ.get("MAILWRIGHT_KEPT")
-    return Path(chosen).expanduser().absolute() if chosen else _in_home("XDG_DATA_HOME", "~/.local/share", "kept")
+    return absolute(chosen) if chosen else _in_home("XDG_DATA_HOME", "~/.local/share", "kept")
 
 
 def cache_directory() -> Path:
     """`MAILWRIGHT_CACHE`, else `$XDG_CACHE_HOME/mailwright`: base models and past estimates, all of which may go."""
     chosen = os.environ.get("MAILWRIGHT_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else _in_home("XDG_CACHE_HOME", "~/.cache", "")
+    return absolute(chosen) if chosen else _in_home("XDG_CACHE_HOME", "~/.cache", "")
 
 
 def _in_home(variable: str, default: str, name: str) -> Path:
-    return Path(os.environ.get(variable) or default, "mailwright", name).expanduser().absolute()
+    return absolute(Path(os.environ.get(variable) or default, "mailwright", name))
+
+
+def absolute(path: str | Path) -> Path:
+    """Raises:
+    ConfigError: `~` or `~name` of a user whose home directory is not known.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as exc:
+        raise ConfigError(
+            f"the home directory in {str(path)!r} is not known", "give the whole path, without ~"
+        ) from exc
 
 
 @lru_cache(maxsize=128)

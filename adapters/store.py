@@ -5,6 +5,7 @@
     STORE/formal/pointers.json      what the names mean: promoted, labelled, retired (adapters/pointers.py)
     STORE/formal/.lock              held while a version number is given out, a pointer moves or a version is removed
     STORE/formal/.incoming-*        a publish that is under way, locked, or was cut off: adapters/collect.py
+    STORE/formal/.new-*             the next pointers.json, for a moment, or left over where a process was killed
     STORE/formal/.removing-*        what adapters/collect.py is deleting, or was when it was cut off
     STORE/.leases/                  what servers may have loaded (adapters/leases.py)
     STORE/.runs/                    trainings that are under way, or that can be gone on with (trainer/unfinished.py)
@@ -33,10 +34,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapters.audit import Audit
-from adapters.disk import explained, locked, sync
+from adapters.disk import explained, locked, replace, sync
 from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.leases import Lease
-from adapters.manifest import NAME, Manifest, check_name
+from adapters.manifest import DEFAULT_MAX_RANK, NAME, Manifest, check_name
 from adapters.nearest import nearest
 from adapters.pointers import Pointers
 
@@ -51,7 +52,6 @@ RUNS = ".runs"
 OLD_POINTER = "promoted"
 """Release 0.1.0 wrote the promoted number alone; the first change after it writes pointers.json, which goes before."""
 INCOMING = ".incoming-"
-NEW_POINTERS = ".pointers-"
 VERSION_DIRECTORY = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{12})")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 Change = Callable[[Pointers, int], Pointers]
@@ -155,8 +155,8 @@ class Store:
         """Make `files` (a directory with weights and config) the next version of `name`.
 
         `facts` are the fields of the manifest except name, version, created and adapter_sha256; `card` writes the model
-        card of that manifest. The version promotes itself if nothing of that name is promoted and it did not fail its
-        evaluation. Two processes that publish one name at once get two versions.
+        card of that manifest. The version is promoted if no other of that name is, it did not fail its evaluation and a
+        server without options takes its rank. Two processes that publish one name at once get two versions.
 
         Raises:
             StoreUnwritable: no space, or no permission; nothing has changed.
@@ -180,7 +180,8 @@ class Store:
                     sync(incoming / CARD)
                 sync(incoming)
                 version = Version(name, number, home / f"{number}-{digest[:12]}")
-                promotes = pointers.promoted is None and (not manifest.evaluation or manifest.evaluation.passed)
+                good = not manifest.evaluation or manifest.evaluation.passed
+                promotes = pointers.promoted is None and good and manifest.lora.rank <= DEFAULT_MAX_RANK
                 if promotes:
                     # A promoted version that is not there counts as none: the rename makes it published and promoted.
                     self._replace_pointers(name, pointers.with_promoted(number))
@@ -345,16 +346,7 @@ class Store:
 
     def _replace_pointers(self, name: str, pointers: Pointers) -> None:
         """To be called under the lock of `name`."""
-        home = self.directory / name
-        new = home / f"{NEW_POINTERS}{os.getpid()}"
-        try:
-            new.write_text(pointers.model_dump_json() + "\n")
-            sync(new)
-            os.replace(new, home / POINTERS)
-        except OSError:
-            new.unlink(missing_ok=True)
-            raise
-        sync(home)
+        replace(self.directory / name / POINTERS, pointers.model_dump_json() + "\n")
 
     @contextmanager
     def _incoming(self, name: str) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from adapters.disk import sync
 from adapters.errors import AdapterUnusable, BaseModelError, ConfigError, StoreDamaged
 from adapters.manifest import Lora, Manifest, check_name
 from adapters.store import CARD, CONFIG, MANIFEST, WEIGHTS, Store, Version, content_digest
+from adapters.tensors import header_of
 from adapters.validate import reasons_against
 
 UNSTATED = "unstated"
@@ -56,7 +57,7 @@ def import_(store: Store, directory: Path, name: str, base: BaseModel, licence: 
         reasons = reasons_against(files if complete else directory, base, published=exported)
         facts = {} if reasons else _kept_facts(files) if exported else _stated_facts(files)
         if not facts:
-            reasons = reasons or [f"{CONFIG} has no whole r and lora_alpha, or no target_modules"]
+            reasons = reasons or [f"{CONFIG} has no whole lora_alpha, or no target_modules"]
             raise AdapterUnusable(str(directory), reasons, f"give a PEFT LoRA of {base.name} that vLLM can serve")
         facts |= {"base_name": base.name, "base_source": base.source, "base_fingerprint": base.fingerprint}
         facts["data_licence"] = licence or facts["data_licence"]
@@ -133,7 +134,7 @@ def _stated_facts(files: Path) -> dict[str, Any]:
     modules = config.get("target_modules")
     try:
         lora = Lora(
-            rank=config.get("r"),
+            rank=max(tensor.rank or 0 for tensor in header_of(files / WEIGHTS).tensors),
             alpha=config.get("lora_alpha"),
             target_modules=[modules] if isinstance(modules, str) else modules,
             rslora=config.get("use_rslora", False),

@@ -8,7 +8,6 @@ first load. It believes nothing that it reads: files may be hostile. This file k
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import stat
@@ -23,7 +22,10 @@ from adapters.manifest import Manifest
 from adapters.store import CARD, CONFIG, MANIFEST, WEIGHTS, digest_until_weights
 from adapters.tensors import CODE, Header, expected_shape, header_of, largest_file, partner, values_of
 
-MAX_RANK = 64
+MAX_RANK = 512
+"""The largest that vLLM serves, and so the largest --max-rank."""
+MAX_ALPHA = 1_000_000
+"""JSON allows integers that no float holds; vLLM divides this one by the rank."""
 MAX_JSON_BYTES = 2**20
 """A manifest or a configuration has a few thousand."""
 MAX_WEIGHTS_BYTES = 4 * 2**30
@@ -190,9 +192,10 @@ def _config_reasons(config: dict[str, Any], max_rank: int) -> list[str]:
     if not isinstance(rank, int) or isinstance(rank, bool):
         reasons.append(f"its rank is {_quoted(rank)}, and should be a whole number")
     elif not 1 <= rank <= max_rank:
-        reasons.append(f"its rank is {rank}, and the server takes 1 to {max_rank}")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha < 0:
-        reasons.append(f"its lora_alpha is {_quoted(alpha)}, and should be a number above 0")
+        option = f": `server --max-rank {rank}` serves it" if max_rank < rank <= MAX_RANK else ""
+        reasons.append(f"its rank is {_quoted(rank)}, and the server takes 1 to {max_rank}{option}")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= MAX_ALPHA:
+        reasons.append(f"its lora_alpha is {_quoted(alpha)}, and should be a number above 0, at most {MAX_ALPHA}")
     elif alpha == 0:
         reasons.append("it changes nothing: its lora_alpha is 0")
     targets = config.get("target_modules")
@@ -225,7 +228,8 @@ def _judge_weights(
         reasons.append(f"{WEIGHTS} is damaged ({exc})")
         return None
     rank = config.get("r") if config and not config.get("rank_pattern") else None
-    reasons += _header_reasons(header, rank if isinstance(rank, int) else None, shape, max_rank)
+    usual = isinstance(rank, int) and 1 <= rank <= MAX_RANK
+    reasons += _header_reasons(header, rank if usual else None, shape, max_rank)
     digest = digest_until_weights(directory)
     digest.update(header.raw)
     reasons += _value_reasons(directory / WEIGHTS, header, digest.update)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Callable, Collection
@@ -21,7 +20,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapters.disk import explained, locked, sync
+from adapters.disk import explained, locked, replace
 from adapters.errors import ConfigError, KeysDamaged, Unauthorised
 from adapters.store import KEYS
 
@@ -198,18 +197,7 @@ class Keys:
         with explained(self._store):
             self._store.mkdir(parents=True, exist_ok=True)
             with locked(self._store):
-                keys = change(self.all())
-                new = self._store / f".{KEYS}-{os.getpid()}"
-                try:
-                    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                    with open(descriptor, "wb") as file:
-                        file.write(ENTRIES.dump_json(keys, indent=2) + b"\n")
-                    sync(new)
-                    os.replace(new, self._file)
-                except OSError:
-                    new.unlink(missing_ok=True)
-                    raise
-                sync(self._store)
+                replace(self._file, ENTRIES.dump_json(change(self.all()), indent=2) + b"\n", mode=0o600)
 
     def _load(self) -> list[Key]:
         try:

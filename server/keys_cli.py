@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from adapters.audit import Audit
-from adapters.cli import Parser, run
+from adapters.cli import Parser, run_parsed
 from adapters.settings import store_directory
 from server.keys import SCOPES, Key, Keys, Order, Scope, now, parse_lifetime
 
@@ -26,12 +26,11 @@ next request. With the first key nobody is let in without one any more.
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 for what the user can mend."""
 
-    def parsed_and_run() -> None:
-        args = _parser().parse_args(arguments)
+    def command(args: argparse.Namespace) -> None:
         store = store_directory(args.store)
         args.command(Keys(store), Audit(store), args)
 
-    return run(parsed_and_run, "--debug" in arguments)
+    return run_parsed(_parser(), arguments, command)
 
 
 def _create(keys: Keys, audit: Audit, args: argparse.Namespace) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 from adapters import base_model
 from adapters.cli import Parser, port
 from adapters.errors import ConfigError
+from adapters.manifest import DEFAULT_MAX_RANK
 from adapters.settings import is_loopback, store_directory
+from adapters.validate import MAX_RANK
 from server.keys import Keys
 
 TESTED_VLLM = (0, 32)
@@ -193,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="adapters kept in memory, at least --max-loras; on the default base model 10 MB each (%(default)s)",
     )
-    add("--max-rank", type=_rank, default=16, metavar="N", help="largest LoRA rank to serve (%(default)s)")
+    add("--max-rank", type=_rank, default=DEFAULT_MAX_RANK, metavar="N", help="largest LoRA rank (%(default)s)")
     add("--max-model-len", type=_positive, default=2048, metavar="TOKENS", help="prompt and answer (%(default)s)")
     add(
         "--kv-cache",
@@ -254,8 +256,8 @@ def _speculated(text: str) -> int:
 
 def _rank(text: str) -> int:
     rank = _positive(text)
-    if rank > 512:
-        raise argparse.ArgumentTypeError(f"{rank} is above 512, the largest rank that vLLM serves")
+    if rank > MAX_RANK:
+        raise argparse.ArgumentTypeError(f"{rank} is above {MAX_RANK}, the largest rank that vLLM serves")
     return rank
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from adapters.disk import cache, cached
 from adapters.prompts import task_messages
 from adapters.settings import cache_directory
 from trainer.decoding import decode, ends
+from trainer.progress import say
 
 Answer = tuple[str, bool]
 """Text, and whether it ended by itself."""
@@ -46,18 +47,14 @@ def prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
 
 def kept(fingerprint: str, questions: Sequence[str], limit: int) -> list[Answer] | None:
     """The answers of the base model with that fingerprint, if they were written before."""
-    file = _file(fingerprint, questions, limit)
-    if not file.is_file():
+    try:
+        return [(text, ended) for text, ended in json.loads(cached(_file(fingerprint, questions, limit)) or "null")]
+    except (ValueError, TypeError):
         return None
-    return [(text, ended) for text, ended in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def keep(fingerprint: str, questions: Sequence[str], limit: int, answers: Sequence[Answer]) -> None:
-    file = _file(fingerprint, questions, limit)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(f".{os.getpid()}")
-    new.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
-    new.replace(file)
+    cache(_file(fingerprint, questions, limit), json.dumps(answers, ensure_ascii=False), say)
 
 
 def _file(fingerprint: str, questions: Sequence[str], limit: int) -> Path:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from adapters import base_model
-from adapters.cli import run
+from adapters.cli import Parser, run_parsed
 from trainer import (
     check_cli,
     compare_starts_cli,
@@ -39,28 +39,25 @@ PLAIN = argparse.RawDescriptionHelpFormatter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    return run(lambda: args.command(args), args.debug)
+    return run_parsed(_parser(), argv, lambda args: args.command(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    every = argparse.ArgumentParser(add_help=False)
+    every = Parser(add_help=False)
     every.add_argument("--json", action="store_true", help="print the result as JSON")
     every.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    based = argparse.ArgumentParser(add_help=False, parents=[every])
+    based = Parser(add_help=False, parents=[every])
     based.add_argument(
         "--base",
         metavar="MODEL",
         help=f"directory or hub id of the base model (default: {base_model.DEFAULT_NAME}, "
         f"on a GPU {base_model.GPU_DEFAULT}; evaluate: the adapter's own)",
     )
-    stored = argparse.ArgumentParser(add_help=False, parents=[based])
+    stored = Parser(add_help=False, parents=[based])
     stored.add_argument(
         "--store", metavar="DIR", help="the store (default: MAILWRIGHT_STORE, else ~/.local/share/mailwright/store)"
     )
-    parser = argparse.ArgumentParser(
-        prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES, formatter_class=PLAIN
-    )
+    parser = Parser(prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES, formatter_class=PLAIN)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     sft_cli.add(commands, stored)

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.disk import replace
 from adapters.errors import ConfigError, DataError
 from adapters.prompts import Message, Turn, task_messages
 from trainer.duplicates import clusters, merged
@@ -197,17 +196,7 @@ def write_rows(rows: Iterable[dict[str, Any]], file: Path) -> None:
         ConfigError: the folder cannot be written to.
     """
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as written:
-            try:
-                written.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                written.flush()
-                os.fsync(written.fileno())
-                os.replace(written.name, file)
-            except BaseException:
-                os.unlink(written.name)
-                raise
+        replace(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), mode=0o600)
     except OSError as exc:
         raise ConfigError(f"{file} cannot be written ({exc.strerror})", "name a file in a folder of yours") from exc
 

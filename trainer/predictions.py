@@ -6,9 +6,7 @@ made.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from adapters.disk import locked
+from adapters.disk import locked, replace
 from adapters.manifest import Frozen, Manifest
 from adapters.settings import cache_directory
 from trainer.progress import Say
@@ -128,13 +126,9 @@ def remember(manifest: Manifest, machine: str, say: Say) -> None:
 
 def _change(change: Callable[[list[Prediction]], list[Prediction]], say: Say) -> None:
     kept = file()
-    new = kept.with_suffix(f".{os.getpid()}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with locked(kept.parent):
-            new.write_bytes(PREDICTIONS.dump_json(change(read(lambda _: None))[-KEPT:], indent=1))
-            new.replace(kept)
+            replace(kept, PREDICTIONS.dump_json(change(read(lambda _: None))[-KEPT:], indent=1))
     except OSError as exc:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
         say(f"warning: the prediction was not kept: {kept} cannot be written ({exc.strerror})")

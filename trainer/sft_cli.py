@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import base_model
+from adapters import base_model, describe
 from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
-from adapters.manifest import check_name
+from adapters.manifest import DEFAULT_MAX_RANK, check_name
 from adapters.settings import store_directory
 from adapters.store import Store, Version
 from trainer import processes, tensorboard
@@ -139,7 +139,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("learning-rate", float, "peak learning rate (default: a prior for the base model's size)"),
         ("epochs", int, "passes over the emails"),
         ("batch-size", int, "emails a step"),
-        ("rank", int, "rank of the adapter"),
+        ("rank", int, f"rank of the adapter; above {DEFAULT_MAX_RANK} only `server --max-rank N` serves it"),
         ("alpha", int, "the adapter's output is scaled by alpha / rank"),
         ("loraplus", float, "how many times faster the adapter's B learns than its A (LoRA+); 16 is usual"),
         ("dropout", float, "share of the adapter's inputs dropped in training"),
@@ -237,13 +237,9 @@ def _sft(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps({"id": version.id, "path": str(version.path)} | manifest.model_dump(mode="json"), indent=2))
         return
-    promoted = store.promoted(version.name)
     seconds = f", trained in {manifest.training.seconds:.0f} s" if manifest.training else ""
     print(f"published {version.id} in {version.path}{seconds}")
-    if promoted == version:
-        print(f"{version.name} means {version.id}")
-    elif promoted:
-        print(f"{version.name} still means {promoted.id}; `adapters promote {version.id}` changes that")
+    print(describe.after_publish(store, version))
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.disk import explained, shortage
+from adapters.disk import explained, replace, shortage
 from adapters.errors import ConfigError, StoreUnwritable
 from adapters.store import RUNS, Store
 from trainer import processes
@@ -74,9 +74,8 @@ class Run:
         return {}
 
     def _write(self, fields: dict[str, Any]) -> None:
-        new = self.path / "run.json.new"
-        new.write_text(json.dumps(fields, indent=1), encoding="utf-8")
-        new.replace(self.path / "run.json")
+        with explained(self.path.parents[1]):
+            replace(self.path / "run.json", json.dumps(fields, indent=1))
 
 
 def identity(rows_sha256: str, base_fingerprint: str, recipe: Recipe, start: str | None = None) -> dict[str, Any]:

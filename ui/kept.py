@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.disk import replace
 from adapters.errors import DataError, KeptDamaged
 from adapters.manifest import check_name
 from adapters.prompts import Turn
@@ -75,7 +76,7 @@ class KeptExamples:
             lines = _lines(path)
             left = [line for line in lines if _parsed(line).get("id") != row]
             if left != lines:
-                _replace(path, b"".join(left))
+                replace(path, b"".join(left), mode=0o600)
             return len(left)
 
     def count(self, voice: str) -> int:
@@ -163,19 +164,6 @@ def _append(path: Path, line: bytes, after_newline: bool) -> None:
             raise
     finally:
         os.close(file)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    new = path.with_suffix(".new")
-    try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from adapters import base_model
 from adapters.base_model import COMPLETE, DEFAULT_NAME, WHEEL_SHA256, find, fingerprint, shaping_config
-from adapters.errors import BaseModelError
+from adapters.errors import BaseModelError, ConfigError
 from tests import tiny
 
 
@@ -43,6 +43,12 @@ def test_a_relative_directory_is_made_absolute(copy: Path, monkeypatch: pytest.M
     monkeypatch.chdir(copy.parent)
     assert find(copy.name).path == copy
     assert find(copy.name).source == str(copy)
+
+
+def test_a_directory_in_the_home_of_a_user_who_is_not_here_is_an_error():
+    with pytest.raises(ConfigError, match="~nobody-here/m"):
+        find("~nobody-here/m")
+    assert base_model.known("~nobody-here/m") is None
 
 
 def test_a_model_of_the_hub_has_its_short_name_and_is_found_again_by_its_id(
@@ -151,6 +157,24 @@ def test_a_fingerprint_is_remembered(copy: Path, monkeypatch: pytest.MonkeyPatch
     assert fingerprint(copy) == before
 
 
+def test_a_cache_that_cannot_be_written_is_said_once_and_the_model_is_found(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path / "file"))
+    said: list[str] = []
+    assert find(str(copy), said.append).path == copy
+    assert len(said) == 1
+    assert said[0].startswith(f"warning: {tmp_path / 'file' / 'fingerprints'}")
+
+
+def test_a_fingerprint_that_a_power_cut_emptied_is_taken_again(copy: Path, cache: Path):
+    before = fingerprint(copy)
+    for remembered in (cache / "fingerprints").iterdir():
+        remembered.write_text("")
+    assert fingerprint(copy) == before
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_directory_that_lacks_a_file_is_no_base_model(copy: Path, file: str):
     (copy / file).unlink()
@@ -235,6 +259,16 @@ def test_the_default_is_fetched_once(default: Default):
 def test_nothing_but_the_default_is_left_in_the_cache(default: Default):
     find(None)
     assert list(default.target.parent.iterdir()) == [default.target]
+
+
+def test_a_cache_that_cannot_take_the_default_is_named_with_what_to_do(
+    default: Default, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BaseModelError, match=r"cannot be kept in .*: Not a directory") as refused:
+        find()
+    assert "MAILWRIGHT_CACHE" in refused.value.hint
 
 
 def test_a_half_written_default_is_made_again(default: Default):

@@ -106,6 +106,13 @@ def test_an_error_is_a_sentence_a_hint_and_status_2(
     assert hint in second
 
 
+def test_a_store_in_the_home_of_a_user_who_is_not_here_is_an_error(capsys: Capture):
+    assert main(["list", "--store", "~nobody-here/x"]) == 2
+    assert capsys.readouterr().err == (
+        "error: the home directory in '~nobody-here/x' is not known\nhint: give the whole path, without ~\n"
+    )
+
+
 def test_a_hint_on_the_command_line_names_a_command_and_no_url(store: Store, capsys: Capture):
     main(["show", "zzz", "--store", str(store.directory)])
     assert "GET " not in capsys.readouterr().err
@@ -116,10 +123,23 @@ def test_debug_raises_the_error_itself(store: Store):
         main(["show", "unknown", "--debug", "--store", str(store.directory)])
 
 
-def test_an_unknown_command_is_status_2(capsys: Capture):
-    with pytest.raises(SystemExit) as caught:
-        main(["publish"])
-    assert caught.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "program", "error"),
+    [
+        (["publish"], "adapters", "invalid choice: 'publish'"),
+        ([], "adapters", "required: COMMAND"),
+        (["list", "--nonsense"], "adapters", "unrecognized arguments: --nonsense"),
+        (["promote"], "adapters promote", "required: NAME@N"),
+        (["promote", "formal@2", "--percent", "ten"], "adapters promote", "invalid int value: 'ten'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_arguments_are_an_error_with_a_hint(capsys: Capture, arguments: list[str], program: str, error: str):
+    assert main(arguments) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ")
+    assert error in first
+    assert second == f"hint: {program} --help shows every flag"
 
 
 def test_an_error_without_a_hint_prints_no_hint(capsys: Capture):

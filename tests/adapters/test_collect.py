@@ -122,11 +122,11 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(store: Store):
 def test_leftovers_are_named_and_removed_but_not_a_publish_that_is_under_way(store: Store):
     home = store.directory / "formal"
     (home / ".incoming-dead").mkdir()
-    (home / ".pointers-77").write_text("{}")
+    (home / ".new-77").write_text("{}")
     shutil.copytree(store.resolve("formal").path, home / ".removing-9-abc")
     with store._incoming("formal") as under_way:
         assert {path: removable for path, (_, removable) in found(store).items()} == {
-            f"formal/{name}": True for name in (".incoming-dead", ".pointers-77", ".removing-9-abc")
+            f"formal/{name}": True for name in (".incoming-dead", ".new-77", ".removing-9-abc")
         }
         assert len(collect(store).removed) == 3
         assert under_way.is_dir()

@@ -33,6 +33,15 @@ def test_a_version_that_cannot_be_served_is_refused_and_nothing_changes(store: S
     assert store.resolve("formal").id == "formal@1"
 
 
+def test_a_version_that_only_a_server_with_max_rank_takes_is_refused_with_that_option(
+    store: Store, base_model: BaseModel
+):
+    wide = publish(store, base_model, rank=32)
+    with pytest.raises(AdapterUnusable, match=r"rank is 32.* `server --max-rank 32` serves it"):
+        promote(store, wide.id, base_model)
+    assert promote(store, wide.id, base_model, force=True) == wide
+
+
 def test_the_servers_own_largest_rank_counts(store: Store, base_model: BaseModel):
     wide = publish(store, base_model, rank=65)
     assert promote(store, wide.id, base_model, max_rank=128) == wide

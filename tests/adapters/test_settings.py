@@ -1,8 +1,10 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from adapters.errors import ConfigError
 from adapters.settings import cache_directory, is_loopback, kept_directory, silence_telemetry, store_directory
 
 Patch = pytest.MonkeyPatch
@@ -46,6 +48,28 @@ def test_a_relative_store_is_made_absolute(monkeypatch: Patch, tmp_path: Path):
 def test_a_tilde_means_the_home_directory(monkeypatch: Patch):
     monkeypatch.setenv("HOME", "/home/ada")
     assert store_directory("~/voices") == Path("/home/ada/voices")
+
+
+@pytest.mark.parametrize("directory", [store_directory, kept_directory])
+def test_the_home_of_a_user_who_is_not_here_is_an_error(directory: Callable[[str], Path]):
+    with pytest.raises(ConfigError, match="home directory in '~nobody-here/x' is not known") as refused:
+        directory("~nobody-here/x")
+    assert refused.value.hint == "give the whole path, without ~"
+
+
+@pytest.mark.parametrize("variable", ["MAILWRIGHT_STORE", "MAILWRIGHT_KEPT", "MAILWRIGHT_CACHE"])
+def test_the_environment_may_not_name_such_a_home_either(monkeypatch: Patch, variable: str):
+    monkeypatch.setenv(variable, "~nobody-here/x")
+    with pytest.raises(ConfigError, match="~nobody-here/x"):
+        {"STORE": store_directory, "KEPT": kept_directory, "CACHE": cache_directory}[variable.rpartition("_")[2]]()
+
+
+@pytest.mark.parametrize(("variable", "directory"), [("DATA", store_directory), ("CACHE", cache_directory)])
+def test_nor_may_xdgs_variables(monkeypatch: Patch, variable: str, directory: Callable[[], Path]):
+    monkeypatch.delenv(f"MAILWRIGHT_{'STORE' if variable == 'DATA' else 'CACHE'}", raising=False)
+    monkeypatch.setenv(f"XDG_{variable}_HOME", "~nobody-here/x")
+    with pytest.raises(ConfigError, match="~nobody-here/x"):
+        directory()
 
 
 def test_the_caches_environment_wins_over_the_default(monkeypatch: Patch, tmp_path: Path):

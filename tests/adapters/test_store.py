@@ -51,6 +51,15 @@ def test_a_first_version_that_failed_its_evaluation_is_published_and_not_promote
     assert empty.audit.entries(1)[0]["promoted"] is passed
 
 
+@pytest.mark.parametrize(("rank", "promoted"), [(16, True), (17, False)])
+def test_a_first_version_that_a_server_without_options_does_not_take_is_published_and_not_promoted(
+    empty: Store, files: Path, rank: int, promoted: bool
+):
+    version = empty.publish("formal", files, FACTS | {"lora": FACTS["lora"] | {"rank": rank}})
+    assert empty.promoted("formal") == (version if promoted else None)
+    assert empty.resolve("formal@1") == version
+
+
 def test_a_second_publish_leaves_the_promoted_version_alone(empty: Store, files: Path):
     first = empty.publish("formal", files, FACTS)
     second = empty.publish("formal", files, FACTS)
@@ -273,7 +282,7 @@ def test_a_crash_before_the_pointer_moves_leaves_it_where_it_was(store: Store, m
 
 def test_leftovers_of_a_crash_are_no_versions(store: Store):
     shutil.copytree(store.resolve("formal").path, store.directory / "formal" / ".incoming-abc" / "version")
-    (store.directory / "formal" / ".pointers-abc").write_text("2\n")
+    (store.directory / "formal" / ".new-abc").write_text("2\n")
     (store.directory / "formal" / "3-notadigest").mkdir()
     (store.directory / ".trash").mkdir()
     assert [version.id for version in store.versions("formal")] == ["formal@1", "formal@2"]

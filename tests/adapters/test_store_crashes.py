@@ -71,10 +71,10 @@ def publish(template: Path, times: int) -> Store:
 @pytest.mark.parametrize(
     ("command", "versions", "kinds_left"),
     [
-        ("publish", 0, {".incoming", ".pointers"}),
+        ("publish", 0, {".incoming", ".new"}),
         ("publish", 2, {".incoming"}),
-        ("promote", 2, {".pointers"}),
-        ("canary", 2, {".pointers"}),
+        ("promote", 2, {".new"}),
+        ("canary", 2, {".new"}),
     ],
 )
 def test_a_command_killed_at_any_step_leaves_the_old_or_the_new_state_and_the_next_one_works(

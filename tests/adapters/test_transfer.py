@@ -44,6 +44,18 @@ def test_an_import_publishes_the_config_and_the_weights_alone(empty: Store, fore
     assert empty.resolve("mine") == version
 
 
+@pytest.mark.parametrize("pattern", [{}, {"q_proj": 128}], ids=["r", "rank_pattern"])
+def test_an_import_of_a_high_rank_is_published_and_not_promoted(
+    empty: Store, base_model: BaseModel, tmp_path: Path, pattern: dict[str, int]
+):
+    wide = tiny.make_adapter(base_model.path, tmp_path / "wide", seed=1, rank=128)
+    config = json.loads((wide / CONFIG).read_text())
+    (wide / CONFIG).write_text(json.dumps(config | {"r": 8 if pattern else 128, "rank_pattern": pattern}))
+    version = import_(empty, wide, "mine", base_model)
+    assert version.manifest().lora.rank == 128
+    assert empty.promoted("mine") is None
+
+
 def test_an_imports_manifest_says_what_is_known_and_no_more(empty: Store, foreign: Path, base_model: BaseModel):
     manifest = import_(empty, foreign, "mine", base_model).manifest()
     assert (manifest.base_name, manifest.base) == (base_model.name, base_model.source)

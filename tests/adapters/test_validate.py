@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from adapters.base_model import BaseModel, find
+from adapters.manifest import Lora, Manifest
 from adapters.store import CONFIG, MANIFEST, WEIGHTS, Store
 from adapters.validate import MAX_RANK, REFUSED_FEATURES, reasons_against
 from tests import bad_adapters, tiny
@@ -89,6 +90,68 @@ def test_truncated_weights_are_a_reason(adapter: Path, base_model: BaseModel, si
     assert reason.startswith("adapter_model.safetensors is damaged")
 
 
+CONFIG_FIELDS = [
+    *("r", "lora_alpha", "rank_pattern", "target_modules", "bias", "init_lora_weights", "peft_type", "task_type"),
+    *REFUSED_FEATURES,
+]
+HUGE = st.sampled_from([10**400, -(10**400), 10**4000, 1e308, 2**64])
+ODD_TEXT = st.text(st.characters(exclude_categories=()), max_size=5)
+"""With halves of surrogate pairs, which JSON can spell."""
+ODD_JSON = HUGE | st.recursive(
+    st.none() | st.booleans() | st.integers() | HUGE | st.floats() | ODD_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+MANY_VALUES = settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, database=None
+)
+
+
+def assert_printable(reasons: list[str]) -> None:
+    "\n".join(reasons).encode()
+
+
+@pytest.mark.parametrize("field", CONFIG_FIELDS)
+@MANY_VALUES
+@given(value=ODD_JSON)
+def test_any_value_of_a_configuration_gives_reasons_or_none(
+    adapter: Path, base_model: BaseModel, field: str, value: object
+):
+    config = (adapter / CONFIG).read_text()
+    change_config(adapter, **{field: value})
+    try:
+        assert_printable(against(adapter, base_model))
+    finally:
+        (adapter / CONFIG).write_text(config)
+
+
+@pytest.mark.parametrize("field", [*Manifest.model_fields, *(f"lora.{field}" for field in Lora.model_fields), "other"])
+@MANY_VALUES
+@given(key=ODD_TEXT, value=ODD_JSON)
+def test_any_value_of_a_manifest_gives_reasons_or_none(
+    store: Store, base_model: BaseModel, field: str, key: str, value: object
+):
+    file = store.resolve("formal").path / MANIFEST
+    good = file.read_text()
+    changed = json.loads(good)
+    if field.startswith("lora."):
+        changed["lora"][field.removeprefix("lora.")] = value
+    else:
+        changed[key if field == "other" else field] = value
+    file.write_text(json.dumps(changed))
+    try:
+        assert_printable(reasons_against(file.parent, base_model))
+    finally:
+        file.write_text(good)
+
+
+@pytest.mark.parametrize("alpha", [10**400, 1e7, -1, True, "32", None, [32]], ids=lambda alpha: repr(alpha)[:12])
+def test_a_lora_alpha_that_is_no_usual_number_is_a_reason(adapter: Path, base_model: BaseModel, alpha: object):
+    change_config(adapter, lora_alpha=alpha)
+    (reason,) = against(adapter, base_model)
+    assert reason == f"its lora_alpha is {repr(alpha)[:80]}, and should be a number above 0, at most 1000000"
+
+
 @pytest.mark.parametrize(("key", "what"), REFUSED_FEATURES.items())
 def test_a_feature_that_vllm_cannot_serve_is_a_reason(adapter: Path, base_model: BaseModel, key: str, what: str):
     change_config(adapter, **{key: [1]})
@@ -107,8 +170,15 @@ def test_trained_biases_are_a_reason(adapter: Path, base_model: BaseModel):
 
 def test_a_rank_that_the_server_does_not_take_is_a_reason(tmp_path: Path, base_model: BaseModel):
     adapter = tiny.make_adapter(base_model.path, tmp_path / "wide", seed=1, rank=65)
-    assert against(adapter, base_model) == ["its rank is 65, and the server takes 1 to 64"]
-    assert against(adapter, base_model, max_rank=128) == []
+    assert against(adapter, base_model, max_rank=64) == [
+        "its rank is 65, and the server takes 1 to 64: `server --max-rank 65` serves it"
+    ]
+    assert against(adapter, base_model) == []
+
+
+def test_a_rank_that_no_server_can_take_is_a_reason_without_a_command(tmp_path: Path, base_model: BaseModel):
+    adapter = tiny.make_adapter(base_model.path, tmp_path / "wide", seed=1, rank=513)
+    assert against(adapter, base_model)[0] == "its rank is 513, and the server takes 1 to 512"
 
 
 def test_a_rank_that_the_tensors_do_not_have_is_a_reason_for_each(adapter: Path, base_model: BaseModel):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.collect import verify
+from adapters.collect import collect, verify
 from adapters.errors import ConfigError, KeysDamaged, Unauthorised
 from adapters.store import KEYS, Store
 from server.keys import Caller, Keys, Order
@@ -148,3 +149,18 @@ def test_what_is_read_again_is_only_what_changed(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read again"))
     keys.find(token)
     assert json.loads(os.fsencode((tmp_path / KEYS).read_text()))
+
+
+def test_a_killed_change_leaves_what_gc_removes(store: Store):
+    child = os.fork()
+    if child == 0:
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        Keys(store.directory).create(Order("phone"))
+    os.waitpid(child, 0)
+    assert Keys(store.directory).all() == []
+    (finding,) = verify(store, lambda _: [], watch_seconds=0)
+    assert (finding.what, finding.removable) == ("a change of a file that was cut off", True)
+    assert collect(store, dry_run=True, watch_seconds=0).removed == [finding.path.name]
+    assert finding.path.is_file()
+    assert collect(store, watch_seconds=0).removed == [finding.path.name]
+    assert verify(store, lambda _: [], watch_seconds=0) == []

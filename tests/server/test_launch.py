@@ -302,7 +302,7 @@ def test_a_broken_adapter_is_422_with_every_reason_and_the_others_go_on(server: 
     server.store.publish("broken", files, tiny.facts(server.base.name, "sha256:" + "0" * 64, 32))
     for _ in range(2):
         with pytest.raises(openai.UnprocessableEntityError) as refused:
-            chat(server, "broken")
+            chat(server, "broken@1")
         assert refused.value.code == "adapter_unusable"
         for reason in ("rank is 32", "NaN", "trained on tiny-llama (sha256:000000000000...)", "`server --base "):
             assert reason in refused.value.message

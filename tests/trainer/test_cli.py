@@ -120,10 +120,17 @@ def refused_at_the_base_model(monkeypatch: pytest.MonkeyPatch, capsys: Capture, 
 def test_a_missing_flag_is_named(capsys: Capture, missing: str):
     given = {"--data": "mine.jsonl", "--name": "mine"}
     del given[missing]
-    with pytest.raises(SystemExit) as caught:
-        main(["sft", *[part for pair in given.items() for part in pair]])
-    assert caught.value.code == 2
-    assert missing in capsys.readouterr().err
+    printed = failed(capsys, "sft", *[part for pair in given.items() for part in pair])
+    assert printed == (
+        f"error: the following arguments are required: {missing}\nhint: trainer sft --help shows every flag\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["teach"], ["sft", "--rank", "high"], ["check", "a.jsonl", "--nonsense"]])
+def test_wrong_arguments_are_an_error_with_a_hint(capsys: Capture, arguments: list[str]):
+    first, second = failed(capsys, *arguments).splitlines()
+    assert first.startswith("error: ")
+    assert second.startswith("hint: trainer ")
 
 
 def test_the_help_shows_commands_to_copy(capsys: Capture):

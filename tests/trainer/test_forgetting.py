@@ -123,6 +123,24 @@ def test_what_is_kept_of_the_base_model_is_its_answers_only(adapted, tokenizer):
     assert all(isinstance(text, str) and isinstance(ended, bool) for text, ended in answers)
 
 
+def test_a_cache_that_cannot_be_written_or_read_fails_nothing_and_is_said(
+    adapted, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path / "file"))
+    assert forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1
+    assert str(tmp_path / "file" / "answers") in warnings[0]
+
+
+def test_answers_that_are_damaged_are_written_again(adapted, tokenizer):
+    before = forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens)
+    (kept,) = (cache_directory() / "answers").iterdir()
+    kept.write_text("[[")
+    assert forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens) == before
+
+
 @pytest.mark.parametrize(
     "answer", [EMAIL, "Subject: Your question\n\nIt is 43.", "subject: eggs", "Hi there,\n\nit is 43.\n\nCheers,\nKim"]
 )

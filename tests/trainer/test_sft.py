@@ -245,7 +245,18 @@ def test_a_second_run_says_how_to_promote_its_version(
 ):
     for _ in range(2):
         assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path)) == 0
-    assert "mine still means mine@1; `adapters promote mine@2` changes that" in capsys.readouterr().out
+    assert "mine still means mine@1; `adapters promote mine@2` makes mine mean it" in capsys.readouterr().out
+
+
+def test_a_rank_that_a_server_without_options_does_not_take_is_not_promoted(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path), "--rank", 32) == 0
+    assert Store(tmp_path / "store").promoted("mine") is None
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "mine means no version yet; the rank of mine@1 is 32, and only `server --max-rank 32` serves it; "
+        "`adapters promote mine@1 --force` makes mine mean it"
+    )
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes, seconds: float = 120) -> bytes:
