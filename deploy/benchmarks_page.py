@@ -21,8 +21,8 @@ HEAD = """# Benchmarks
 
 Written by `deploy/benchmarks_page.py` from `results.json`; do not edit this page by hand.
 
-The newest result of each benchmark, newest first, times in UTC. Git has the older ones; the
-[decisions](../decisions/cpu-serving.md) say what followed from them. Speed differs by a tenth and more between two runs: compare figures within one table only.
+The newest result of each benchmark, newest first, times in UTC. [What followed from them](../decisions/cpu-serving.md).
+Speed differs by a tenth and more between two runs: compare figures within one table only.
 """
 
 
