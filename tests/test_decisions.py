@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DECISIONS = ROOT / "docs" / "decisions"
+PAGES = sorted(set(DECISIONS.glob("*.md")) - {DECISIONS / "index.md"})
 ROWS = re.findall(
     r"^\| (\S+) \| .+ \| (\w+) \| \[.+\]\((.+)#(.+)\) \|$",
     (ROOT / "DECISIONS.md").read_text(encoding="utf-8"),
@@ -58,6 +59,11 @@ def test_an_entry_has_a_date_a_status_and_the_four_parts_in_order(page: Path, ti
     assert head
     assert head[1] in STATUSES
     assert re.findall(r"^\*\*(\w+)\*\* \S", text, re.MULTILINE) == PARTS
+
+
+def test_the_list_of_themes_has_every_page():
+    linked = re.findall(r"\]\((.+)\)", (DECISIONS / "index.md").read_text(encoding="utf-8"))
+    assert sorted(linked) == [page.name for page in PAGES]
 
 
 def test_links_between_the_pages_of_docs_lead_to_a_heading():
