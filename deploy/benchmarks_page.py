@@ -27,13 +27,12 @@ Speed differs by a tenth and more between two runs: compare figures within one t
 
 
 class Result(BaseModel, extra="forbid"):
-    """One run of one benchmark. What the run did not record stays empty."""
+    """One run of one benchmark, its date in UTC. What the run did not record stays empty."""
 
     bench: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     headline: str
     """One sentence: what came out."""
     date: str = Field(pattern=r"^\d{4}-\d\d-\d\d( \d\d:\d\d)?$")
-    """UTC."""
     command: str = ""
     commit: str = ""
     machine: str
