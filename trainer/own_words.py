@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from trainer.form import SIGN_OFF
+
 MOST_CHARACTERS = 30_000
 MOST_OF_A_LINE = 250
 """Characters in which a quote's header is looked for: its patterns take cubic time, 0.04 s on a hostile line."""
@@ -38,23 +40,6 @@ ORIGINAL = re.compile(
     re.IGNORECASE,
 )
 DELIMITER = re.compile(r"(?:--|—|__)\s*$|[_-]{20,}\s*$")
-OWN_CLOSINGS = r"""
-    (?:(?:yours|very|kind(?:est)?|best|warm(?:est)?|with|many|all|most|my)\s)*(?:regards|wishes|thanks|best|love|
-    sincerely|faithfully|truly|gratitude|respectfully|cordially|warmly|apologies)(?:\s(?:yours|to\s(?:you\s)?all|
-    again|so\smuch|a\slot|in\sadvance|and\s\w+(?:\s\w+)?|from\s\w+))*|
-    (?:sincerely|respectfully|truly)\syours|yours|ever\syours|cheers|ta|xo+|x+|hugs|ciao|bye(?:\sfor\snow)?|
-    thank\syou(?:\s(?:all|again|so\smuch|very\smuch|in\sadvance))?|tha?nx|thx|take\scare|
-    (?:talk|speak|see|write|catch)\s(?:to\s)?(?:you|ya|up)?\s?(?:soon|later|then|tomorrow|there)|
-    (?:have\sa\s)?(?:good|great|nice|lovely)\s(?:day|evening|week|weekend)|
-    (?:mit\s)?(?:(?:freundliche[nm]?|beste[nm]?|viele[nm]?|liebe[nm]?|herzliche[nm]?|schöne[nm]?)\s)*
-    (?:grüße[n]?|gruß|grüsse[n]?|gruss)(?:\s(?:aus|an|und)\s\w+(?:\s\w+)?)?|l\.?g\.?|v\.?g\.?|mfg|hochachtungsvoll|
-    danke(?:\s\w+){0,3}|bis\s(?:bald|dann|morgen|später)|
-    (?:bien\s)?cordialement|(?:bien\s)?à\s(?:vous|toi|bientôt)|amicalement|amitiés|bises|bisous|merci(?:\s\w+){0,3}|
-    sincères\ssalutations|bonne\s(?:journée|soirée)|
-    (?:un\s)?(?:cordial\s)?saludos?(?:\scordial(?:es)?)?|atentamente|(?:un\s)?(?:fuerte\s)?abrazos?|gracias|besos|
-    (?:cordiali|distinti|cari)\ssaluti|un\s(?:caro\s)?saluto|grazie(?:\s\w+)?|a\spresto|
-    (?:met\s)?(?:vriendelijke|hartelijke)?\s?groet(?:en|jes)?|bedankt|atenciosamente|(?:um\s)?abraços?|obrigad[oa]|
-    (?:med\s)?vänlig(?:a)?\shälsning(?:ar)?|mvh|(?:med\s)?venlig\shilsen|hilsen|pozdrawiam|z\sposzanowaniem"""
 SENT_FROM = (
     r"sent (?:from|via|with) (?:my |outlook|mail|proton|yahoo|gmail|samsung|mobile)\b.*|get outlook for .*|"
     r"von meinem \w+ gesendet.*|gesendet (?:von|mit) .{1,60}|envoyé (?:depuis|de) .{1,60}|enviado (?:desde|do) .{1,60}|"
@@ -102,7 +87,7 @@ def read(text: str, writer: str) -> Words:
 
 def is_closing(line: str) -> bool:
     """Whether the line is a closing phrase alone: `Best regards,`, `Viele Grüße`."""
-    return bool(_closing().fullmatch(line.strip()))
+    return bool(SIGN_OFF.fullmatch(line.strip()))
 
 
 def signed_name(text: str, writer: str) -> str:
@@ -201,16 +186,6 @@ def _header() -> re.Pattern[str]:
 
     pattern: re.Pattern[str] = EmailMessage(text="", languages=list(LANGUAGES)).HEADER_REGEX
     return pattern
-
-
-@lru_cache(maxsize=1)
-def _closing() -> re.Pattern[str]:
-    """A line that is a closing phrase alone: the library's of every language, and ours."""
-    from mailparser_reply.constants import MAIL_LANGUAGES
-
-    known = [one.strip(",.") for language in LANGUAGES for one in MAIL_LANGUAGES[language].get("signatures", [])]
-    ours = re.sub(r"\s*\n\s*", "", OWN_CLOSINGS)
-    return re.compile(rf"(?:{ours}|{'|'.join(one for one in known if '/' not in one)})[\s,.!;:)❤-]*", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1)

@@ -11,15 +11,15 @@ import re
 from dataclasses import replace
 
 from trainer.data import Example
+from trainer.form import HELLO, TITLES
 from trainer.practice import DAYS, MONTHS, pieces
 
 # A clock time, a number with its thousands, or a plain number; words are whole words.
 TOKEN = re.compile(r"\d{1,2}[:.]\d\d(?!\d)|\d[\d,]*\d|\d|[^\W\d_][\w-]*")
 SENDER = re.compile(r"\n([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?(?:\n[^\n]{1,40})?\s*\Z")
 GREETING = re.compile(
-    r"^(?:Dear|Hi|Hello|Hey) ((?:[A-Z][a-z]{1,4}\.? )?)([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?,", re.MULTILINE
+    rf"^(?i:{HELLO}) (?:({TITLES})\b\.? )?(?!(?:{TITLES})\b)([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?,", re.MULTILINE
 )
-TITLES = ("Mr", "Mr.", "Ms", "Ms.", "Mrs", "Mrs.", "Miss", "Dr", "Dr.", "Prof", "Prof.")
 ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)\b")
 # "may" is a verb too, so that it never gives way to another month.
 MOVABLE_MONTHS = [month for month in MONTHS if month != "May"]
@@ -60,9 +60,8 @@ def _name_swaps(email: str, shared: set[str], chance: random.Random) -> dict[str
         if not found:
             continue
         *title, first, last = found.groups()
-        titled = bool(title and title[0].strip() in TITLES)
-        if first in shared and first not in TITLES:
-            swaps.setdefault(first, chance.choice(lasts if titled and not last else firsts))
+        if first in shared:
+            swaps.setdefault(first, chance.choice(lasts if any(title) and not last else firsts))
         if last in shared:
             swaps.setdefault(last, chance.choice(lasts))
     return swaps

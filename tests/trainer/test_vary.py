@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adapters.tasks import keeps
 from trainer.data import DATA, Example, read_examples, task_example
-from trainer.rubric import PLACEHOLDER, has_greeting, has_sign_off
+from trainer.form import PLACEHOLDER, has_greeting, has_sign_off
 from trainer.vary import vary
 
 VOICES = ("formal", "friendly")
