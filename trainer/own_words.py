@@ -36,7 +36,7 @@ FORWARDED = re.compile(
 )
 ORIGINAL = re.compile(
     r"[> ]*-{2,} ?(?:Original Message|Original Appointment|Ursprüngliche (?:Nachricht|Mail)|Message d'origine|"
-    r"Mensaje original|Messaggio originale|Oorspronkelijk bericht|Mensagem original)\s*-{2,}\s*$|[> ]*_{20,}\s*$",
+    r"Mensaje original|Messaggio originale|Oorspronkelijk bericht|Mensagem original)\s*-{2,}\s*$",
     re.IGNORECASE,
 )
 DELIMITER = re.compile(r"(?:--|—|__)\s*$|[_-]{20,}\s*$")
@@ -203,15 +203,24 @@ def _without_signature(lines: list[str], writer: str) -> list[str]:
 
 def _without_end(lines: list[str], writer: str) -> list[str]:
     """Without what follows a signature's delimiter, `Sent from my ...` or a disclaimer; a name after `-- ` stays."""
+    lines = lines[: next((n for n, line in enumerate(lines) if _is_boilerplate(line)), len(lines))]
     for number, line in enumerate(lines):
-        if DELIMITER.match(line):
+        if DELIMITER.match(line) and _is_signature(lines[number + 1 :], bool(_end_of_name(lines[:number], writer))):
             name = next((one.strip() for one in lines[number + 1 :] if one.strip()), "")
             before = next((one for one in reversed(lines[:number]) if one.strip()), "")
             named = is_closing(before) and _names(name, writer)
             return [*_without_blank_end(lines[:number]), name] if named else lines[:number]
-        if _sent_from().fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")):
-            return lines[:number]
-    return list(lines)
+    return lines
+
+
+def _is_boilerplate(line: str) -> bool:
+    return bool(_sent_from().fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")))
+
+
+def _is_signature(lines: list[str], signed: bool) -> bool:
+    """Whether the lines below a delimiter are few and no email; prose, as of a motto, only below a `signed` email."""
+    few = sum(bool(line.strip()) for line in lines) <= SIGNATURE_LINES
+    return few and not any(is_closing(line) or (_is_prose(line) and not signed) for line in lines)
 
 
 def _without_blank_end(lines: list[str]) -> list[str]:

@@ -101,6 +101,23 @@ def test_a_closing_of_many_kinds_is_kept_with_its_name(closing: str, name: str):
     assert own(f"{text}\nTreasurer\nHarbour Ltd, 1 Quay") == text
 
 
+@pytest.mark.parametrize("line", ["--", "-- ", "—", "____________________", "--------------------"])
+def test_a_line_in_the_middle_of_an_email_cuts_nothing(line: str):
+    text = f"Hi Anna,\n\nThe boat is ready.\n\n{line}\n\nThe second boat needs paint.\n\nBest,\nBob"
+    words = read(text, "Bob Smith")
+    assert words.text.split() == text.split()
+    assert words.quoted == ""
+    unsigned = f"The boat is ready.\n{line}\nThe second boat needs a new coat of paint before we can take it out"
+    assert own(unsigned).split() == unsigned.split()
+    assert own(f'{text}\n-- \nBob Smith\nHead of Boats\n"A boat is better than a car."').split() == text.split()
+
+
+def test_below_a_row_of_underscores_and_headers_in_another_language_all_is_quoted():
+    header = "________________________________\nDe: Anna\nEnviado: hoje\nPara: Bob\nAssunto: barco"
+    words = read(f"{OWN}\n\n{header}\n\nA quinta serve?", "Bob Smith")
+    assert (words.text, words.quoted) == (OWN, "A quinta serve?")
+
+
 def test_a_name_that_stands_only_in_the_signature_block_is_kept():
     assert own("Hi Anna,\n\nYes.\n\nBest wishes,\n\n-- \nBob Smith\nHead of Boats").endswith("Best wishes,\nBob Smith")
 
