@@ -65,7 +65,6 @@ IN_OTHER_WORDS = {
     r"an?|once|single": 1,
     r"two|both|couple|pair|twice|twins?": 2,
     r"fortnight": 14,
-    r"half a dozen": 6,
     r"quarter of an hour": 15,
     r"half an hour|half-hour|half hour": 30,
     r"three quarters of an hour": 45,

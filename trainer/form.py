@@ -71,10 +71,27 @@ SIGN_OFF = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+# Any name after a closing: capitalised words, and what stands between those of a name.
+NAME = re.compile(
+    r"[-–/~*\s]*(?:[A-ZÀ-ÖØ-Þ一-鿿가-힯][\w.'’-]*)(?: (?:[A-ZÀ-ÖØ-Þ][\w.'’-]*|&|and|und|et|y|of|the|van|von|"
+    r"der|den|de|da|di)){0,4}[\s,.!x]*"
+)
+
+
+def is_closing(line: str) -> bool:
+    """Whether the line is a closing phrase alone: `Best regards,`, `Viele Grüße`."""
+    return bool(SIGN_OFF.fullmatch(line.strip()))
+
+
+def closes_with_name(line: str) -> bool:
+    """`Thanks, Anna` on one line."""
+    phrase, comma, name = line.partition(",")
+    return bool(comma and is_closing(phrase) and NAME.fullmatch(name.strip()))
+
 
 def closing(email: str) -> str:
-    """The closing phrase, alone on one of the last lines; empty without one."""
-    return next((line for line in reversed(_lines(email)[-5:]) if SIGN_OFF.fullmatch(line)), "")
+    """The closing phrase on one of the last lines, alone or with a name; empty without one."""
+    return next(filter(None, map(_closing_phrase, reversed(_lines(email)[-5:]))), "")
 
 
 def has_sign_off(email: str) -> bool:
@@ -83,7 +100,7 @@ def has_sign_off(email: str) -> bool:
 
 def has_greeting(email: str) -> bool:
     """A greeting on one of the first lines, a subject line apart."""
-    return any(GREETING.match(line) and not SIGN_OFF.fullmatch(line) for line in _lines(email)[:4])
+    return any(GREETING.match(line) and not _closing_phrase(line) for line in _lines(email)[:4])
 
 
 def body(email: str) -> str:
@@ -94,6 +111,12 @@ def body(email: str) -> str:
 def word_grams(text: str, size: int = GRAM) -> set[tuple[str, ...]]:
     words = WORD.findall(normalise(text))
     return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
+
+
+def _closing_phrase(line: str) -> str:
+    if is_closing(line):
+        return line
+    return line.partition(",")[0] if closes_with_name(line) else ""
 
 
 def _lines(email: str) -> list[str]:

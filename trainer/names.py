@@ -12,7 +12,7 @@ from typing import Literal
 
 import regex
 
-from trainer.form import FEMALE, HELLO, MALE, SIGN_OFF, TITLES
+from trainer.form import FEMALE, HELLO, MALE, TITLES, is_closing
 
 Role = Literal["male", "female", "first", "last"]
 """What kind of name a word is; a first name is male or female where a title says so."""
@@ -131,12 +131,12 @@ def _signatures(text: str) -> Iterator[str]:
     last = lines[-6:]
     for before, line in pairwise(last):
         alone = ALONE.fullmatch(line)
-        closed = SIGN_OFF.fullmatch(before) or (line is lines[-1] and before[-1] in ".!?," and len(line.split()) <= 2)
+        closed = is_closing(before) or (line is lines[-1] and before[-1] in ".!?," and len(line.split()) <= 2)
         if alone and closed:
             yield alone[1]
     for line in last:
         match = CLOSED_WITH.fullmatch(line)
-        if match and SIGN_OFF.fullmatch(match["closing"]):
+        if match and is_closing(match["closing"]):
             yield match["name"]
 
 

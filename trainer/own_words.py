@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from trainer.form import SIGN_OFF
+from trainer.form import NAME, closes_with_name, is_closing
 
 MOST_CHARACTERS = 30_000
 MOST_OF_A_LINE = 250
@@ -40,10 +40,11 @@ ORIGINAL = re.compile(
     re.IGNORECASE,
 )
 DELIMITER = re.compile(r"(?:--|—|__)\s*$|[_-]{20,}\s*$")
-SENT_FROM = (
-    r"sent (?:from|via|with) (?:my |outlook|mail|proton|yahoo|gmail|samsung|mobile)\b.*|get outlook for .*|"
+SENT_FROM = re.compile(
+    r"\W{0,3}(?:sent (?:from|via|with) (?:my |outlook|mail|proton|yahoo|gmail|samsung|mobile)\b.*|get outlook for .*|"
     r"von meinem \w+ gesendet.*|gesendet (?:von|mit) .{1,60}|envoyé (?:depuis|de) .{1,60}|enviado (?:desde|do) .{1,60}|"
-    r"inviato da .{1,60}|verzonden vanaf .{1,60}|skickat från .{1,60}|sendt fra .{1,60}"
+    r"inviato da .{1,60}|verzonden vanaf .{1,60}|skickat från .{1,60}|sendt fra .{1,60})",
+    re.IGNORECASE,
 )
 DISCLAIMER = re.compile(
     r"(?:disclaimer|confidential(?:ity)?(?: notice| note)?|privileged (?:and|&) confidential|vertraulichkeitshinweis|"
@@ -61,11 +62,6 @@ CONTACT = re.compile(
     re.IGNORECASE,
 )
 POSTSCRIPT = re.compile(r"p\.? ?s\.?\b", re.IGNORECASE)
-# Any name after a closing: capitalised words, and what stands between those of a name.
-NAME = re.compile(
-    r"[-–/~*\s]*(?:[A-ZÀ-ÖØ-Þ一-鿿가-힯][\w.'’-]*)(?: (?:[A-ZÀ-ÖØ-Þ][\w.'’-]*|&|and|und|et|y|of|the|van|von|"
-    r"der|den|de|da|di)){0,4}[\s,.!x]*"
-)
 
 
 @dataclass(frozen=True)
@@ -85,18 +81,13 @@ def read(text: str, writer: str) -> Words:
     return Words(_tidy(own), _tidy(_unwrapped(quoted)), forward)
 
 
-def is_closing(line: str) -> bool:
-    """Whether the line is a closing phrase alone: `Best regards,`, `Viele Grüße`."""
-    return bool(SIGN_OFF.fullmatch(line.strip()))
-
-
 def signed_name(text: str, writer: str) -> str:
     """The name under an email of own words, as `read` gives them; empty if it is not signed."""
     lines = [line.strip() for line in _before_postscript(text.split("\n")) if line.strip()]
     if len(lines) < 2:
         return ""
     last = lines[-1]
-    if _closes_with_name(last):
+    if closes_with_name(last):
         last = last.partition(",")[2].strip()
     elif not _names(last, writer, in_closing=is_closing(lines[-2])) or is_closing(last):
         return ""
@@ -108,7 +99,7 @@ def message(text: str, writer: str) -> str:
     lines = [line.strip() for line in text.split("\n")]
     if lines[0].endswith((",", "!")) and len(lines[0].split()) <= 4:
         lines = lines[1:]
-    told = [line for line in lines if not is_closing(line) and not _closes_with_name(line) and not _names(line, writer)]
+    told = [line for line in lines if not is_closing(line) and not closes_with_name(line) and not _names(line, writer)]
     return "\n".join(told).strip()
 
 
@@ -188,11 +179,6 @@ def _header() -> re.Pattern[str]:
     return pattern
 
 
-@lru_cache(maxsize=1)
-def _sent_from() -> re.Pattern[str]:
-    return re.compile(rf"\W{{0,3}}(?:{SENT_FROM})", re.IGNORECASE)
-
-
 def _without_signature(lines: list[str], writer: str) -> list[str]:
     lines = _without_end(lines, writer)
     while lines and (not lines[-1].strip() or CONTACT.fullmatch(lines[-1][:MOST_OF_A_LINE])):
@@ -209,22 +195,18 @@ def _without_end(lines: list[str], writer: str) -> list[str]:
             name = next((one.strip() for one in lines[number + 1 :] if one.strip()), "")
             before = next((one for one in reversed(lines[:number]) if one.strip()), "")
             named = is_closing(before) and _names(name, writer)
-            return [*_without_blank_end(lines[:number]), name] if named else lines[:number]
+            return [*"\n".join(lines[:number]).rstrip().split("\n"), name] if named else lines[:number]
     return lines
 
 
 def _is_boilerplate(line: str) -> bool:
-    return bool(_sent_from().fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")))
+    return bool(SENT_FROM.fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")))
 
 
 def _is_signature(lines: list[str], signed: bool) -> bool:
     """Whether the lines below a delimiter are few and no email; prose, as of a motto, only below a `signed` email."""
     few = sum(bool(line.strip()) for line in lines) <= SIGNATURE_LINES
     return few and not any(is_closing(line) or (_is_prose(line) and not signed) for line in lines)
-
-
-def _without_blank_end(lines: list[str]) -> list[str]:
-    return lines[: next((n for n in range(len(lines), 0, -1) if lines[n - 1].strip()), 0)]
 
 
 def _end_of_name(lines: list[str], writer: str) -> int:
@@ -235,7 +217,7 @@ def _end_of_name(lines: list[str], writer: str) -> int:
         if is_closing(line):
             named = next((n for n in range(number + 1, len(lines)) if lines[n].strip()), number)
             end = named + 1 if _names(lines[named].strip(), writer, in_closing=True) else number + 1
-        elif _names(line, writer) or _closes_with_name(line):
+        elif _names(line, writer) or closes_with_name(line):
             end = number + 1
         if end and not any(_is_prose(after) for after in _before_postscript(lines[end:])):
             return end
@@ -252,12 +234,6 @@ def _names(line: str, writer: str, in_closing: bool = False) -> bool:
     if words and known and (set(words) <= {*known, "x"} or "".join(words) == initials):
         return True
     return in_closing and bool(NAME.fullmatch(line))
-
-
-def _closes_with_name(line: str) -> bool:
-    """`Thanks, Anna` on one line."""
-    closing, comma, name = line.partition(",")
-    return bool(comma and is_closing(closing) and NAME.fullmatch(name.strip()))
 
 
 def _is_prose(line: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adapters.prompts import reply_task
 from adapters.tasks import keeps
 from trainer.facts import Fact, invented
-from trainer.form import GREETING, SIGN_OFF, TITLES
+from trainer.form import GREETING, TITLES, is_closing
 from trainer.mail import Mail, bare_subject
 from trainer.own_words import message, signed_name
 
@@ -174,7 +174,7 @@ def _told(fact: Fact, text: str) -> str:
 def _greeted(text: str) -> str:
     """The name in the greeting; empty if the first line is none."""
     first = text.split("\n", 1)[0].strip()
-    match = None if SIGN_OFF.fullmatch(first) else GREETING.match(first)
+    match = None if is_closing(first) else GREETING.match(first)
     name = (match["name"] or match["alone"] or "") if match else ""
     return name if len(name.split()) <= 4 else ""
 

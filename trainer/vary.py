@@ -81,18 +81,11 @@ def _other_number(token: str, chance: random.Random) -> str:
     if not token[0].isdecimal():
         return re.sub(r"\d", lambda _: chance.choice("123456789"), token)
     if re.fullmatch(r"\d{1,2}[:.]\d\d", token):
-        hour, minute = (
-            token[:-3],
-            chance.choice(["00", "05", "10", "15", "20", "25", "30", "35", "40", "45", "50", "55"]),
-        )
-        return f"{_other_number(hour, chance)}{token[-3]}{minute}"
+        return f"{_other_number(token[:-3], chance)}{token[-3]}{5 * chance.randrange(12):02d}"
     if len(token) > 2:
-        is_year = re.fullmatch(r"(?:19|20)\d\d", token)
-        return (
-            token
-            if is_year
-            else chance.choice("123456789") + re.sub(r"\d", lambda _: chance.choice("0123456789"), token[1:])
-        )
+        if re.fullmatch(r"(?:19|20)\d\d", token):
+            return token
+        return chance.choice("123456789") + re.sub(r"\d", lambda _: chance.choice("0123456789"), token[1:])
     value = int(token)
     low, high = next(
         (low, high) for low, high in ((0, 1), (2, 9), (10, 12), (13, 22), (23, 28), (29, 99)) if value <= high

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.own_words import MOST_CHARACTERS, is_closing, message, read, signed_name
+from trainer.own_words import MOST_CHARACTERS, message, read, signed_name
 
 OWN = "Hi Anna,\n\nYes, Thursday works.\n\nBest,\nBob"
 
@@ -155,16 +155,6 @@ def test_the_name_that_an_email_is_signed_with(text: str, name: str):
 def test_greeting_closing_and_name_are_no_message():
     assert message("Hi Anna,\n\nBest,\nBob", "Bob Smith") == ""
     assert message(OWN, "Bob Smith") == "Yes, Thursday works."
-
-
-@pytest.mark.parametrize("line", ["Best,", "LG", "Thank you so much!", "Talk soon,", "Viele Grüße aus Bremen"])
-def test_a_closing(line: str):
-    assert is_closing(line)
-
-
-@pytest.mark.parametrize("line", ["Thanks for the boxes", "Best of all is the red one.", "Bob", ""])
-def test_no_closing(line: str):
-    assert not is_closing(line)
 
 
 @given(
