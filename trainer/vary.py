@@ -81,7 +81,8 @@ def _other_number(token: str, chance: random.Random) -> str:
     if not token[0].isdecimal():
         return re.sub(r"\d", lambda _: chance.choice("123456789"), token)
     if re.fullmatch(r"\d{1,2}[:.]\d\d", token):
-        return f"{_other_number(token[:-3], chance)}{token[-3]}{5 * chance.randrange(12):02d}"
+        minute = 5 * chance.randrange(12)
+        return f"{_other_number(token[:-3], chance)}{token[-3]}{minute:02d}"
     if len(token) > 2:
         if re.fullmatch(r"(?:19|20)\d\d", token):
             return token
