@@ -20,8 +20,8 @@ from trainer import survey
 from trainer.data import Example, Problem, Row, row_of, same_requests, task_example
 from trainer.duplicates import clusters, exact_clusters
 from trainer.findings import Report
+from trainer.form import MASK, PLACEHOLDER, has_sign_off
 from trainer.progress import Say
-from trainer.rubric import MASK, PLACEHOLDER, has_sign_off
 
 CountTokens = Callable[[Sequence[Example]], list[int]]
 

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from adapters.errors import ConfigError, ServerProblem
 from adapters.settings import is_loopback
 from adapters.tasks import keeps
+from trainer.form import word_grams
 from trainer.importers import Draft, Progress
 from trainer.mailboxes import Advance
 from trainer.phrasings import listed
-from trainer.rubric import word_grams
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -18,6 +18,7 @@ from itertools import dropwhile
 from typing import Literal, cast
 
 from adapters.tasks import QUOTES_AND_DASHES
+from trainer.form import HELLO, PLACEHOLDER, TITLES
 
 Kind = Literal["number", "time", "date", "amount", "name", "address", "link", "phone", "code"]
 Key = tuple[str | float, ...]
@@ -34,18 +35,24 @@ class Fact:
 
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-MONTHS = (
-    *("january", "february", "march", "april", "may", "june"),
-    *("july", "august", "september", "october", "november", "december"),
-)
+MONTHS = tuple("january february march april may june july august september october november december".split())
 UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+    "zero one two three four five six seven eight nine ten eleven twelve "
+    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
+    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
+).split()
+VALUES = (
+    {word: float(n) for n, word in enumerate(UNITS)}
+    | {word: float(n) for n, word in enumerate(ORDINALS, start=1)}
+    | {word: 10.0 * n for n, word in enumerate(TENS, start=2)}
+    | {"half": 0.5, "twentieth": 20.0, "thirtieth": 30.0}
 )
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-VALUES = {word: n for n, word in enumerate(UNITS)} | {word: 10 * n for n, word in enumerate(TENS, start=2)}
-MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000}
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+SCALES |= {"k": 1000, "m": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "bn": 10**9}
 CURRENCIES = {
     **dict.fromkeys(["$", "dollar", "buck", "usd"], "$"),
     **dict.fromkeys(["£", "pound", "quid", "gbp"], "£"),
@@ -58,23 +65,37 @@ IN_OTHER_WORDS = {
     r"an?|once|single": 1,
     r"two|both|couple|pair|twice|twins?": 2,
     r"fortnight": 14,
-    r"half a dozen": 6,
     r"quarter of an hour": 15,
     r"half an hour|half-hour|half hour": 30,
     r"three quarters of an hour": 45,
     r"an hour|one hour": 60,
     r"hour and a half": 90,
-    **{ordinal: n for n, ordinal in enumerate(ORDINALS, start=1)},
 }
 
 WEEKDAY = rf"(?:(?:{'|'.join(WEEKDAYS)})s?\b|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=,? \d))"
 MONTH = rf"(?:(?:{'|'.join(MONTHS)})\b|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
 DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
-YEAR = r"(?:19|20)\d\d\b"
-HOUR = r"(?:[01]?\d|2[0-3])"
+WORD_DAY = rf"\b(?:(?:twenty|thirty)[- ])?(?:{'|'.join(ORDINALS)}|twentieth|thirtieth)\b"
+DAY_MONTH = (
+    r"(?:(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
+    rf"(?![/\d]| {MONTH})"
+)
+YEAR = r"(?:(?:19|20)\d\d|'\d\d)\b"
+HOUR = r"(?:[01]?\d|2[0-4])"
 HALF_DAY = r"(?:[ap]\.m\b\.?|[ap]m\b)"
 SMALL = rf"(?:(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(UNITS[1:10])}))?|{'|'.join(reversed(UNITS))})\b"
+CLOCK_HOUR = rf"(?:{HOUR}(?!\d)|(?:{'|'.join(reversed(UNITS[1:13]))})\b)"
+MINUTES = r"(?:five|ten|fifteen|twenty|twenty-five|thirty|thirty-five|forty|forty-five|fifty|fifty-five)\b"
 FIGURE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
+# "2 m" may be metres; "2m" counts as both.
+SCALED = rf"{FIGURE}(?:(?:k|m)\b| ?(?:mn|mln|mil|bn)\b)?"
+SCALE = r"(?:dozen|hundred|thousand|million|billion)s?\b"
+AND_A_HALF = r"(?: and a half\b)?"
+TENS_AND_UNITS = rf"(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(UNITS[1:10])}))?\b"
+WORDED = (
+    rf"(?:(?:(?:half an?|an?|{FIGURE}|{SMALL}){AND_A_HALF}[ -])?{SCALE}(?:[ -]{SCALE})*"
+    rf"(?:(?:,? and |,? ){SMALL}(?:[ -]{SCALE})+)*(?: and {SMALL}| {TENS_AND_UNITS})?|{SMALL}{AND_A_HALF})"
+)
 CURRENCY = rf"(?:(?:{'|'.join(word for word in CURRENCIES if word.isalpha())})(?:s|es)?\b|[€£$])"
 BEFORE_MONTH = "|".join(
     rf"(?<=\b{word} )"
@@ -87,17 +108,19 @@ PATTERNS: dict[Kind, str] = {
     # Not by a library of numbers that exist: what a model invents does not, "555-1234" for one.
     "phone": r"\+\d(?:[ ().-]{0,2}\d){6,14}|\(\d{2,5}\)(?:[ .-]?\d){5,10}|\b0\d{2,5}(?:[ -]\d{2,6}){1,4}\b|"
     r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b|\b\d{3}-\d{4}\b|\b0\d{8,11}\b",
-    "amount": rf"(?:[$£€¥]|\b(?:usd|eur|gbp|chf)) ?{FIGURE}k?\b|"
-    rf"\b(?:{FIGURE}k?|{SMALL}(?: (?:hundred|thousand))?) ?{CURRENCY}",
-    "time": rf"\b{HOUR}(?:[:.][0-5]\d)? ?{HALF_DAY}|\b{HOUR}:[0-5]\d\b|\b(?:\d\d?|{SMALL}) o'clock\b|"
-    rf"\b(?:half past|quarter past|quarter to) (?:\d\d?\b|{SMALL})|\b(?:noon|midday|midnight)\b|"
-    rf"(?:(?<=\bat )|(?<=\bby )|(?<=\bfrom )|(?<=\buntil )){HOUR}\.[0-5]\d\b",
-    "date": rf"\b(?:{WEEKDAY},? (?:the )?)?(?:{DAY} (?:of )?{MONTH}|{MONTH} (?:the )?{DAY}\b(?!:))(?:,? {YEAR})?|"
-    rf"\b\d{{4}}-\d\d-\d\d\b|\b\d\d?[/.-]\d\d?[/.-]{YEAR}|\b\d\d?/\d\d?/\d\d\b|\b{WEEKDAY}|\b{MONTH} {YEAR}|"
+    "amount": rf"(?:[$£€¥]|\b(?:{'|'.join(word for word in CURRENCIES if len(word) == 3)})) ?"
+    rf"(?:{FIGURE} {SCALE}|{SCALED})|\b(?:{WORDED}|{SCALED}) ?{CURRENCY}",
+    "time": rf"\b(?:{HOUR}(?:[:.][0-5]\d)?|{CLOCK_HOUR}) ?{HALF_DAY}|\b{HOUR}[:h][0-5]\d\b|"
+    rf"\b(?:\d\d?|{SMALL}) o'clock\b|\b(?:(?:12|twelve) )?(?:noon|midday|midnight)\b|"
+    rf"\b(?:half(?: past)?|quarter (?:past|to)|(?:{MINUTES}|\d\d?)(?: minutes)? past) {CLOCK_HOUR}|"
+    rf"(?:(?<=\bat )|(?<=\bby )|(?<=\bfrom )|(?<=\buntil ))(?:{HOUR}\.[0-5]\d\b|{CLOCK_HOUR} {MINUTES})|"
+    rf"(?<=\bat ){MINUTES} to {CLOCK_HOUR}",
+    "date": rf"\b(?:{WEEKDAY},? (?:the )?)?(?:(?:{DAY} (?:of )?|{WORD_DAY} of ){MONTH}|{MONTH} (?:the )?{DAY}\b(?!:))"
+    rf"(?:,? {YEAR})?|\b\d{{4}}[/.-]\d\d?[/.-]\d\d?(?!\d)|\b\d\d?[/.-]\d\d?[/.-](?:{YEAR}|\d\d\b)|"
+    rf"\b(?:{WEEKDAY},? )?{DAY_MONTH}|\b{WEEKDAY}|\b{MONTH} {YEAR}|"
     rf"(?:{BEFORE_MONTH})(?:{'|'.join(MONTHS)})\b|\b(?:tomorrow|yesterday)\b",
-    "code": r"(?-i:\b(?=[A-Z0-9/-]*[A-Z])(?=[A-Z0-9/-]*\d)[A-Z0-9]+(?:[-/][A-Z0-9]+)*\b)",
-    "number": rf"\b{FIGURE}(?:(?:k|st|nd|rd|th)\b| ?%| per ?cent\b)?|"
-    rf"(?<![\w-])(?:(?:(?:an? |{SMALL} )?(?:dozen|hundred|thousand)\b(?: and {SMALL})?)|{SMALL})",
+    "code": rf"(?-i:\b(?!{FIGURE}(?:[KM]|[BM]N)\b)(?=[A-Z0-9/-]*[A-Z])(?=[A-Z0-9/-]*\d)[A-Z0-9]+(?:[-/][A-Z0-9]+)*\b)",
+    "number": rf"(?<![\w-]){WORDED}|\b{FIGURE}(?:(?:st|nd|rd|th)\b| ?%| per ?cent\b)|\b{SCALED}{AND_A_HALF}",
 }
 # Where a fact may begin: at a word's beginning, or with a sign. Four of five places are neither, and each would cost a
 # try of every pattern.
@@ -105,24 +128,17 @@ BEGINS = r"(?:(?<!\w)(?=\S)|(?=[$£€¥+(]))"
 SCANNED = re.compile(
     BEGINS + "(?:" + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()) + ")", re.IGNORECASE
 )
-PLACEHOLDER = re.compile(r"\[[^\]\n]{0,60}\]|\{[^}\n]{0,60}\}|<[A-Za-z][^>\n@/:]{0,40}>")
 ITEM = re.compile(r"^[ >*-]*\(?\d{1,2}[.)](?=\s)", re.MULTILINE)
-# They count nothing in "one of them" and "which of the two".
-NO_NUMBER = ("zero", "one", "two")
+# They count nothing in "one of them", "which of the two", "thanks a million" and "open 24/7".
+NO_NUMBER = ("zero", "one", "two", "a million", "24/7")
 # "All 25 may come" is no date, though one that was told might be typed like that.
 NO_DATE = re.compile(r"\d\d? (?:may|march)")
 
-TITLE = re.compile(r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Rev|Reverend|Judge|Father|Sister|St)\b\.?")
+TITLE = re.compile(rf"(?:{TITLES}|St)\b\.?")
 TOKEN = re.compile(rf"\b(?:{TITLE.pattern}|[^\W\d_]\.(?= )|[^\W\d_]+(?:['-][^\W\d_]+)*)")
-PARTICLES = frozenset(
-    [
-        *("van", "von", "de", "der", "den", "del", "della", "di", "da", "la", "le", "du"),
-        *("bin", "ibn", "al", "el", "of", "the"),
-    ]
-)
-GREETING = r"\b(?:dear|hi|hello|hey)"
-GREETED = re.compile(rf"{GREETING}[ ,]*\Z", re.IGNORECASE)
-SENTENCE_START = re.compile(rf"(?:(?:\A|[.!?:;\"()*>-])[\s\"'(*]*|(?i:{GREETING})\b[^.!?\n]{{0,60}},\s*)\Z")
+PARTICLES = frozenset("van von de der den del della di da la le du bin ibn al el of the".split())
+GREETED = re.compile(rf"\b{HELLO}[ ,]*\Z", re.IGNORECASE)
+SENTENCE_START = re.compile(rf"(?:(?:\A|[.!?:;\"()*>-])[\s\"'(*]*|(?i:\b{HELLO})[^.!?\n]{{0,60}},\s*)\Z")
 SUBJECT = re.compile(r"^Subject:[^\n]*", re.IGNORECASE | re.MULTILINE)
 # Capitalised in greetings, closings and letters, or by habit, without naming anybody.
 NO_NAMES = re.compile(
@@ -136,11 +152,12 @@ NO_NAMES = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 SIGNATURE_LINES = 4
-# "At 3" and the 2 of "2-4 pm".
+# "At 3", "3 sharp", "15h", and both hours of "2-4 pm".
 BARE_HOUR = (
-    rf"\b(?:at|by|from|until|till|to|before|after|around|about|past) ({HOUR}\b|{SMALL})(?![:.]\d| ?[ap]\.?m\b)|"
-    rf"\b({HOUR})(?= ?(?:-|to|and|or) ?{HOUR}(?!\d))"
+    rf"\b(?:at|by|from|until|till|to|before|after|around|about|past|between) ({CLOCK_HOUR})(?![:.]\d| ?[ap]\.?m\b)|"
+    rf"\b({CLOCK_HOUR})(?= ?(?:sharp|ish|tonight|tomorrow|in the (?:morning|afternoon|evening))\b)|\b({HOUR})(?=h\b)"
 )
+HOURS = rf"\b({CLOCK_HOUR}|noon|midnight)(?:[:.]\d\d)? ?(?:-|to|and|or) ?({CLOCK_HOUR}|noon|midnight)"
 
 
 def find_facts(text: str) -> list[Fact]:
@@ -199,7 +216,7 @@ def _all_capital(line: str) -> bool:
 
 def _runs(line: str, alone: bool) -> Iterator[list[re.Match[str]]]:
     """The names of a line as their words; `alone`: the line is nothing but a name, so that its first word counts."""
-    if not alone and _all_capital(line) and not re.match(GREETING, line, re.IGNORECASE):
+    if not alone and _all_capital(line) and not re.match(HELLO, line, re.IGNORECASE):
         return  # a heading
     run: list[re.Match[str]] = []
     for token in TOKEN.finditer(line):
@@ -238,10 +255,10 @@ def _names_nobody(word: str) -> bool:
 def _parts(fact: Fact) -> tuple[Part, ...]:
     match fact.kind:
         case "number":
-            return (frozenset({("told", _value(fact.text)), *_clock(fact.text)}),)
+            return (frozenset({*(("told", value) for value in _values(fact.text)), *_clock(fact.text)}),)
         case "amount":
-            value = _value(fact.text)
-            return (frozenset({("money", value, _currency(fact.text)), ("bare", value)}),)
+            currency = _currency(fact.text)
+            return (frozenset(key for n in _values(fact.text)[:1] for key in (("money", n, currency), ("bare", n))),)
         case "time":
             return (frozenset(_clock(fact.text)),)
         case "date":
@@ -271,15 +288,19 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", "".join(letter for letter in letters if not unicodedata.combining(letter)))
 
 
-def _value(text: str) -> float:
-    """Of the first number in figures, else of the words of a number, else 0."""
-    if figure := re.search(FIGURE, text):
-        thousands = 1000 if re.match(r"k\b", text[figure.end() :], re.IGNORECASE) else 1
-        return float(figure.group().replace(",", "")) * thousands
-    total = 0
-    for word in re.findall(r"[a-z]+", text.lower()):
-        total = max(total, 1) * MULTIPLES[word] if word in MULTIPLES else total + VALUES.get(word, 0)
-    return float(total)
+def _values(text: str) -> list[float]:
+    """The number in figures or words, 0 if there is none; of "2m" both two million and the two of 2 metres."""
+    total = part = 0.0
+    for word in re.findall(rf"{FIGURE}|[a-z]+", text.lower()):
+        scale = SCALES.get(word.removesuffix("s") if len(word) > 3 else word)
+        if not scale:
+            part += float(word.replace(",", "")) if word[0].isdecimal() else VALUES.get(word, 0.0)
+        elif scale < 1000:
+            part = (part or 1) * scale
+        else:
+            total, part = total + (part or 1) * scale, 0.0
+    metres = re.match(rf"({FIGURE})m\b", text, re.IGNORECASE)
+    return [total + part, *([_values(metres[1])[0]] if metres else [])]
 
 
 def _currency(text: str) -> str:
@@ -289,41 +310,55 @@ def _currency(text: str) -> str:
 
 def _clock(text: str) -> set[Key]:
     """The minutes of the day that a time may mean: both halves of the day unless it says which."""
-    plain = text.lower()
+    plain = re.sub(rf"\b{SMALL}", _figures, text.lower())
     if re.search("noon|midday|midnight", plain):
         return {("time", 0 if "midnight" in plain else 720)}
-    if past := re.match(r"(half past|quarter past|quarter to) (.+)", plain):
-        minutes = 60 * int(_value(past[2])) + {"half past": 30, "quarter past": 15, "quarter to": -15}[past[1]]
-        return {("time", minutes % 720), ("time", minutes % 720 + 720)}
-    figures = re.match(rf"({HOUR})(?:[:.]([0-5]\d))?(?: ?([ap])\.?m|(?![\d%:.]))|.+ o'clock", plain)
+    if past := re.match(r"(half|quarter|\d+)(?: minutes)? (to |past |(?<=half ))(\d+)", plain):
+        minutes = {"half": 30, "quarter": 15}.get(past[1]) or int(past[1])
+        return _both_halves(int(past[3]), -minutes if past[2] == "to " else minutes)
+    figures = re.match(rf"({HOUR})(?:[:.h ]([0-5]\d))?(?: ?([ap])\.?m|(?![\d%:.])| o'clock)", plain)
     if not figures or not (figures[2] or figures[3] or "o'clock" in plain):
         return set()
-    hour, minute = int(figures[1] or _value(plain)), int(figures[2] or 0)
+    hour, minute = int(figures[1]), int(figures[2] or 0)
     if figures[3]:
         return {("time", hour % 12 * 60 + minute + (720 if figures[3] == "p" else 0))}
-    return {("time", h * 60 + minute) for h in ({hour} if hour > 12 or hour == 0 else {hour % 12, hour % 12 + 12})}
+    return {("time", hour % 24 * 60 + minute)} if hour > 12 or hour == 0 else _both_halves(hour, minute)
+
+
+def _both_halves(hour: int, minute: int) -> set[Key]:
+    return {("time", (hour % 12 * 60 + minute) % 720 + half) for half in (0, 720)}
+
+
+def _figures(words: re.Match[str]) -> str:
+    return f"{_values(words[0])[0]:.0f}"
 
 
 def _date_parts(text: str) -> tuple[Part, ...]:
     if text in ("tomorrow", "yesterday"):
         return (frozenset({("day", text)}),)
-    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    numbers = [int(number) for number in re.findall(r"\d+", re.sub(WORD_DAY, _figures, text).replace("'", "20"))]
     parts = [
         frozenset[Key]({("weekday", n)}) for n, day in enumerate(WEEKDAYS) if re.match(rf"{day[:3]}[a-z]*\b", text)
     ]
     month = next((n for n, name in enumerate(MONTHS, 1) if re.search(rf"(?<![a-z]){name[:3]}(?!\w*day)", text)), 0)
-    if len(numbers) == 3 and not month:
-        year, one, other = numbers if numbers[0] > 31 else reversed(numbers)
-        parts += [frozenset({("day", one, other), ("day", other, one)}), frozenset({("told", float(year))})]
-        return tuple(parts)
+    if len(numbers) > 1 and not month:
+        *year, one, other = numbers if numbers[0] > 31 else reversed(numbers)
+        parts.append(frozenset({("day", one, other), ("day", other, one)}))
+        return (*parts, *(_year(number) for number in year))
     days, years = [n for n in numbers if n <= 31], [n for n in numbers if n > 31]
     if month:
         parts.append(frozenset({("day", days[0], month)} if days else {("month", month)}))
-    return (*parts, *(frozenset[Key]({("told", float(year))}) for year in years))
+    return (*parts, *(_year(year) for year in years))
+
+
+def _year(number: int) -> Part:
+    return frozenset(("told", float(number + century)) for century in ([0] if number > 99 else [1900, 2000]))
 
 
 def _told(asked: str) -> frozenset[Key]:
     """Every key that the text holds, generously: a 14 anywhere lets an answer say "the 14th"."""
+    in_figures = re.sub(WORD_DAY, _figures, asked, flags=re.IGNORECASE)
+    asked = asked if in_figures == asked else f"{asked}\n{in_figures}"
     lower = asked.lower()
     keys: set[Key] = {("word", word.removesuffix("s")) for word in _words(asked)} | {("told", 1.0)}
     keys |= {("told", float(figure.replace(",", ""))) for figure in re.findall(FIGURE, asked)}
@@ -332,10 +367,11 @@ def _told(asked: str) -> frozenset[Key]:
     keys |= {("month", n) for n, month in enumerate(MONTHS, 1) if re.search(rf"\b{month[:3]}({month[3:]}|t?)\b", lower)}
     for _, fact in _scan(asked):
         keys |= _told_by(fact)
-    for hour in re.findall(BARE_HOUR, lower):
-        keys |= _clock(f"{int(_value(''.join(hour)))} o'clock")
-    for figures in re.findall(r"\b\d{1,2}[:.]\d\d\b", asked):
-        keys |= _clock(figures.replace(".", ":"))
+    hours = ["".join(hour) for hour in re.findall(BARE_HOUR, lower)]
+    for hour in (*hours, *(hour for pair in re.findall(HOURS, lower) for hour in pair)):
+        keys |= _clock(f"{hour} o'clock")
+    for clock in re.findall(rf"\b\d{{1,2}}[:.]\d\d\b|\b{CLOCK_HOUR} {MINUTES}|\b{MINUTES} to {CLOCK_HOUR}", lower):
+        keys |= _clock(clock.replace(".", ":"))
     for one, other in re.findall(r"\b(\d\d?)[/.](\d\d?)\b", asked):
         keys |= {("day", int(one), int(other)), ("day", int(other), int(one))}
     for day, rest in re.findall(rf"\b({DAY})(?= ?(?:-|,|to|and|or|&) ?{DAY} ?(?:of )?({MONTH}))", lower):
@@ -349,7 +385,8 @@ def _told_by(fact: Fact) -> set[Key]:
     """What a fact tells beside itself: an amount of a currency is none of another, and a date tells its month."""
     keys = {key for part in _parts(fact) for key in part if key[0] != "bare"}
     if fact.kind == "number":
-        keys |= {("bare", _value(fact.text)), ("told", _value(fact.text))}
+        keys |= {("bare", value) for value in _values(fact.text)}
+    keys |= {("told", float(int(key[1]) // 60 % 12 or 12)) for key in keys if key[0] == "time" and fact.kind == "time"}
     days = [(int(key[1]), int(key[2])) for key in keys if key[0] == "day" and len(key) == 3]
     keys |= {("month", month) for _, month in days}
     for year in [int(key[1]) for key in keys if key[0] == "told" and fact.kind == "date"]:

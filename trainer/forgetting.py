@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from trainer import base_answers
 from trainer.base_answers import Answer
 from trainer.data import DATA
+from trainer.form import has_greeting, has_sign_off
 from trainer.losses import Row, losses
-from trainer.rubric import has_greeting, has_sign_off
 
 QUESTIONS = DATA / "questions.jsonl"
 PASSAGES, PASSAGE_CHARACTERS, PASSAGE_TOKENS = 40, 640, 128

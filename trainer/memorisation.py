@@ -15,8 +15,8 @@ from itertools import chain
 
 from trainer.data import Example, same_requests
 from trainer.duplicates import clusters
+from trainer.form import body, word_grams
 from trainer.privacy import Found, find
-from trainer.rubric import body, word_grams
 
 GRAM = 8
 """Words in a row. Of the 8-grams of 140 real emails (Enron) 0.1 % stand in 140 others, 0.5 % in 500, and 4 % in 2,000,

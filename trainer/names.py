@@ -12,13 +12,11 @@ from typing import Literal
 
 import regex
 
-from trainer.rubric import SIGN_OFF
+from trainer.form import FEMALE, HELLO, MALE, TITLES, is_closing
 
 Role = Literal["male", "female", "first", "last"]
 """What kind of name a word is; a first name is male or female where a title says so."""
 
-HE, SHE = "Mr|Sir|Herr|Sr|Lord|Uncle|Father", "Mrs|Ms|Miss|Dame|Frau|Mme|Mlle|Sra|Lady|Aunt|Auntie|Sister"
-TITLES = f"{HE}|{SHE}|Mx|Dr|Prof|Professor|Rev|Nurse|Captain|Coach|Councillor|Cllr|Judge"
 NOT_NAMES = frozenset(
     word
     for line in (
@@ -39,10 +37,7 @@ NOT_NAMES = frozenset(
 WORD = r"\p{Lu}\p{Ll}[\p{L}\p{M}]*(?:-\p{L}{2,}|['’]\p{Lu}\p{L}+)*|\p{Lu}['’]\p{Lu}\p{L}+(?:-\p{L}{2,})*|\p{Lu}{2,}"
 PARTICLE = r"van|von|der|den|de|da|di|del|della|la|le|bin|ten|ter|dos|zu"
 NAME = rf"(?:(?:{TITLES})\b\.?[ \t]+)*(?:{WORD})(?:[ \t]+(?:(?:{PARTICLE})[ \t]+)*(?:\p{{Lu}}\.|{WORD})){{0,3}}"
-GREETINGS = (
-    r"(?i:dear|hi|hello|hey|good (?:morning|afternoon|evening)|greetings|hallo|liebe[rs]?|sehr geehrte[rs]?|"
-    r"guten (?:tag|morgen)|bonjour|ch[eè]re?|hola|querid[oa]|estimad[oa]|ciao|gentile|car[oa])"
-)
+GREETINGS = rf"(?i:{HELLO})"
 SEPARATOR = r"[ \t]*(?:,|&|/|\band\b|\bund\b|\bet\b|\by\b|\be\b)[ \t]*"
 PLACES = [
     # The whole line greets, so that commas can only separate names; else the first comma ends the greeting.
@@ -136,12 +131,12 @@ def _signatures(text: str) -> Iterator[str]:
     last = lines[-6:]
     for before, line in pairwise(last):
         alone = ALONE.fullmatch(line)
-        closed = SIGN_OFF.fullmatch(before) or (line is lines[-1] and before[-1] in ".!?," and len(line.split()) <= 2)
+        closed = is_closing(before) or (line is lines[-1] and before[-1] in ".!?," and len(line.split()) <= 2)
         if alone and closed:
             yield alone[1]
     for line in last:
         match = CLOSED_WITH.fullmatch(line)
-        if match and SIGN_OFF.fullmatch(match["closing"]):
+        if match and is_closing(match["closing"]):
             yield match["name"]
 
 
@@ -154,8 +149,8 @@ def _words(name: str) -> dict[str, Role]:
             break
         words.append(word)
     first: Role = "first"
-    if title and regex.search(rf"\b(?:{HE}|{SHE})\b", title[0]):
-        first = "male" if regex.search(rf"\b(?:{HE})\b", title[0]) else "female"
+    if title and regex.search(rf"\b(?:{MALE}|{FEMALE})\b", title[0]):
+        first = "male" if regex.search(rf"\b(?:{MALE})\b", title[0]) else "female"
     if len(words) == 1:
         return {words[0]: "last" if title else first}
     return {word: "last" if word == words[-1] else first for word in words}

@@ -12,8 +12,8 @@ import random
 import re
 
 from trainer.data import Example, task_example
+from trainer.form import body, word_grams
 from trainer.practice import CLAUSE_LEADS, SENDERS
-from trainer.rubric import body, word_grams
 
 SMALL = re.compile(
     r"""a|an|the|this|that|these|those|there|i|we|my|our|me|us|it|its|

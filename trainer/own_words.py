@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from trainer.form import NAME, closes_with_name, is_closing
+
 MOST_CHARACTERS = 30_000
 MOST_OF_A_LINE = 250
 """Characters in which a quote's header is looked for: its patterns take cubic time, 0.04 s on a hostile line."""
@@ -34,31 +36,15 @@ FORWARDED = re.compile(
 )
 ORIGINAL = re.compile(
     r"[> ]*-{2,} ?(?:Original Message|Original Appointment|Ursprüngliche (?:Nachricht|Mail)|Message d'origine|"
-    r"Mensaje original|Messaggio originale|Oorspronkelijk bericht|Mensagem original)\s*-{2,}\s*$|[> ]*_{20,}\s*$",
+    r"Mensaje original|Messaggio originale|Oorspronkelijk bericht|Mensagem original)\s*-{2,}\s*$",
     re.IGNORECASE,
 )
 DELIMITER = re.compile(r"(?:--|—|__)\s*$|[_-]{20,}\s*$")
-OWN_CLOSINGS = r"""
-    (?:(?:yours|very|kind(?:est)?|best|warm(?:est)?|with|many|all|most|my)\s)*(?:regards|wishes|thanks|best|love|
-    sincerely|faithfully|truly|gratitude|respectfully|cordially|warmly|apologies)(?:\s(?:yours|to\s(?:you\s)?all|
-    again|so\smuch|a\slot|in\sadvance|and\s\w+(?:\s\w+)?|from\s\w+))*|
-    (?:sincerely|respectfully|truly)\syours|yours|ever\syours|cheers|ta|xo+|x+|hugs|ciao|bye(?:\sfor\snow)?|
-    thank\syou(?:\s(?:all|again|so\smuch|very\smuch|in\sadvance))?|tha?nx|thx|take\scare|
-    (?:talk|speak|see|write|catch)\s(?:to\s)?(?:you|ya|up)?\s?(?:soon|later|then|tomorrow|there)|
-    (?:have\sa\s)?(?:good|great|nice|lovely)\s(?:day|evening|week|weekend)|
-    (?:mit\s)?(?:(?:freundliche[nm]?|beste[nm]?|viele[nm]?|liebe[nm]?|herzliche[nm]?|schöne[nm]?)\s)*
-    (?:grüße[n]?|gruß|grüsse[n]?|gruss)(?:\s(?:aus|an|und)\s\w+(?:\s\w+)?)?|l\.?g\.?|v\.?g\.?|mfg|hochachtungsvoll|
-    danke(?:\s\w+){0,3}|bis\s(?:bald|dann|morgen|später)|
-    (?:bien\s)?cordialement|(?:bien\s)?à\s(?:vous|toi|bientôt)|amicalement|amitiés|bises|bisous|merci(?:\s\w+){0,3}|
-    sincères\ssalutations|bonne\s(?:journée|soirée)|
-    (?:un\s)?(?:cordial\s)?saludos?(?:\scordial(?:es)?)?|atentamente|(?:un\s)?(?:fuerte\s)?abrazos?|gracias|besos|
-    (?:cordiali|distinti|cari)\ssaluti|un\s(?:caro\s)?saluto|grazie(?:\s\w+)?|a\spresto|
-    (?:met\s)?(?:vriendelijke|hartelijke)?\s?groet(?:en|jes)?|bedankt|atenciosamente|(?:um\s)?abraços?|obrigad[oa]|
-    (?:med\s)?vänlig(?:a)?\shälsning(?:ar)?|mvh|(?:med\s)?venlig\shilsen|hilsen|pozdrawiam|z\sposzanowaniem"""
-SENT_FROM = (
-    r"sent (?:from|via|with) (?:my |outlook|mail|proton|yahoo|gmail|samsung|mobile)\b.*|get outlook for .*|"
+SENT_FROM = re.compile(
+    r"\W{0,3}(?:sent (?:from|via|with) (?:my |outlook|mail|proton|yahoo|gmail|samsung|mobile)\b.*|get outlook for .*|"
     r"von meinem \w+ gesendet.*|gesendet (?:von|mit) .{1,60}|envoyé (?:depuis|de) .{1,60}|enviado (?:desde|do) .{1,60}|"
-    r"inviato da .{1,60}|verzonden vanaf .{1,60}|skickat från .{1,60}|sendt fra .{1,60}"
+    r"inviato da .{1,60}|verzonden vanaf .{1,60}|skickat från .{1,60}|sendt fra .{1,60})",
+    re.IGNORECASE,
 )
 DISCLAIMER = re.compile(
     r"(?:disclaimer|confidential(?:ity)?(?: notice| note)?|privileged (?:and|&) confidential|vertraulichkeitshinweis|"
@@ -76,11 +62,6 @@ CONTACT = re.compile(
     re.IGNORECASE,
 )
 POSTSCRIPT = re.compile(r"p\.? ?s\.?\b", re.IGNORECASE)
-# Any name after a closing: capitalised words, and what stands between those of a name.
-NAME = re.compile(
-    r"[-–/~*\s]*(?:[A-ZÀ-ÖØ-Þ一-鿿가-힯][\w.'’-]*)(?: (?:[A-ZÀ-ÖØ-Þ][\w.'’-]*|&|and|und|et|y|of|the|van|von|"
-    r"der|den|de|da|di)){0,4}[\s,.!x]*"
-)
 
 
 @dataclass(frozen=True)
@@ -100,18 +81,13 @@ def read(text: str, writer: str) -> Words:
     return Words(_tidy(own), _tidy(_unwrapped(quoted)), forward)
 
 
-def is_closing(line: str) -> bool:
-    """Whether the line is a closing phrase alone: `Best regards,`, `Viele Grüße`."""
-    return bool(_closing().fullmatch(line.strip()))
-
-
 def signed_name(text: str, writer: str) -> str:
     """The name under an email of own words, as `read` gives them; empty if it is not signed."""
     lines = [line.strip() for line in _before_postscript(text.split("\n")) if line.strip()]
     if len(lines) < 2:
         return ""
     last = lines[-1]
-    if _closes_with_name(last):
+    if closes_with_name(last):
         last = last.partition(",")[2].strip()
     elif not _names(last, writer, in_closing=is_closing(lines[-2])) or is_closing(last):
         return ""
@@ -123,7 +99,7 @@ def message(text: str, writer: str) -> str:
     lines = [line.strip() for line in text.split("\n")]
     if lines[0].endswith((",", "!")) and len(lines[0].split()) <= 4:
         lines = lines[1:]
-    told = [line for line in lines if not is_closing(line) and not _closes_with_name(line) and not _names(line, writer)]
+    told = [line for line in lines if not is_closing(line) and not closes_with_name(line) and not _names(line, writer)]
     return "\n".join(told).strip()
 
 
@@ -203,21 +179,6 @@ def _header() -> re.Pattern[str]:
     return pattern
 
 
-@lru_cache(maxsize=1)
-def _closing() -> re.Pattern[str]:
-    """A line that is a closing phrase alone: the library's of every language, and ours."""
-    from mailparser_reply.constants import MAIL_LANGUAGES
-
-    known = [one.strip(",.") for language in LANGUAGES for one in MAIL_LANGUAGES[language].get("signatures", [])]
-    ours = re.sub(r"\s*\n\s*", "", OWN_CLOSINGS)
-    return re.compile(rf"(?:{ours}|{'|'.join(one for one in known if '/' not in one)})[\s,.!;:)❤-]*", re.IGNORECASE)
-
-
-@lru_cache(maxsize=1)
-def _sent_from() -> re.Pattern[str]:
-    return re.compile(rf"\W{{0,3}}(?:{SENT_FROM})", re.IGNORECASE)
-
-
 def _without_signature(lines: list[str], writer: str) -> list[str]:
     lines = _without_end(lines, writer)
     while lines and (not lines[-1].strip() or CONTACT.fullmatch(lines[-1][:MOST_OF_A_LINE])):
@@ -228,19 +189,24 @@ def _without_signature(lines: list[str], writer: str) -> list[str]:
 
 def _without_end(lines: list[str], writer: str) -> list[str]:
     """Without what follows a signature's delimiter, `Sent from my ...` or a disclaimer; a name after `-- ` stays."""
+    lines = lines[: next((n for n, line in enumerate(lines) if _is_boilerplate(line)), len(lines))]
     for number, line in enumerate(lines):
-        if DELIMITER.match(line):
+        if DELIMITER.match(line) and _is_signature(lines[number + 1 :], bool(_end_of_name(lines[:number], writer))):
             name = next((one.strip() for one in lines[number + 1 :] if one.strip()), "")
             before = next((one for one in reversed(lines[:number]) if one.strip()), "")
             named = is_closing(before) and _names(name, writer)
-            return [*_without_blank_end(lines[:number]), name] if named else lines[:number]
-        if _sent_from().fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")):
-            return lines[:number]
-    return list(lines)
+            return [*"\n".join(lines[:number]).rstrip().split("\n"), name] if named else lines[:number]
+    return lines
 
 
-def _without_blank_end(lines: list[str]) -> list[str]:
-    return lines[: next((n for n in range(len(lines), 0, -1) if lines[n - 1].strip()), 0)]
+def _is_boilerplate(line: str) -> bool:
+    return bool(SENT_FROM.fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")))
+
+
+def _is_signature(lines: list[str], signed: bool) -> bool:
+    """Whether the lines below a delimiter are few and no email; prose, as of a motto, only below a `signed` email."""
+    few = sum(bool(line.strip()) for line in lines) <= SIGNATURE_LINES
+    return few and not any(is_closing(line) or (_is_prose(line) and not signed) for line in lines)
 
 
 def _end_of_name(lines: list[str], writer: str) -> int:
@@ -251,7 +217,7 @@ def _end_of_name(lines: list[str], writer: str) -> int:
         if is_closing(line):
             named = next((n for n in range(number + 1, len(lines)) if lines[n].strip()), number)
             end = named + 1 if _names(lines[named].strip(), writer, in_closing=True) else number + 1
-        elif _names(line, writer) or _closes_with_name(line):
+        elif _names(line, writer) or closes_with_name(line):
             end = number + 1
         if end and not any(_is_prose(after) for after in _before_postscript(lines[end:])):
             return end
@@ -268,12 +234,6 @@ def _names(line: str, writer: str, in_closing: bool = False) -> bool:
     if words and known and (set(words) <= {*known, "x"} or "".join(words) == initials):
         return True
     return in_closing and bool(NAME.fullmatch(line))
-
-
-def _closes_with_name(line: str) -> bool:
-    """`Thanks, Anna` on one line."""
-    closing, comma, name = line.partition(",")
-    return bool(comma and is_closing(closing) and NAME.fullmatch(name.strip()))
 
 
 def _is_prose(line: str) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from adapters.prompts import reply_task
 from adapters.tasks import keeps
 from trainer.facts import Fact, invented
+from trainer.form import GREETING, TITLES, is_closing
 from trainer.mail import Mail, bare_subject
-from trainer.own_words import is_closing, message, signed_name
+from trainer.own_words import message, signed_name
 
 MOST_FACTS = 10
 """Of 2,143 business emails nine in ten have no more; a request with more of them is none that anybody types."""
@@ -23,19 +24,10 @@ CUT = "[...]"
 CAPITAL_NOUNS = ("de", "lb")
 """Languages in which every noun begins as a name does."""
 
-HELLO = (
-    r"(?:dear|hi|hello|hey|good (?:morning|afternoon|evening)|greetings|hallo|liebe[rs]?|sehr geehrte[rs]?|"
-    r"guten (?:tag|morgen)|moin|bonjour|salut|ch[eè]re?|hola|querid[oa]|estimad[oa]|ciao|car[oa]|gentile|beste|"
-    r"ol[áa]|prezad[oa]|hej)"
-)
-NAME = r"[^\W\d_][^\n,;:!?\d@]{0,38}?"
-GREETING = re.compile(rf"{HELLO}[ ,]+({NAME})\s*(?:[,:;!.–-]|$)|(?!{HELLO}\W*$)({NAME}),$", re.IGNORECASE)
 EVERYBODY = re.compile(
     r"(?:you )?(?:all|both|every(?:one|body)|team|folks|guys|friends|colleagues|neighbours|members)\b", re.I
 )
-TITLE = re.compile(
-    r"(?:mrs?|ms|miss|mx|dr|prof(?:essor)?|sir|madam|herrn?|frau|m|mme|se[nñ]or(?:a)?|sr|sra)\b\.?\s*", re.I
-)
+TITLE = re.compile(rf"(?:{TITLES}|M)\b", re.IGNORECASE)
 NO_NOUN = re.compile(
     r"am|pm|a|an|and|are|as|at|be|been|but|by|can|could|did|do|does|for|from|had|has|have|he|her|his|how|i|if|"
     r"in|into|is|it|its|just|left|less|me|more|my|no|not|of|off|on|only|or|our|out|over|own|per|she|should|"
@@ -183,7 +175,7 @@ def _greeted(text: str) -> str:
     """The name in the greeting; empty if the first line is none."""
     first = text.split("\n", 1)[0].strip()
     match = None if is_closing(first) else GREETING.match(first)
-    name = (match[1] or match[2]) if match else ""
+    name = (match["name"] or match["alone"] or "") if match else ""
     return name if len(name.split()) <= 4 else ""
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from adapters.tasks import keeps, normalise
 from trainer.facts import find_facts, invented
+from trainer.form import MASK, PLACEHOLDER, WORD, has_greeting, has_sign_off, word_grams
 
-GRAM = 5
 MOST_COPIED = 0.5
 MOST_SUBJECT = 78
 """Characters of a subject line, as RFC 5322 (2.1.1) recommends for a line of mail."""
@@ -24,29 +24,11 @@ FEWEST_WORDS, MOST_WORDS = 20, 250
 REPEATED_GRAM, MOST_REPEATS = 4, 2
 """A word 4-gram may come twice, in the subject and the email: more often in no shipped email, and in 1.1 % of those."""
 
-WORD = re.compile(r"[\w'@.-]*\w")
-PLACEHOLDER = re.compile(
-    r"\[[^\]\n]{1,60}\]|\{\{?[^}\n]{1,60}\}|<[A-Za-z][^>\n]{0,40}>|_{3,}|(?-i:\bX{2,}\b)|"
-    r"\((?:your|recipient'?s?|sender'?s?)\b[^)\n]*\b(?:name|title|position|company|address|phone|email|contact)\b[^)\n]*\)|"
-    r"^(?:your|recipient'?s?|sender'?s?) name\W*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-# What trainer/privacy.py writes over personal data.
-MASK = re.compile(r"\[(?:ADDRESS|EMAIL|PHONE|IBAN|CARD|LINK|IP|NAME)(?:[ _-]?\d+)?\]")
 PREAMBLE = re.compile(
     r"(?:sure|certainly|of course|absolutely|okay|great)\b ?[!,.:]|as an ai\b|"
     r"i(?:'d| would| am|'m)? (?:be )?(?:happy|glad) to help|"
     r"(?:here(?:'s| is)|below is|this is) (?:an?|the|your|my|one)\b.{0,40}"
     r"\b(?:email|draft|message|version|reply|response|letter)\b",
-    re.IGNORECASE,
-)
-GREETING = re.compile(
-    r"(?:dear|hi|hello|hey|greetings|good (?:morning|afternoon|evening)|to whom)\b|[\w .'-]{1,40},$", re.IGNORECASE
-)
-SIGN_OFF = re.compile(
-    r"(?:(?:yours|very|kind|best|warm|with|many|lots|talk|see|speak|take|all|bye|until|in|catch|big|sending|warmest|kindest)\b.{0,40}|"
-    r"sincerely.{0,10}|regards|respectfully.{0,10}|cordially|cheers.{0,10}|"
-    r"thanks.{0,20}|thank you.{0,30}|love|hugs|warmly|gratefully.{0,10}|best)[,.!]?",
     re.IGNORECASE,
 )
 
@@ -129,31 +111,7 @@ def repeats(answer: str) -> bool:
     return any(count > MOST_REPEATS for count in grams.values())
 
 
-def word_grams(text: str, size: int = GRAM) -> set[tuple[str, ...]]:
-    words = WORD.findall(normalise(text))
-    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
-
-
 def copied_share(task: str, answer: str) -> float:
     """How many of the task's word 5-grams stand in the answer, 0 to 1; 0 for a task of under five words."""
     wanted = word_grams(task)
     return len(wanted & word_grams(answer)) / len(wanted) if wanted else 0.0
-
-
-def has_greeting(answer: str) -> bool:
-    """A greeting on one of the first lines, a subject line apart."""
-    return any(GREETING.match(line) and not SIGN_OFF.fullmatch(line) for line in _lines(answer)[:4])
-
-
-def has_sign_off(answer: str) -> bool:
-    """A closing phrase alone on one of the last lines."""
-    return any(SIGN_OFF.fullmatch(line) for line in _lines(answer)[-5:])
-
-
-def body(email: str) -> str:
-    """The email without its subject line."""
-    return re.sub(r"\ASubject:[^\n]*\n+", "", email)
-
-
-def _lines(answer: str) -> list[str]:
-    return [line.strip() for line in answer.splitlines() if line.strip() and not line.lower().startswith("subject")]

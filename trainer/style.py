@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
 from adapters.tasks import normalise
-from trainer.rubric import GREETING, WORD, body
+from trainer.form import GREETING, WORD, body
 
 FIRST_WORDS = 50
 """Of each answer, for `distinct_2`: a longer text repeats more word pairs by its length alone."""

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from adapters.tasks import normalise
 from trainer.duplicates import WORD
-from trainer.rubric import GREETING, SIGN_OFF, body, has_sign_off
+from trainer.form import GREETING, body, closing, has_sign_off
 
 BINS = 12
 """At most so many bars in a histogram."""
@@ -114,9 +114,7 @@ def opening(email: str) -> str:
 
 def sign_off(email: str) -> str:
     """The closing phrase, in lower case without its comma; empty without one."""
-    lines = [line.strip() for line in email.splitlines() if line.strip()]
-    closing = next((line for line in reversed(lines[-5:]) if SIGN_OFF.fullmatch(line)), "")
-    return normalise(closing).rstrip(",.!")
+    return normalise(closing(email)).rstrip(",.!")
 
 
 def breaks_off(email: str) -> bool:

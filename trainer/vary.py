@@ -11,15 +11,15 @@ import re
 from dataclasses import replace
 
 from trainer.data import Example
+from trainer.form import HELLO, TITLES
 from trainer.practice import DAYS, MONTHS, pieces
 
 # A clock time, a number with its thousands, or a plain number; words are whole words.
 TOKEN = re.compile(r"\d{1,2}[:.]\d\d(?!\d)|\d[\d,]*\d|\d|[^\W\d_][\w-]*")
 SENDER = re.compile(r"\n([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?(?:\n[^\n]{1,40})?\s*\Z")
 GREETING = re.compile(
-    r"^(?:Dear|Hi|Hello|Hey) ((?:[A-Z][a-z]{1,4}\.? )?)([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?,", re.MULTILINE
+    rf"^(?i:{HELLO}) (?:({TITLES})\b\.? )?(?!(?:{TITLES})\b)([A-Z][\w'-]+)(?: ([A-Z][\w'-]+))?,", re.MULTILINE
 )
-TITLES = ("Mr", "Mr.", "Ms", "Ms.", "Mrs", "Mrs.", "Miss", "Dr", "Dr.", "Prof", "Prof.")
 ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)\b")
 # "may" is a verb too, so that it never gives way to another month.
 MOVABLE_MONTHS = [month for month in MONTHS if month != "May"]
@@ -60,9 +60,8 @@ def _name_swaps(email: str, shared: set[str], chance: random.Random) -> dict[str
         if not found:
             continue
         *title, first, last = found.groups()
-        titled = bool(title and title[0].strip() in TITLES)
-        if first in shared and first not in TITLES:
-            swaps.setdefault(first, chance.choice(lasts if titled and not last else firsts))
+        if first in shared:
+            swaps.setdefault(first, chance.choice(lasts if any(title) and not last else firsts))
         if last in shared:
             swaps.setdefault(last, chance.choice(lasts))
     return swaps
@@ -82,18 +81,12 @@ def _other_number(token: str, chance: random.Random) -> str:
     if not token[0].isdecimal():
         return re.sub(r"\d", lambda _: chance.choice("123456789"), token)
     if re.fullmatch(r"\d{1,2}[:.]\d\d", token):
-        hour, minute = (
-            token[:-3],
-            chance.choice(["00", "05", "10", "15", "20", "25", "30", "35", "40", "45", "50", "55"]),
-        )
-        return f"{_other_number(hour, chance)}{token[-3]}{minute}"
+        minute = 5 * chance.randrange(12)
+        return f"{_other_number(token[:-3], chance)}{token[-3]}{minute:02d}"
     if len(token) > 2:
-        is_year = re.fullmatch(r"(?:19|20)\d\d", token)
-        return (
-            token
-            if is_year
-            else chance.choice("123456789") + re.sub(r"\d", lambda _: chance.choice("0123456789"), token[1:])
-        )
+        if re.fullmatch(r"(?:19|20)\d\d", token):
+            return token
+        return chance.choice("123456789") + re.sub(r"\d", lambda _: chance.choice("0123456789"), token[1:])
     value = int(token)
     low, high = next(
         (low, high) for low, high in ((0, 1), (2, 9), (10, 12), (13, 22), (23, 28), (29, 99)) if value <= high

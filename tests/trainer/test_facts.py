@@ -1,4 +1,5 @@
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,7 @@ def test_a_fact_is_found_whole(text: str, kind: str, fact: str):
         "Dear [Name],\n\nwe have [number] chairs, {{count}} or <Your Name 5>.",
         "go to gate c. Forget the other.",
         "THANK YOU, and RSVP.",
+        "Thanks a million, we are open 24/7 and I may first call.",
     ],
 )
 def test_a_phrase_is_no_fact(text: str):
@@ -162,6 +164,63 @@ def test_facts_come_in_order_and_once_however_they_are_spelled():
         ("on Thursday", "Thu 9 Oct"),
         ("on 11 July and 12 July", "nights of 11 and 12 July"),
         ("in April", "from October to mid april"),
+        ("at noon", "12 noon"),
+        ("at 12 noon", "at noon"),
+        ("at noon", "noon sharp"),
+        ("at 12:00", "12 sharp"),
+        ("at 12 a.m.", "midnight"),
+        ("at midnight", "at 0:00"),
+        ("at 00:00", "at 12 midnight"),
+        ("at 4 pm", "between 3 and 4"),
+        ("between 3 pm and 4 pm", "between three and four"),
+        ("between 3 and 4 pm", "15:00-16:00"),
+        ("from 3:00 to 4:00 pm", "3-4 pm"),
+        ("3-4 pm", "from 3 to 4 in the afternoon"),
+        ("at 9 am", "nine in the morning"),
+        ("at four pm", "16:00"),
+        ("at 16:30", "half past four"),
+        ("at half past four", "4.30"),
+        ("at 4:30 pm", "half four"),
+        ("at four thirty", "4:30"),
+        ("at 4:30", "at four thirty"),
+        ("at 16:10", "ten past four"),
+        ("at a quarter past four", "16:15"),
+        ("at 4:30 pm", "16h30"),
+        ("on 12 May 2024", "12/05/24"),
+        ("on 12/05/24", "12 May 2024"),
+        ("on 05/12/24", "May 12, 2024"),
+        ("on Sunday 12 May 2024", "12.5.24"),
+        ("on 12 May 2024", "12 May '24"),
+        ("on 2024-05-12", "12th of May 2024"),
+        ("on May 12, 2024", "2024/5/12"),
+        ("on 5/6", "on 5 June"),
+        ("on 6/5", "on 5 June"),
+        ("on 5 June", "5/6"),
+        ("Friday 5/6 is fine", "Friday 5 June"),
+        ("on 5 June", "the fifth of June"),
+        ("on the twenty-first of June", "June 21st"),
+        ("in June", "5/6"),
+        ("for 2,000 units", "2 thousand units"),
+        ("for 2 thousand units", "2,000 units"),
+        ("for two thousand units", "2000 units"),
+        ("for 2,500 units", "two thousand five hundred units"),
+        ("for 2.5k units", "2,500 units"),
+        ("for 1,500 units", "1.5k units"),
+        ("for 2 million units", "2m units"),
+        ("a 2m fence", "a fence of 2 metres"),
+        ("for 500,000 units", "half a million units"),
+        ("for 120 units", "one hundred and twenty units"),
+        ("for three dozen eggs", "36 eggs"),
+        ("for 6 eggs", "half a dozen eggs"),
+        ("for 2.5 hours", "two and a half hours"),
+        ("for $1,500,000", "$1.5 million"),
+        ("for $1.5 million", "$1,500,000"),
+        ("for $1.5m", "1.5 million dollars"),
+        ("for 1,500 dollars", "$1.5k"),
+        ("for €2,000,000", "EUR 2 million"),
+        ("for EUR 2 million", "2m euros"),
+        ("for two million euros", "€2m"),
+        ("for £2bn", "2 billion pounds"),
         ("for 40 minutes", "forty minutes"),
         ("for forty minutes", "40 mins"),
         ("for 30 minutes", "half an hour"),
@@ -206,6 +265,19 @@ def test_what_was_told_in_another_spelling_is_not_invented(answer: str, asked: s
         ("for 41 people", "forty people", "41"),
         ("for three people", "forty people", "three"),
         ("for €300", "for $300", "€300"),
+        ("for $1.5 million", "for $1.5 thousand", "$1.5 million"),
+        ("for $2 million", "for EUR 2 million", "$2 million"),
+        ("for 3 thousand units", "for 2,000 units", "3 thousand"),
+        ("for 2 thousand units", "for 2 units", "2 thousand"),
+        ("for three dozen eggs", "for 3 eggs", "three dozen"),
+        ("at 12 noon", "at midnight", "12 noon"),
+        ("at midnight", "at noon", "midnight"),
+        ("at half past four", "at half past five", "half past four"),
+        ("at 5 pm", "between 3 and 4", "5 pm"),
+        ("on 5/7", "on 5 June", "5/7"),
+        ("on 12/05/25", "12 May 2024", "12/05/25"),
+        ("on 2024-05-13", "12/05/24", "2024-05-13"),
+        ("on the sixth of June", "the fifth of June", "sixth of June"),
         ("for £68.50", "for £68", "£68.50"),
         ("your order GB-4472", "order GB-4471", "GB-4472"),
         ("to bo@harbour.example", "ada@harbour.example", "bo@harbour.example"),
@@ -278,3 +350,39 @@ def test_nearly_all_facts_of_an_email_are_invented_against_another_task():
     pairs = list(zip(emails, [*emails[1:], emails[0]], strict=True))
     facts = sum(len(find_facts(str(row["email"]))) for row, _ in pairs)
     assert sum(len(invented(str(row["email"]), told(other))) for row, other in pairs) > 0.95 * facts
+
+
+NUMBERS = st.sampled_from(["{:,}", "{}", "£{:,}", "${}", "{:,} euros", "{} per cent"]).flatmap(
+    lambda spelling: st.tuples(st.just(spelling), st.integers(3, 99_999))
+)
+
+
+@given(NUMBERS, st.integers(1, 99_999))
+def test_a_changed_number_is_invented(number: tuple[str, int], more: int):
+    spelling, value = number
+    asked = f"send {spelling.format(value)} by post"
+    assert made_up(asked, asked) == []
+    assert made_up(f"send {spelling.format(value + more)} by post", asked) == [spelling.format(value + more)]
+
+
+@given(
+    st.integers(3, 999), st.integers(1, 999), st.sampled_from(["thousand", "million", "dozen", "hundred", "k", "bn"])
+)
+def test_a_scale_counts(value: int, more: int, scale: str):
+    space = " " if len(scale) > 2 else ""
+    asked = f"send {value}{space}{scale} letters"
+    assert made_up(asked, asked) == []
+    assert made_up(f"send {value + more}{space}{scale} letters", asked) == [f"{value + more}{space}{scale}"]
+
+
+@given(st.dates(date(1950, 1, 1), date(2049, 12, 31)), st.dates(date(1950, 1, 1), date(2049, 12, 31)))
+def test_a_changed_date_is_invented_in_every_spelling(day: date, other: date):
+    def spellings(day: date) -> list[str]:
+        numbers = [f"{day.isoformat()}", f"{day.day}/{day.month}/{day:%y}", f"{day.month}/{day.day}/{day.year}"]
+        return [*numbers, f"{day.day}.{day.month}.{day.year}", f"{day.day} {MONTHS[day.month - 1].title()} {day.year}"]
+
+    same = {day, date(day.year, day.day, day.month)} if day.day <= 12 else {day}
+    for asked in spellings(day):
+        assert [made_up(f"come on {one}", f"come on {asked}") for one in spellings(day)] == [[]] * 5
+        if other not in same:
+            assert all(made_up(f"come on {one}", f"come on {asked}") for one in spellings(other))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from trainer.data import DATA, Example, read_examples, task_example
 from trainer.facts import find_facts
+from trainer.form import body
 from trainer.notes import from_notes
-from trainer.rubric import body, copied_share, invented
+from trainer.rubric import copied_share, invented
 
 VOICES = ("formal", "friendly")
 CHAIRS = "Subject: Chairs\n\nDear Ada,\n\nI am glad to tell you that the 47 chairs are in your hall.\n\nBest,\nKim"

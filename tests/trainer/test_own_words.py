@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.own_words import MOST_CHARACTERS, is_closing, message, read, signed_name
+from trainer.own_words import MOST_CHARACTERS, message, read, signed_name
 
 OWN = "Hi Anna,\n\nYes, Thursday works.\n\nBest,\nBob"
 
@@ -101,6 +101,23 @@ def test_a_closing_of_many_kinds_is_kept_with_its_name(closing: str, name: str):
     assert own(f"{text}\nTreasurer\nHarbour Ltd, 1 Quay") == text
 
 
+@pytest.mark.parametrize("line", ["--", "-- ", "—", "____________________", "--------------------"])
+def test_a_line_in_the_middle_of_an_email_cuts_nothing(line: str):
+    text = f"Hi Anna,\n\nThe boat is ready.\n\n{line}\n\nThe second boat needs paint.\n\nBest,\nBob"
+    words = read(text, "Bob Smith")
+    assert words.text.split() == text.split()
+    assert words.quoted == ""
+    unsigned = f"The boat is ready.\n{line}\nThe second boat needs a new coat of paint before we can take it out"
+    assert own(unsigned).split() == unsigned.split()
+    assert own(f'{text}\n-- \nBob Smith\nHead of Boats\n"A boat is better than a car."').split() == text.split()
+
+
+def test_below_a_row_of_underscores_and_headers_in_another_language_all_is_quoted():
+    header = "________________________________\nDe: Anna\nEnviado: hoje\nPara: Bob\nAssunto: barco"
+    words = read(f"{OWN}\n\n{header}\n\nA quinta serve?", "Bob Smith")
+    assert (words.text, words.quoted) == (OWN, "A quinta serve?")
+
+
 def test_a_name_that_stands_only_in_the_signature_block_is_kept():
     assert own("Hi Anna,\n\nYes.\n\nBest wishes,\n\n-- \nBob Smith\nHead of Boats").endswith("Best wishes,\nBob Smith")
 
@@ -138,16 +155,6 @@ def test_the_name_that_an_email_is_signed_with(text: str, name: str):
 def test_greeting_closing_and_name_are_no_message():
     assert message("Hi Anna,\n\nBest,\nBob", "Bob Smith") == ""
     assert message(OWN, "Bob Smith") == "Yes, Thursday works."
-
-
-@pytest.mark.parametrize("line", ["Best,", "LG", "Thank you so much!", "Talk soon,", "Viele Grüße aus Bremen"])
-def test_a_closing(line: str):
-    assert is_closing(line)
-
-
-@pytest.mark.parametrize("line", ["Thanks for the boxes", "Best of all is the red one.", "Bob", ""])
-def test_no_closing(line: str):
-    assert not is_closing(line)
 
 
 @given(

@@ -6,8 +6,8 @@ import pytest
 
 from adapters.tasks import keeps
 from trainer.data import Example
+from trainer.form import PLACEHOLDER, body, has_greeting, has_sign_off
 from trainer.practice import DATA, VOICES, clauses, practice_examples
-from trainer.rubric import PLACEHOLDER, body, has_greeting, has_sign_off
 
 EXAMPLES = 400
 

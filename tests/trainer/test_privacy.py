@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stdnum import iban, luhn
 
+from trainer.form import PLACEHOLDER
 from trainer.privacy import KINDS, TAGS, Found, Privacy, find
-from trainer.rubric import PLACEHOLDER
 
 VALUES = {
     "link": ["https://kite.example/plan?id=7", "http://kite.example", "www.kite.example/x"],
@@ -106,6 +106,7 @@ def test_found_values_are_in_order_apart_and_quoted_exactly(text: str):
         ("to: Dr Ilse Brandt\nfrom: Pavel", ["Ilse Brandt", "Pavel"]),
         ("Thank Ms Ieva Ozola. I'm Halvard Lunde", ["Ieva Ozola", "Halvard Lunde"]),
         ("Dear Ms Ozola,\n\nI wrote that Ieva Ozola came, and OZOLA stayed.", ["Ozola", "Ieva Ozola", "OZOLA"]),
+        ("Thank you.\n\nLiebe Grüße\nAnna", ["Anna"]),
         ("Hi Ada,\n\nAda Byron's kite and Ada's chair.", ["Ada", "Ada Byron", "Ada"]),
     ],
 )
@@ -122,6 +123,8 @@ def test_names_are_found_by_where_they_stand_and_then_wherever_they_recur(text: 
         "Dear Customer Support,\n\nIt broke.\n\nMany thanks,",
         "Fernhill Primary",
         "Hello there,\n\nPlease come.\n\nThank you!",
+        "Please come. I will see you in\nParis\nat noon.",
+        "In any case\nChairs\nare broken.",
     ],
 )
 def test_what_greets_nobody_names_nobody(text: str):

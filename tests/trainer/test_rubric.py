@@ -2,20 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.practice import FORMAL_CLOSINGS, FRIENDLY_CLOSINGS
-from trainer.rubric import (
-    MASK,
-    PLACEHOLDER,
-    PREAMBLE,
-    body,
-    copied_share,
-    has_greeting,
-    has_sign_off,
-    has_subject,
-    repeats,
-    score,
-    word_grams,
-)
+from trainer.form import word_grams
+from trainer.rubric import PREAMBLE, copied_share, has_subject, repeats, score
 
 TASK = "Thank Ada Byron for the 12 chairs that she lent us on 14 May, I'm Kim."
 FACTS = [["Ada Byron", "Ada"], ["12 chairs"], ["14 May", "May 14"]]
@@ -65,13 +53,6 @@ def test_a_text_copies_itself_whole_and_nothing_of_an_empty_one(text: str):
     assert copied_share(text, "") == 0.0
 
 
-@given(WORDS)
-def test_a_text_has_one_gram_a_word_but_the_last_four(text: str):
-    words = text.split()
-    assert len(word_grams(text)) <= max(0, len(words) - 4)
-    assert bool(word_grams(text)) == (len(words) >= 5)
-
-
 @pytest.mark.parametrize("missing", ["Dear Ada,\n", "Kind regards,\n"])
 def test_an_answer_without_greeting_or_sign_off_keeps_nothing(missing: str):
     assert score(TASK, FACTS, EMAIL.replace(missing, "")).facts_kept == 0
@@ -82,106 +63,10 @@ def test_what_is_no_email_keeps_nothing(answer: str):
     assert score(TASK, FACTS, answer).facts_kept == 0
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "Dear Ada,",
-        "Hi Ada!",
-        "hello",
-        "Hey there,",
-        "Good morning, Ada",
-        "To whom it may concern",
-        "Ada,",
-        "Mr. O'Brien,",
-    ],
-)
-def test_a_greeting_in_the_first_lines(line: str):
-    assert has_greeting(f"Subject: x\n\n{line}\n\nThank you for the chairs.")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "Thank you for the chairs.", "Dearly missed\nHighly rated", "a\nb\nc\nd\nDear Ada,"]
-)
-def test_no_greeting_in_the_first_lines(text: str):
-    assert not has_greeting(text)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *FORMAL_CLOSINGS,
-        *FRIENDLY_CLOSINGS,
-        "Sincerely",
-        "Yours faithfully,",
-        "Many thanks",
-        "Thank you!",
-        "Love,",
-        "Regards.",
-    ],
-)
-def test_a_sign_off_in_the_last_lines(line: str):
-    assert has_sign_off(f"Dear Ada,\n\nWe sat well.\n\n{line}\nKim\nFete committee")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "Dear Ada,\n\nWe sat well.\n\nKim",
-        "Best,\na\nb\nc\nd\ne",
-        "Dear Ada,\n\nThank you for the twelve chairs that you lent to all of us in May.\n\nKim",
-    ],
-)
-def test_no_sign_off_in_the_last_lines(text: str):
-    assert not has_sign_off(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Dear [Name],",
-        "[Your Name]",
-        "{{name}}",
-        "{first_name}",
-        "<Your Name>",
-        "Room ____",
-        "on XX May",
-        "(your name)",
-        "Your Name",
-        "Recipient's name",
-    ],
-)
-def test_a_placeholder_is_seen(text: str):
-    assert PLACEHOLDER.search(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        EMAIL,
-        "It is 3 < 4 and 5 > 2.",
-        "a_b",
-        "[]",
-        "(thank you)",
-        "Sign there: __",
-        "Your name is on the list.",
-        "the statement (your ref VG-7)",
-        "Love, Ada xx",
-    ],
-)
-def test_a_plain_text_holds_no_placeholder(text: str):
-    assert not PLACEHOLDER.search(text)
-
-
 def test_a_placeholder_is_marked_beside_the_facts():
     marks = score(TASK, FACTS, EMAIL.replace("\nKim", "\n[Your Name]"))
     assert marks.placeholder
     assert marks.facts_kept == 3
-
-
-def test_the_body_is_the_email_without_its_subject():
-    assert body(EMAIL).startswith("Dear Ada,")
-    assert body("Dear Ada,\nSubject: no") == "Dear Ada,\nSubject: no"
 
 
 def test_an_email_that_could_be_sent_passes():
@@ -250,12 +135,6 @@ def test_what_is_said_three_times_is_repeated(text: str):
 @given(st.lists(st.integers(), unique=True, max_size=60))
 def test_different_words_are_no_repetition(numbers: list[int]):
     assert not repeats(" ".join(f"w{number}" for number in numbers))
-
-
-def test_every_mask_counts_as_a_mask_and_as_a_placeholder():
-    from trainer.privacy import TAGS
-
-    assert all(MASK.search(f"to {tag}.") and PLACEHOLDER.search(f"to {tag}.") for tag in TAGS.values())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 
 from adapters.tasks import HELDOUT, keeps, normalise
 from trainer.data import DATA, read_examples
-from trainer.rubric import PLACEHOLDER, body, has_greeting, has_sign_off, score, word_grams
+from trainer.form import PLACEHOLDER, body, has_greeting, has_sign_off, word_grams
+from trainer.rubric import score
 
 VOICES = ("formal", "friendly")
 FILES = (*VOICES, "heldout")

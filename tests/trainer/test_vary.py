@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adapters.tasks import keeps
 from trainer.data import DATA, Example, read_examples, task_example
-from trainer.rubric import PLACEHOLDER, has_greeting, has_sign_off
+from trainer.form import PLACEHOLDER, has_greeting, has_sign_off
 from trainer.vary import vary
 
 VOICES = ("formal", "friendly")
@@ -73,3 +73,10 @@ def test_no_text_is_too_odd_to_vary(task: str, email: str, seed: int):
     new = vary(task_example(task, email), random.Random(seed))
     assert len(new.messages) == 1
     assert new.email.count("\n") == email.strip().count("\n")
+
+
+@pytest.mark.parametrize(("greeting", "kept"), [("Dear Grace Obuya,", ""), ("Dear Professor Roth,", "Professor")])
+def test_of_who_is_greeted_only_a_title_stays(greeting: str, kept: str):
+    example = task_example(f"Write to {greeting[5:-1]}.", f"{greeting}\n\nThe chairs are here.\n\nBest,\nKim")
+    words = vary(example, random.Random(1)).email.split(",")[0].split()[1:]
+    assert [word for word in words if word in greeting] == kept.split()
