@@ -77,6 +77,13 @@ def test_every_kind_of_table_gives_the_same_mail(tmp_path: Path, kind: str):
     assert second.date is None
 
 
+def test_a_row_of_a_csv_stands_at_its_own_line(tmp_path: Path):
+    (tmp_path / "t.csv").write_text(
+        'subject,body\nOars,"one\ntwo"\n\nKeys,three\nBoat,' + "x" * 1_100_000 + "\nBuoy,five\n"
+    )
+    assert [one.where.rpartition(":")[2] for one in rows(tmp_path / "t.csv")] == ["2", "5", "6", "7"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "utf-16"])
 def test_a_csv_in_another_encoding_is_read(tmp_path: Path, encoding: str):
     table = [{"subject": f"Fähre {n}", "body": "Die Fähre fährt früh über den schönen Fluß."} for n in range(20)]
