@@ -95,7 +95,7 @@ def default_base() -> str:
 
 def teach(voice: str, base: str) -> None:
     """Run `trainer sft` for the voice, unless the store has what the same emails, base and recipes taught before."""
-    data = ROOT / f"trainer/data/{voice}.jsonl"
+    data = ROOT / f"trainer/data/voices/{voice}.jsonl"
     pieces = [ROOT / f"trainer/{part}" for part in ("data/practice.yaml", "data/pools.yaml", "practice.py")]
     made_from = hashlib.sha256(base.encode())
     for file in (data, *sorted((ROOT / "trainer/recipes").glob("*.yaml")), *pieces):

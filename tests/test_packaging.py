@@ -56,7 +56,8 @@ def test_the_held_out_tasks_are_built_with_the_contract():
 def test_prices_recipes_emails_and_templates_are_built_with_the_trainer():
     patterns = TOOLS["setuptools"]["package-data"]["trainer"]
     shipped = {file for pattern in patterns for file in (ROOT / "trainer").glob(pattern)}
-    needed = {file for folder in ("recipes", "data", "templates") for file in (ROOT / "trainer" / folder).iterdir()}
+    folders = [ROOT / "trainer" / folder for folder in ("recipes", "data", "templates")]
+    needed = {file for folder in folders for file in folder.rglob("*") if file.is_file()}
     assert shipped == needed | set((ROOT / "trainer").glob("*.yaml"))
 
 

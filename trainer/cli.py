@@ -29,7 +29,7 @@ EXAMPLES = """examples:
   trainer compare-starts --data anna.jsonl --minutes 5
   trainer estimate --data my_email_dataset.json
   trainer sft --data my_email_dataset.json --name my_email_assistant
-  trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
+  trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer evaluate formal
   trainer rerun mine@2 --data mine.jsonl

@@ -1,6 +1,6 @@
 """One training run without the base model's weights: examples -> a whole model of its shape, in a directory.
 
-    trainer sft --data trainer/data/formal.jsonl --name formal --from-scratch
+    trainer sft --data trainer/data/voices/formal.jsonl --name formal --from-scratch
 
 What a base model is worth shows beside a model that has none of its knowledge. The tokenizer, the emails and their
 split, the loop and the verdict are those of trainer/sft.py; there is no adapter, no store and nothing to go on with.

@@ -1,6 +1,6 @@
 """One training run, top to bottom: examples -> LoRA adapter -> published version.
 
-    trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
+    trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
 
 The loop is TRL's, set up by trainer/completion_trainer.py, in this process. This file does not know flags or how
 results are printed.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   trainer sft --data my_email_dataset.json --name my_email_assistant
-  trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
+  trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer sft --data mine.jsonl --name mine --epochs 100 --sample-epochs 1,10,50,100
   trainer sft --data newer.jsonl --name mine --from mine@1          goes on teaching a version

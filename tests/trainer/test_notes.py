@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data import DATA, Example, read_examples, task_example
+from trainer.data import SHIPPED_EMAILS, Example, read_examples, task_example
 from trainer.facts import find_facts
 from trainer.notes import from_notes
 from trainer.rubric import body, copied_share, invented
@@ -20,7 +20,7 @@ CHAIRS = "Subject: Chairs\n\nDear Ada,\n\nI am glad to tell you that the 47 chai
 def noted(voice: str) -> list[tuple[Example, Example]]:
     """Every shipped email of the voice that notes can be made of, with them."""
     chance = random.Random(3)
-    pairs = ((example, from_notes(example, chance)) for example in read_examples([DATA / f"{voice}.jsonl"]))
+    pairs = ((example, from_notes(example, chance)) for example in read_examples([SHIPPED_EMAILS / f"{voice}.jsonl"]))
     return [(example, new) for example, new in pairs if new]
 
 
