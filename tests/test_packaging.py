@@ -1,6 +1,8 @@
 import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,21 @@ def test_the_plugins_bear_the_names_that_the_server_asks_for():
     source = ast.parse((ROOT / "server/plugin.py").read_text(encoding="utf-8"))
     texts = {node.value for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert {name for group in PROJECT["entry-points"].values() for name in group} <= texts
+
+
+def test_the_dependencies_are_what_the_code_imports():
+    own = set(TOOLS["setuptools"]["packages"])
+    imported: set[str] = set()
+    for file in (file for package in own for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    projects = packages_distributions()
+    others = imported - own - sys.stdlib_module_names - {"vllm"}
+    needed = {projects[module][0].lower().replace("_", "-") for module in others}
+    assert needed <= {name.replace("_", "-") for name in PROJECT["dependencies"]}
 
 
 def test_every_package_is_built():
