@@ -100,7 +100,9 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
         raise ConfigError(f"{file} is not YAML: {exc}") from exc
     except ValidationError as exc:
         wrong = "; ".join(_wrong(".".join(map(str, e["loc"])), e["input"], e["msg"]) for e in exc.errors())
-        raise ConfigError(f"recipe {named!r} cannot be used: {wrong}", "trainer sft --help lists the fields") from exc
+        raise ConfigError(
+            f"recipe {named!r} cannot be used: {wrong}", f"the fields are {', '.join(list(Recipe.model_fields)[1:])}"
+        ) from exc
 
 
 def _wrong(field: str, given: object, message: str) -> str:

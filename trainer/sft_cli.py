@@ -40,7 +40,8 @@ HELP = """Teach the base model a voice: train a LoRA adapter on emails and publi
 FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
 {"messages"}. Recipes: quick (four minutes on 2 cores with bf16), shipped (half an hour), article (the lesson's
 numbers), gpu (for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is
-published, and one that misses a limit is not promoted.
+published, and one that misses a limit is not promoted. Fields of a recipe are flags too; these stand in a recipe's
+file only: warmup, limits.
 
 The run is saved while it goes on. Ctrl-C ends it after the step that it is in; --resume goes on from there.
 
