@@ -51,8 +51,6 @@ class Recipe(BaseModel):
     """Generated examples added to every epoch, for emails in a voice that trainer/practice.py knows."""
     repeats: int = Field(default=1, ge=1)
     """How often each email stands in an epoch: once as it is, then with other names and numbers (trainer/vary.py)."""
-    notes: int = Field(default=0, ge=0)
-    """How often each email stands in an epoch with notes for a task and other names and numbers (trainer/notes.py)."""
     copy_weight: float = Field(default=1, ge=1, le=100)
     """How much more than another token one counts that the email copies from its task (trainer/copied.py)."""
     mix: float = Field(default=0.0, ge=0, le=0.9)

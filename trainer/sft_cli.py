@@ -150,7 +150,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("max-length", int, "tokens of task and email together; a longer one is refused"),
         ("practice", int, "generated examples added to an epoch, for the formal and friendly voice"),
         ("repeats", int, "how often each email stands in an epoch"),
-        ("notes", int, "how often each email stands in an epoch with notes for a task"),
         ("copy-weight", float, "how much more a token counts that the email copies from its task"),
         ("mix", float, "share of general examples, the base model's own answers, against forgetting; 0.2 is usual"),
         ("heldout", float, "share of the emails kept back, 0 to 1"),
