@@ -41,7 +41,7 @@ FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previou
 {"messages"}. Recipes: quick (four minutes on 2 cores with bf16), shipped (half an hour), article (the lesson's
 numbers), gpu (for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is
 published, and one that misses a limit is not promoted. Fields of a recipe are flags too; these stand in a recipe's
-file only: warmup, limits.
+file only: warmup, loraplus, weight_decay, neftune, limits.
 
 The run is saved while it goes on. Ctrl-C ends it after the step that it is in; --resume goes on from there.
 
@@ -57,7 +57,6 @@ NOT_FROM_SCRATCH = {
     "rank": None,
     "alpha": None,
     "rslora": None,
-    "loraplus": None,
     "dropout": None,
     "licence": LICENCE,
     "store": None,
@@ -142,10 +141,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("batch-size", int, "emails a step"),
         ("rank", int, "rank of the adapter"),
         ("alpha", int, "the adapter's output is scaled by alpha / rank"),
-        ("loraplus", float, "how many times faster the adapter's B learns than its A (LoRA+); 16 is usual"),
         ("dropout", float, "share of the adapter's inputs dropped in training"),
-        ("weight-decay", float, "weight decay of the adapter"),
-        ("neftune", float, "noise on what is read in training; 5 is usual"),
         ("early-stop", int, "ends after so many epochs without a lower held-out loss; the best one is kept"),
         ("max-length", int, "tokens of task and email together; a longer one is refused"),
         ("practice", int, "generated examples added to an epoch, for the formal and friendly voice"),
