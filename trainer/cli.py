@@ -17,7 +17,6 @@ from trainer import (
     estimate_cli,
     evaluate_cli,
     import_cli,
-    rerun_cli,
     sft_cli,
     sweep_cli,
 )
@@ -32,7 +31,6 @@ EXAMPLES = """examples:
   trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer evaluate formal
-  trainer rerun mine@2 --data mine.jsonl
   trainer evaluate formal@2 --tasks my_tasks.jsonl --json
 """
 PLAIN = argparse.RawDescriptionHelpFormatter
@@ -70,7 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     sweep_cli.add(commands, based)
     compare_starts_cli.add(commands, based)
     evaluate_cli.add(commands, stored)
-    rerun_cli.add(commands, stored)
     return parser
 
 
