@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from adapters.errors import ConfigError
 from adapters.manifest import check_name
 from adapters.settings import store_directory
 from adapters.store import Store, Version
-from trainer import processes, tensorboard
+from trainer import processes
 from trainer.output import check_new_directory
 from trainer.progress import say
 from trainer.unfinished import SAVE_EVERY
@@ -195,8 +197,9 @@ def chosen(args: argparse.Namespace) -> Run:
 def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
     _check(args)
+    report_to = _report_to(args.tensorboard)
     if args.from_scratch:
-        _sft_from_scratch(args)
+        _sft_from_scratch(args, report_to)
         return
     run = chosen(args)
     store = Store(store_directory(args.store))
@@ -224,7 +227,7 @@ def _sft(args: argparse.Namespace) -> None:
                 heldout=heldout,
                 start=start,
                 explain=args.explain,
-                watchers=_watchers(args),
+                report_to=report_to,
             )
 
         version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)
@@ -259,17 +262,29 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--auto and --from-scratch take one process", f"leave them out, or start one, not {processes.COUNT}"
         )
-    if args.tensorboard:
-        tensorboard.check_installed()
     if args.output and not args.from_scratch:
         raise ConfigError("--output is where --from-scratch writes; a version goes into the store", "leave it out")
 
 
-def _watchers(args: argparse.Namespace) -> list[Any]:
-    return [tensorboard.writes_to(args.tensorboard)] if args.tensorboard and processes.FIRST else []
+def _report_to(directory: Path | None) -> str:
+    """Where the Trainer reports to; it reads the directory of TensorBoard from the environment.
+
+    Raises:
+        ConfigError: TensorBoard is not installed, or nothing can be written there.
+    """
+    if not directory:
+        return "none"
+    if not find_spec("tensorboard"):
+        raise ConfigError("--tensorboard needs TensorBoard, which is not installed", "pip install tensorboard")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"--tensorboard {directory} cannot be written: {exc.strerror}", "give another") from exc
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory)
+    return "tensorboard"
 
 
-def _sft_from_scratch(args: argparse.Namespace) -> None:
+def _sft_from_scratch(args: argparse.Namespace, report_to: str) -> None:
     unfit = [field for field, default in NOT_FROM_SCRATCH.items() if getattr(args, field) != default]
     if unfit:
         flags = " and ".join("--from" if field == "start" else f"--{field.replace('_', '-')}" for field in unfit)
@@ -290,7 +305,7 @@ def _sft_from_scratch(args: argparse.Namespace) -> None:
             tell=tell,
             heldout=heldout,
             explain=args.explain,
-            watchers=_watchers(args),
+            report_to=report_to,
         )
     if args.json:
         print(json.dumps(trained.facts(), indent=2))
