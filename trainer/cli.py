@@ -24,7 +24,7 @@ from trainer import (
 EXAMPLES = """examples:
   trainer import ~/Mail/Sent.mbox --name anna
   trainer check anna.jsonl --fix cleaned.jsonl
-  trainer sweep --data anna.jsonl --plot curves.png --write anna.yaml
+  trainer sweep --data anna.jsonl --write anna.yaml
   trainer compare-starts --data anna.jsonl --minutes 5
   trainer estimate --data my_email_dataset.json
   trainer sft --data my_email_dataset.json --name my_email_assistant

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   trainer sweep --data mine.jsonl
-  trainer sweep --data mine.jsonl --rates 3e-4,1e-3,3e-3 --steps 60 --plot curves.png
+  trainer sweep --data mine.jsonl --rates 3e-4,1e-3,3e-3 --steps 60
   trainer sweep --data mine.jsonl --recipe quick --write mine.yaml     then: trainer sft ... --recipe mine.yaml
 
 exit status: 0, 1 where no learning rate is just right, 2 after an error
@@ -56,7 +56,6 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--rates", metavar="N,N", help=f"learning rates to try (default: {','.join(map(written, RATES))})")
     option("--steps", metavar="N", type=int, default=STEPS, help=f"steps of each trial (default: {STEPS})")
-    option("--plot", metavar="FILE.png", type=Path, help="draw the curves")
     option("--write", metavar="FILE.yaml", type=Path, help="write the recipe with the learning rate that was best")
     option("--force", action="store_true", help="overwrite what --write writes")
     sft_cli.add_options(parser)
@@ -69,18 +68,15 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.steps < FEWEST:
         raise ConfigError(f"--steps {args.steps} shows nothing", f"give {FEWEST} or more; {STEPS} is the default")
     rates = RATES if args.rates is None else _rates(args.rates)
-    _check_files(args)
+    if args.write:
+        _check_file(args.write, args.force)
     run = sft_cli.chosen(args)
     from trainer.sweep import sweep
 
     found = sweep(run.examples, run.base, run.recipe, rates, args.steps, say)
     print(json.dumps(_as_dict(found), indent=2) if args.json else "\n".join(_report(found, args.write)))
-    if args.plot:
-        from trainer.sweep_plot import png
-
-        output.write(args.plot, png(found))
     if args.write and found.chosen:
-        output.write(args.write, recipe_with(run.recipe, found.chosen, found).encode())
+        output.write(args.write, recipe_with(run.recipe, found.chosen, found))
     elif args.write:
         say(f"{args.write} was not written: no learning rate is just right")
     return 0 if found.chosen else 1
@@ -101,15 +97,12 @@ def _rates(text: str) -> list[float]:
     return rates
 
 
-def _check_files(args: argparse.Namespace) -> None:
-    for file in filter(None, (args.plot, args.write)):
-        output.check_directory(file)
-        if file.is_dir():
-            raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
-    if args.plot and args.plot.suffix.lower() != ".png":
-        raise ConfigError(f"--plot {args.plot} is no PNG file by its name", f"call it {args.plot.with_suffix('.png')}")
-    if args.write and args.write.exists() and not args.force:
-        raise ConfigError(f"{args.write} is there already", "--force overwrites it, or name another file")
+def _check_file(file: Path, force: bool) -> None:
+    output.check_directory(file)
+    if file.is_dir():
+        raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
+    if file.exists() and not force:
+        raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
 
 
 def recipe_with(recipe: Recipe, chosen: Trial, sweep: Sweep) -> str:
