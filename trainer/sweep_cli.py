@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
 from trainer import output, sft_cli
-from trainer.progress import say
+from trainer.progress import ABOVE, BROKEN, LEVELS, say, sparkline
 from trainer.speed import MOVED, RATES, WITHIN, Sweep, Trial, shown, written
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ The recipe is that of `trainer sft`, with --rates for --learning-rate. A trial d
 sample-tokens, and --write keeps them. 6 trials of 30 steps of 8 emails take as long as training on 1,440 emails.
 Nothing is published."""
 STEPS, FEWEST = 30, 5
-CURVE, LEVELS = 24, "▁▂▃▄▅▆▇█"
-ABOVE, BROKEN = "^", "x"
-"""The curve in the terminal: its greatest length, its levels, what is above the scale and what is no number."""
+CURVE = 24
+"""Most characters of a curve in the terminal."""
 MORE = "give two or more numbers between 0 and 1 with commas between them: --rates 1e-4,1e-3"
 
 
@@ -122,13 +121,12 @@ def _report(sweep: Sweep, recipe_file: Path | None) -> Iterator[str]:
     yield f"{'learning rate':15}{'training loss':>13}{'held-out loss':>16}   {'loss, step by step':{CURVE}}   verdict"
     for trial in sweep.trials:
         figures = f"{shown(trial.losses[-1]):>13}{shown(trial.heldout):>16}"
-        curve = sparkline(trial, sweep)
-        yield f"{written(trial.learning_rate):15}{figures}   {curve:{CURVE}}   {sweep.verdict(trial)}"
+        yield f"{written(trial.learning_rate):15}{figures}   {curve(trial, sweep):{CURVE}}   {sweep.verdict(trial)}"
     low, high = sweep.scale
     yield (
         f"{sweep.steps} steps of {sweep.batch_size} emails; held out: {sweep.heldout_emails}, their loss was "
         f"{shown(sweep.heldout_before)} before; nats a token, {LEVELS[0]} {shown(low)} to {LEVELS[-1]} {shown(high)}, "
-        f"{ABOVE} above, {BROKEN} no number"
+        f"{ABOVE} above, {BROKEN} NaN or infinite"
     )
     if chosen := sweep.chosen:
         rate = written(chosen.learning_rate)
@@ -144,21 +142,12 @@ def _report(sweep: Sweep, recipe_file: Path | None) -> Iterator[str]:
         yield sweep.advice
 
 
-def sparkline(trial: Trial, sweep: Sweep) -> str:
+def curve(trial: Trial, sweep: Sweep) -> str:
     """At most CURVE characters; one that stands for several steps shows their mean."""
     width = min(CURVE, sweep.steps)
     edges = [round(at * sweep.steps / width) for at in range(width + 1)]
     parts = [trial.losses[start:end] for start, end in pairwise(edges)]
-    return "".join(_level(fmean(part), sweep) for part in parts if part)
-
-
-def _level(loss: float, sweep: Sweep) -> str:
-    low, high = sweep.scale
-    if not math.isfinite(loss):
-        return BROKEN
-    if loss > high:
-        return ABOVE
-    return LEVELS[min(len(LEVELS) - 1, int(len(LEVELS) * (loss - low) / (high - low)))]
+    return sparkline([fmean(part) for part in parts if part], *sweep.scale)
 
 
 def _as_dict(sweep: Sweep) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from trainer import sft_cli
 from trainer.cli import main
 from trainer.recipe import Recipe, load
 from trainer.speed import Sweep, Trial
-from trainer.sweep_cli import recipe_with, sparkline
+from trainer.sweep_cli import curve, recipe_with
 
 Capture = pytest.CaptureFixture[str]
 TINY = ("--rank", 4, "--alpha", 8, "--batch-size", 2, "--practice", 0)
@@ -154,12 +154,12 @@ def test_a_curve_shows_what_leaves_the_scale_and_what_is_no_number():
     calm = Trial(1e-3, (4.0, 3.0, 2.0, 0.0), 1.0)
     wild = Trial(1e-1, (4.0, 9.0, math.nan), math.nan)
     sweep = Sweep((calm, wild), 4.0, 4, 8, 8)
-    assert (sparkline(calm, sweep), sparkline(wild, sweep)) == ("█▇▅▁", "█^x")
+    assert (curve(calm, sweep), curve(wild, sweep)) == ("█▇▅▁", "█^x")
 
 
 def test_a_long_curve_is_shown_in_24_characters():
     trial = Trial(1e-3, tuple(4.0 - step / 100 for step in range(100)), 3.0)
-    assert len(sparkline(trial, Sweep((trial,), 4.0, 100, 8, 8))) == 24
+    assert len(curve(trial, Sweep((trial,), 4.0, 100, 8, 8))) == 24
 
 
 def test_the_help_says_the_rules_and_shows_commands_to_copy(capsys: Capture):
