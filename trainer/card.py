@@ -85,14 +85,15 @@ def _head(manifest: Manifest) -> str:
 
     licence = manifest.data_licence.lower()
     named = licence in HUB_LICENCES
-    return ModelCardData(
+    head = ModelCardData(
         license=licence if named else "other",
         license_name=None if named else manifest.data_licence,
         base_model=_public_base(manifest),
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["lora", "email", "mailwright"],
-    ).to_yaml()
+    )
+    return str(head.to_yaml())
 
 
 def _public_base(manifest: Manifest) -> str:
