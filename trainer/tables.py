@@ -234,11 +234,15 @@ def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, Row | Unread
 
 
 def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
+    number, begins = 0, True
     with file.open("rb") as stream:
-        for number, line in enumerate(iter(lambda: stream.readline(MOST_TEXT_BYTES * 8), b""), start=1):
-            advance(len(line))
-            if line.strip():
-                yield f"{file}:{number}", _json_row(line)
+        # A longer line comes in pieces, of which the first stands for all: it is not JSON.
+        for piece in iter(lambda: stream.readline(MOST_TEXT_BYTES * 8), b""):
+            advance(len(piece))
+            number += begins
+            if begins and piece.strip():
+                yield f"{file}:{number}", _json_row(piece)
+            begins = piece.endswith(b"\n")
 
 
 def _json_row(line: bytes) -> Row | UnreadableMail:

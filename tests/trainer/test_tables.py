@@ -138,6 +138,12 @@ def test_a_row_that_cannot_be_read_stands_between_others(tmp_path: Path):
     assert reasons == ["it is not JSON", "it is no JSON object", "its text is longer than 256 KiB"]
 
 
+def test_a_line_of_many_megabytes_is_one_row(tmp_path: Path):
+    long = '{"body": "' + "x" * 5_000_000 + '"}'
+    (tmp_path / "t.jsonl").write_text(f'{{"body": "one"}}\n{long}\n{{"body": "two"}}\n')
+    assert [one.where.rpartition(":")[2] for one in rows(tmp_path / "t.jsonl")] == ["1", "2", "3"]
+
+
 def test_html_in_a_table_is_read_as_text(tmp_path: Path):
     (tmp_path / "t.jsonl").write_text(json.dumps({"body": "<div>Hi <b>Anna</b></div><blockquote>old</blockquote>"}))
     assert mails(tmp_path / "t.jsonl")[0].text == "Hi Anna"
