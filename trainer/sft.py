@@ -69,8 +69,7 @@ def train(
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
     `tell` hears the events of trainer/events.py. `heldout` are held out instead of a part of the emails.
-    The adapter begins as that of `start`, whose rank and scale count. `explain` tells it in words; `report_to` is the
-    Trainer's.
+    The adapter begins as that of `start`, whose rank and scale count. `explain` says it in words, `report_to` is TRL's.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
