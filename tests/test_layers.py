@@ -15,7 +15,7 @@ FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob(
 MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "openai"}
-FOR_UI = {f"adapters.{name}" for name in ("cli", "disk", "errors", "manifest", "prompts", "settings", "tasks")}
+FOR_UI = {f"adapters.{name}" for name in ("cli", "disk", "errors", "manifest", "prompts", "settings", "tasks", "words")}
 
 
 @cache

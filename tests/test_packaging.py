@@ -1,6 +1,8 @@
 import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,21 @@ def test_the_plugins_bear_the_names_that_the_server_asks_for():
     assert {name for group in PROJECT["entry-points"].values() for name in group} <= texts
 
 
+def test_the_dependencies_are_what_the_code_imports():
+    own = set(TOOLS["setuptools"]["packages"])
+    imported: set[str] = set()
+    for file in (file for package in own for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    projects = packages_distributions()
+    others = imported - own - sys.stdlib_module_names - {"vllm"}
+    needed = {projects[module][0].lower().replace("_", "-") for module in others}
+    assert needed <= {name.replace("_", "-") for name in PROJECT["dependencies"]}
+
+
 def test_every_package_is_built():
     found = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
     assert set(TOOLS["setuptools"]["packages"]) == found == set(TOOLS["mypy"]["packages"])
@@ -56,7 +73,8 @@ def test_the_held_out_tasks_are_built_with_the_contract():
 def test_prices_recipes_emails_and_templates_are_built_with_the_trainer():
     patterns = TOOLS["setuptools"]["package-data"]["trainer"]
     shipped = {file for pattern in patterns for file in (ROOT / "trainer").glob(pattern)}
-    needed = {file for folder in ("recipes", "data", "templates") for file in (ROOT / "trainer" / folder).iterdir()}
+    folders = [ROOT / "trainer" / folder for folder in ("recipes", "data", "templates")]
+    needed = {file for folder in folders for file in folder.rglob("*") if file.is_file()}
     assert shipped == needed | set((ROOT / "trainer").glob("*.yaml"))
 
 

@@ -37,6 +37,8 @@ def render(manifest: Manifest, result: Result | None = None, texts: bool = True)
     Figures are those of `result`, else the manifest's. The ten pairs are the result's, which has them of held-out tasks
     only; without `texts` they are left out, for a card that others see.
     """
+    import yaml
+
     evaluation = manifest.evaluation
     if result:
         evaluation = Evaluation(**kept(result, manifest.recipe.get("limits") or []))
@@ -49,7 +51,7 @@ def render(manifest: Manifest, result: Result | None = None, texts: bool = True)
             reference=f"{manifest.name}@{manifest.version}",
             base=_public_base(manifest),
             default_base=manifest.base in (DEFAULT_NAME, UPSTREAM),
-            recipe=_yaml(_public_recipe(manifest.recipe)),
+            recipe=yaml.safe_dump(_public_recipe(manifest.recipe), sort_keys=False, allow_unicode=True).strip(),
             evaluation=evaluation,
             figures=legend.ordered(name for row in evaluation.rows for name in row.figures) if evaluation else [],
             pairs=result.pairs[:MOST_PAIRS] if result and texts else [],
@@ -79,18 +81,19 @@ def _environment() -> Environment:
 
 
 def _head(manifest: Manifest) -> str:
+    from huggingface_hub import ModelCardData
+
     licence = manifest.data_licence.lower()
     named = licence in HUB_LICENCES
-    head: dict[str, Any] = {"license": licence if named else "other"}
-    if not named:
-        head["license_name"] = manifest.data_licence
-    head |= {
-        "base_model": _public_base(manifest),
-        "library_name": "peft",
-        "pipeline_tag": "text-generation",
-        "tags": ["lora", "email", "mailwright"],
-    }
-    return _yaml(head)
+    head = ModelCardData(
+        license=licence if named else "other",
+        license_name=None if named else manifest.data_licence,
+        base_model=_public_base(manifest),
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["lora", "email", "mailwright"],
+    )
+    return str(head.to_yaml())
 
 
 def _public_base(manifest: Manifest) -> str:
@@ -103,9 +106,3 @@ def _public_base(manifest: Manifest) -> str:
 def _public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     """With the file's name for its path."""
     return recipe | ({"recipe": Path(str(recipe["recipe"])).name} if "recipe" in recipe else {})
-
-
-def _yaml(content: dict[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True)).strip()

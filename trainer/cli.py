@@ -17,7 +17,6 @@ from trainer import (
     estimate_cli,
     evaluate_cli,
     import_cli,
-    rerun_cli,
     sft_cli,
     sweep_cli,
 )
@@ -25,14 +24,13 @@ from trainer import (
 EXAMPLES = """examples:
   trainer import ~/Mail/Sent.mbox --name anna
   trainer check anna.jsonl --fix cleaned.jsonl
-  trainer sweep --data anna.jsonl --plot curves.png --write anna.yaml
+  trainer sweep --data anna.jsonl --write anna.yaml
   trainer compare-starts --data anna.jsonl --minutes 5
   trainer estimate --data my_email_dataset.json
   trainer sft --data my_email_dataset.json --name my_email_assistant
-  trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
+  trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer evaluate formal
-  trainer rerun mine@2 --data mine.jsonl
   trainer evaluate formal@2 --tasks my_tasks.jsonl --json
 """
 PLAIN = argparse.RawDescriptionHelpFormatter
@@ -67,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     sweep_cli.add(commands, based)
     compare_starts_cli.add(commands, based)
     evaluate_cli.add(commands, stored)
-    rerun_cli.add(commands, stored)
     return parser
 
 

@@ -1,6 +1,6 @@
 """What a base model is worth: the same minutes of training from its weights, by LoRA, and from random ones.
 
-    trainer compare-starts --data trainer/data/formal.jsonl --minutes 5
+    trainer compare-starts --data trainer/data/voices/formal.jsonl --minutes 5
 
 Both learn from the same emails in the same order and are measured on the same held-out ones. How many steps fit into
 the minutes nobody knows beforehand, so that the learning rate rises in WARMUP_STEPS steps and then stays. The trainers

@@ -27,6 +27,8 @@ from adapters.prompts import Message, Turn, task_messages
 from trainer.duplicates import clusters, merged
 
 DATA = Path(__file__).parent / "data"
+SHIPPED_EMAILS = DATA / "voices"
+"""The emails of the shipped voices, as NAME.jsonl; nothing else is found by a voice's name."""
 ROLES = ("system", "user", "assistant")
 LONG_REQUEST = 8
 """Words from which on two examples with nearly the same request belong together."""

@@ -1,7 +1,7 @@
 """Which device and number format this machine trains and evaluates with, and why: one choice for both.
 
-CUDA where torch finds it, else the CPU. This file does not know models, and only names what trainer/sft.py turns into
-TRL's settings.
+CUDA where torch finds it, else the CPU. This file does not know models, and only names what
+trainer/completion_trainer.py turns into TRL's settings.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
+from pydantic import ValidationError
+
 from trainer.recipe import Recipe
 
 DIVERGED, WINDOW = 1.2, 10
@@ -30,9 +32,9 @@ FALLING, APART = 0.01, 0.9
 more."""
 FORGOT = 0.05
 """It forgets if the loss on general text rises by 5 %."""
-DROPOUT, PATIENCE, FACTOR, MORE, MIX, HELDOUT = 0.1, 2, 3, 2, 0.2, 0.2
-"""The remedies: share dropped, epochs to wait, what a learning rate is divided or multiplied by, and epochs are, shares
-of general examples and of emails to hold out."""
+DROPOUT, PATIENCE, FACTOR, MORE, MIX = 0.1, 2, 3, 2, 0.2
+"""The remedies: share dropped, epochs to wait, what a learning rate is divided or multiplied by, and epochs are, share
+of general examples."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +68,38 @@ class Curve:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`remedy` are the fields of the recipe to change; none for a healthy run."""
+    """`remedy` are the fields of the recipe to change, `advice` what to do where no field mends it."""
 
     name: str
     because: str
     remedy: dict[str, float]
+    advice: str = ""
 
     @property
     def hint(self) -> str:
         flags = " ".join(f"--{field.replace('_', '-')} {value:g}" for field, value in self.remedy.items())
-        return f"trainer sft ... {flags}" if flags else ""
+        return f"trainer sft ... {flags}" if flags else self.advice
 
 
 def diagnose(curve: Curve, recipe: Recipe) -> Verdict:
-    """The first that holds of: leak, learning rate too high, overfitting, forgetting, learning rate too low,
-    underfitting, healthy."""
+    """The first of RULES that holds, else healthy; without a remedy that the recipe cannot take, as 1,200 epochs."""
     for rule in RULES:
         if verdict := rule(curve, recipe):
-            return verdict
+            return verdict if _takes(recipe, verdict.remedy) else replace(verdict, remedy={})
     return Verdict("healthy", _healthy(curve, recipe), {})
+
+
+def _takes(recipe: Recipe, remedy: dict[str, float]) -> bool:
+    try:
+        Recipe.model_validate(recipe.model_dump() | remedy)
+    except ValidationError:
+        return False
+    return True
+
+
+def _nan(curve: Curve, recipe: Recipe) -> Verdict | None:
+    wrong = next((number for number, loss in enumerate(curve.steps, 1) if not math.isfinite(loss)), None)
+    return _slower(curve, f"the loss of step {wrong} is NaN or infinite") if wrong else None
 
 
 def _leak(curve: Curve, recipe: Recipe) -> Verdict | None:
@@ -92,30 +107,30 @@ def _leak(curve: Curve, recipe: Recipe) -> Verdict | None:
         return None
     because = (
         f"{curve.leaked} of the held-out emails nearly stand among those that were trained on, so that the held-out "
-        "loss shows what is remembered, not what was learnt; hold out others, or none by --heldout-data"
+        "loss shows what is remembered, not what was learnt"
     )
-    return Verdict("leak", because, {"heldout": HELDOUT})
+    return Verdict("leak", because, {}, "leave --heldout-data out, or give it emails that --data does not hold")
 
 
 def _too_high(curve: Curve, recipe: Recipe) -> Verdict | None:
-    remedy = {"learning_rate": _two_digits(curve.learning_rate / FACTOR)}
-    if wrong := [number for number, loss in enumerate(curve.steps, 1) if not math.isfinite(loss)]:
-        return Verdict("learning rate too high", f"the loss of step {wrong[0]} is no number", remedy)
     first = _first(curve, recipe)
     for end in range(WINDOW + 1, len(curve.steps) + 1):
         mean = fmean(curve.steps[end - WINDOW : end])
         if mean >= DIVERGED * first:
-            because = f"the loss was {first:.3f} at first and {mean:.3f} on the average of {WINDOW} steps up to {end}"
-            return Verdict("learning rate too high", because, remedy)
+            return _slower(
+                curve, f"the loss was {first:.3f} at first and {mean:.3f} on the average of {WINDOW} steps up to {end}"
+            )
     for epoch, (before, after) in enumerate(pairwise(curve.train), 2):
         if after - before >= (ROSE - 1) * first:
-            because = f"the training loss rose from {before:.3f} to {after:.3f} in epoch {epoch}"
-            return Verdict("learning rate too high", because, remedy)
+            return _slower(curve, f"the training loss rose from {before:.3f} to {after:.3f} in epoch {epoch}")
     if curve.heldout_before is not None and curve.heldout and min(curve.heldout) > curve.heldout_before:
-        lowest = min(curve.heldout)
-        because = f"the held-out loss was {curve.heldout_before:.3f} before the run, and at best {lowest:.3f} after it"
-        return Verdict("learning rate too high", because, remedy)
+        at_best = f"{curve.heldout_before:.3f} before the run, and at best {min(curve.heldout):.3f} after it"
+        return _slower(curve, f"the held-out loss was {at_best}")
     return None
+
+
+def _slower(curve: Curve, because: str) -> Verdict:
+    return Verdict("learning rate too high", because, {"learning_rate": _two_digits(curve.learning_rate / FACTOR)})
 
 
 def _first(curve: Curve, recipe: Recipe) -> float:
@@ -201,6 +216,7 @@ def _two_digits(number: float) -> float:
 
 
 RULES: Sequence[Callable[[Curve, Recipe], Verdict | None]] = (
+    _nan,
     _leak,
     _too_high,
     _overfitting,

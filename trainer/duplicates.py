@@ -47,27 +47,14 @@ def clusters(texts: Sequence[str]) -> list[list[int]]:
 
 def merged(count: int, groups: Iterable[Sequence[int]]) -> list[list[int]]:
     """The groups of 0 .. count - 1 with those joined that share a member; each sorted, by their first, none of one."""
-    sets = _Sets(count)
+    # Here, because reading a file of emails need not wait for scipy.
+    from scipy.cluster.hierarchy import DisjointSet
+
+    sets = DisjointSet(range(count))
     for group in groups:
         for member in group[1:]:
-            sets.join(group[0], member)
-    return _alike([sets.root(index) for index in range(count)])
-
-
-class _Sets:
-    """Disjoint sets of numbers (union-find)."""
-
-    def __init__(self, count: int) -> None:
-        self._above = list(range(count))
-
-    def root(self, number: int) -> int:
-        while self._above[number] != number:
-            self._above[number] = self._above[self._above[number]]
-            number = self._above[number]
-        return number
-
-    def join(self, one: int, other: int) -> None:
-        self._above[self.root(other)] = self.root(one)
+            sets.merge(group[0], member)
+    return _alike([sets[index] for index in range(count)])
 
 
 def _alike(keys: Sequence[Hashable]) -> list[list[int]]:
@@ -79,20 +66,20 @@ def _alike(keys: Sequence[Hashable]) -> list[list[int]]:
 
 def _near(texts: Sequence[list[str]]) -> list[tuple[int, int]]:
     """Pairs of near duplicates that hold every cluster together; not every pair of a cluster."""
-    # Here, because they bring scipy, and whoever reads a file of emails should not wait for it.
     from datasketch import MinHash, MinHashLSH
+    from scipy.cluster.hierarchy import DisjointSet
 
     index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     hashes = MinHash.generator(_pairs(texts), num_perm=BANDS * ROWS, hashfunc=int, scheme="affine32")
-    sets = _Sets(len(texts))
+    sets = DisjointSet(range(len(texts)))
     found = []
     for number, minhash in enumerate(hashes):
         candidates = index.query(minhash)
         for other in candidates:
-            if sets.root(other) != sets.root(number) and _are_near(texts[number], texts[other]):
-                sets.join(other, number)
+            if not sets.connected(other, number) and _are_near(texts[number], texts[other]):
+                sets.merge(other, number)
                 found.append((other, number))
-        if sum(sets.root(other) == sets.root(number) for other in candidates) < CROWD:
+        if sum(sets.connected(other, number) for other in candidates) < CROWD:
             index.insert(number, minhash, check_duplication=False)
     return found
 

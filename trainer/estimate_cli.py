@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   trainer estimate --data my_email_dataset.json                   takes ten steps here, which are thrown away
-  trainer estimate --data trainer/data/formal.jsonl --recipe shipped
+  trainer estimate --data trainer/data/voices/formal.jsonl --recipe shipped
   trainer estimate --data mine.jsonl --epochs 5 --no-probe        tokens, and GPUs elsewhere: at once
   trainer estimate --data mine.jsonl --prices my_prices.yaml --json
 """

@@ -137,7 +137,7 @@ def sentence(result: Result, comparison: Comparison) -> str:
 
 
 def _asked(args: argparse.Namespace) -> Asked:
-    from trainer.data import DATA, read_examples
+    from trainer.data import SHIPPED_EMAILS, read_examples
 
     store = Store(store_directory(args.store))
     version = store.resolve(args.reference)
@@ -146,9 +146,9 @@ def _asked(args: argparse.Namespace) -> Asked:
         raise ConfigError(
             f"{args.tasks} has tasks without facts", 'give every row "facts": [["14 May", "May 14"], ...]'
         )
-    shipped = DATA / f"{version.name}.jsonl"
+    shipped = SHIPPED_EMAILS / f"{version.name}.jsonl"
     own = args.examples is not None or shipped.is_file()
-    examples = read_examples([args.examples or (shipped if own else DATA / "formal.jsonl")])
+    examples = read_examples([args.examples or (shipped if own else SHIPPED_EMAILS / "formal.jsonl")])
     promoted = store.promoted(version.name)
     base = base_of(version, args.base)
     if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ from transformers import TrainerCallback
 from trainer.completion_trainer import CompletionTrainer
 from trainer.data import Example
 from trainer.diagnose import whole
+from trainer.progress import sparkline
 
 FIRST = 3
 """Tokens of the email whose guesses are shown one by one."""
-LEVELS = "▁▂▃▄▅▆▇█"
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -77,7 +77,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
             return
         self._adjusted = True
         moved = distance(self._before, self._weights())
-        self._say(f"4 told    how much each layer is told to change, first to last: {bars(self._told)}")
+        self._say(f"4 told    how much each layer is told to change, first to last: {sparkline(self._told)}")
         self._say(
             f"5 adjust  at a learning rate of {rate:.1e} {self._learner} moved by {100 * moved:.2g} % of its size"
         )
@@ -141,13 +141,6 @@ def distance(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tenso
     moved = sum(float((after[name] - before[name]).square().sum()) for name in before)
     size = sum(float(weight.square().sum()) for weight in before.values())
     return math.sqrt(moved / size) if size else 0.0
-
-
-def bars(values: Sequence[float]) -> str:
-    """One character for each, the highest for the largest."""
-    most = max(values, default=0.0)
-    heights = [int(len(LEVELS) * value / most) if most else 0 for value in values]
-    return "".join(LEVELS[min(len(LEVELS) - 1, height)] for height in heights)
 
 
 def _percent(right_N: torch.Tensor) -> str:

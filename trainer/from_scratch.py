@@ -1,6 +1,6 @@
 """One training run without the base model's weights: examples -> a whole model of its shape, in a directory.
 
-    trainer sft --data trainer/data/formal.jsonl --name formal --from-scratch
+    trainer sft --data trainer/data/voices/formal.jsonl --name formal --from-scratch
 
 What a base model is worth shows beside a model that has none of its knowledge. The tokenizer, the emails and their
 split, the loop and the verdict are those of trainer/sft.py; there is no adapter, no store and nothing to go on with.
@@ -89,10 +89,10 @@ def train(
     tell: Tell = nobody,
     heldout: Sequence[Example] | None = None,
     explain: bool = False,
-    watchers: Sequence[TrainerCallback] = (),
+    report_to: str = "none",
 ) -> Trained:
     """Train all weights of a model of the base model's shape, and write it into the directory `output`, whole or not at
-    all. `tell`, `heldout`, `explain` and `watchers` are those of trainer/sft.py.
+    all. `tell`, `heldout`, `explain` and `report_to` are those of trainer/sft.py.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is made.
@@ -116,11 +116,10 @@ def train(
                 *(rows.train, rows.heldout, base, recipe, rate, tokenizer, device, scratch),
                 from_scratch=True,
                 save_only_model=True,
+                report_to=report_to,
                 **step_settings(recipe.batch_size, at_once),
             ),
-            lambda trainer: _learn(
-                trainer, base, recipe, say, [*listeners(trainer, rows, recipe, say, tell, explain), *watchers]
-            ),
+            lambda trainer: _learn(trainer, base, recipe, say, listeners(trainer, rows, recipe, say, tell, explain)),
             recipe.batch_size,
             say,
         )
@@ -148,7 +147,7 @@ def _learn(
     base: BaseModel,
     recipe: Recipe,
     say: Say,
-    watchers: Sequence[TrainerCallback],
+    reporting: Sequence[TrainerCallback],
 ) -> float:
     """The loop; gives its seconds.
 
@@ -164,7 +163,7 @@ def _learn(
     interruption, progress = callbacks.Interruption(saves=False), callbacks.Progress()
     for callback in (
         progress,
-        *watchers,
+        *reporting,
         callbacks.Losses(),
         interruption,
         *([EarlyStoppingCallback(recipe.early_stop)] if recipe.early_stop else []),

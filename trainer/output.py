@@ -26,14 +26,14 @@ def check_new_directory(directory: Path) -> None:
         raise ConfigError(f"nothing can be written into {directory.parent}", "name a directory elsewhere")
 
 
-def write(file: Path, content: str | bytes) -> None:
-    """Write it whole, a text as UTF-8, and say so.
+def write(file: Path, content: str) -> None:
+    """Write it whole, as UTF-8, and say so.
 
     Raises:
         ConfigError: it cannot be written.
     """
     try:
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        file.write_bytes(content.encode())
     except OSError as exc:
         raise ConfigError(f"{file} cannot be written ({exc.strerror})", "give another file") from exc
     say(f"wrote {file}")

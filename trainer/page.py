@@ -9,15 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rapidfuzz.distance import LCSseq
 
 from adapters.manifest import Comparison, Evaluation
+from adapters.words import differences
 from trainer import legend
 from trainer.gate import evaluation as kept
 from trainer.results import Result
@@ -27,10 +26,6 @@ TICKS = 5
 """About as many on an axis."""
 NARROWEST = 1e-9
 """A narrower axis shows nothing, and its ticks would be too close for a float."""
-# A word with the white space before it. Punctuation inside a word or number belongs to it: can't, 10:15, GB-4471.
-PIECE = re.compile(r"\s*(?:\w+(?:[^\w\s]\w+)*|[^\w\s])")
-Piece = tuple[str, str, bool]
-"""White space, text after it, and whether only this side has that text."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def render(result: Result, limits: Sequence[str] = ()) -> str:
         evaluation=evaluation,
         figures=legend.ordered(name for row in result.rows for name in row.figures),
         plots=plots(evaluation),
-        pairs=[(pair.task, *differing(pair.before, pair.after)) for pair in result.pairs],
+        pairs=[(pair.task, *differences(pair.before, pair.after)) for pair in result.pairs],
         legend=legend,
     )
 
@@ -105,27 +100,6 @@ def plots(evaluation: Evaluation) -> list[Plot]:
         comparisons = [c for c in evaluation.comparisons if c.figure == figure]
         found.append(Plot(figure, _axis(figure, comparisons), comparisons))
     return found
-
-
-def differing(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
-    """Both texts in pieces, with the words marked that the other does not have; as few as possible."""
-    sides = PIECE.findall(before), PIECE.findall(after)
-    words = [[piece.strip() for piece in side] for side in sides]
-    left: list[Piece] = []
-    right: list[Piece] = []
-    # Not difflib, which takes a minute for two texts of 2,000 words that repeat themselves.
-    for change in LCSseq.opcodes(*words):
-        left += _pieces(sides[0][change.src_start : change.src_end], change.tag != "equal")
-        right += _pieces(sides[1][change.dest_start : change.dest_end], change.tag != "equal")
-    return left, right
-
-
-def _pieces(words: Sequence[str], marked: bool) -> list[Piece]:
-    if not words:
-        return []
-    text = "".join(words)
-    start = len(text) - len(text.lstrip())
-    return [(text[:start], text[start:], marked)]
 
 
 def _axis(figure: str, comparisons: Sequence[Comparison]) -> Axis:

@@ -5,14 +5,17 @@ Of several processes that train together the first speaks.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from trainer import processes
 
 Say = Callable[[str], None]
 """What a function that works for a while is given to say sentences with: `say`, or a listener of its own."""
+LEVELS, ABOVE, BROKEN = "▁▂▃▄▅▆▇█", "^", "x"
+"""The characters of a sparkline: on its scale, above it, and for NaN or infinity."""
 
 
 def say(sentence: str) -> None:
@@ -30,3 +33,17 @@ def bar(what: str, total: float) -> Iterator[Callable[[float], None]]:
         total=total, desc=what, bar_format=form, file=sys.stderr, dynamic_ncols=True, disable=not processes.FIRST
     ) as shown:
         yield shown.update
+
+
+def sparkline(values: Sequence[float], low: float = 0.0, high: float | None = None) -> str:
+    """One character for each value, on a scale from `low` to `high`, by default to the largest."""
+    top = max(filter(math.isfinite, values), default=low) if high is None else high
+
+    def level(value: float) -> str:
+        if not math.isfinite(value):
+            return BROKEN
+        if value > top:
+            return ABOVE
+        return LEVELS[min(len(LEVELS) - 1, int(len(LEVELS) * (value - low) / (top - low)))] if top > low else LEVELS[0]
+
+    return "".join(map(level, values))

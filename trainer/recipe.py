@@ -51,8 +51,6 @@ class Recipe(BaseModel):
     """Generated examples added to every epoch, for emails in a voice that trainer/practice.py knows."""
     repeats: int = Field(default=1, ge=1)
     """How often each email stands in an epoch: once as it is, then with other names and numbers (trainer/vary.py)."""
-    notes: int = Field(default=0, ge=0)
-    """How often each email stands in an epoch with notes for a task and other names and numbers (trainer/notes.py)."""
     copy_weight: float = Field(default=1, ge=1, le=100)
     """How much more than another token one counts that the email copies from its task (trainer/copied.py)."""
     mix: float = Field(default=0.0, ge=0, le=0.9)
@@ -100,7 +98,9 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
         raise ConfigError(f"{file} is not YAML: {exc}") from exc
     except ValidationError as exc:
         wrong = "; ".join(_wrong(".".join(map(str, e["loc"])), e["input"], e["msg"]) for e in exc.errors())
-        raise ConfigError(f"recipe {named!r} cannot be used: {wrong}", "trainer sft --help lists the fields") from exc
+        raise ConfigError(
+            f"recipe {named!r} cannot be used: {wrong}", f"the fields are {', '.join(list(Recipe.model_fields)[1:])}"
+        ) from exc
 
 
 def _wrong(field: str, given: object, message: str) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from adapters.errors import ConfigError
 from trainer.data import Example, split
-from trainer.notes import from_notes
 from trainer.practice import VOICES, practice_examples
 from trainer.progress import Say
 from trainer.recipe import Recipe
@@ -35,7 +34,7 @@ class Rows:
 def choose_rows(
     examples: Sequence[Example], recipe: Recipe, say: Say, heldout: Sequence[Example] | None = None
 ) -> Rows:
-    """Split the emails; to the training ones add varied copies, with their tasks and with notes, and practice.
+    """Split the emails; to the training ones add varied copies and practice.
 
     With `heldout` those are held out, and all of `examples` are trained on.
 
@@ -53,11 +52,9 @@ def choose_rows(
         say("no generated practice: it exists for rows whose voice is formal or friendly")
     chance = random.Random(recipe.seed)
     varied = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
-    copies = (vary(email, chance) for _ in range(recipe.notes) for email in emails)
-    noted = [example for copy in copies if (example := from_notes(copy, chance))]
     say(
         f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
-        f"{len(noted)} with notes for a task, {len(practice)} generated for practice; {len(kept_back)} held out"
+        f"{len(practice)} generated for practice; {len(kept_back)} held out"
     )
-    made = [*varied, *noted, *practice]
+    made = [*varied, *practice]
     return Rows([*emails, *made], list(kept_back), len(made))

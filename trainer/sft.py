@@ -1,6 +1,6 @@
 """One training run, top to bottom: examples -> LoRA adapter -> published version.
 
-    trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
+    trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
 
 The loop is TRL's, set up by trainer/completion_trainer.py, in this process. This file does not know flags or how
 results are printed.
@@ -62,14 +62,14 @@ def train(
     heldout: Sequence[Example] | None = None,
     start: Version | None = None,
     explain: bool = False,
-    watchers: Sequence[TrainerCallback] = (),
+    report_to: str = "none",
 ) -> Version:
     """Train, validate, evaluate and publish the next version of `name`.
 
     The first version of a name is promoted, unless it misses a limit of the recipe. A recipe without limits has nothing
     evaluated. The state is saved every `save_every` seconds; `resume` goes on with that of an unfinished run of `name`.
     `tell` hears the events of trainer/events.py. `heldout` are held out instead of a part of the emails.
-    The adapter begins as that of `start`, whose rank and scale count. `explain` tells it in words, `watchers` see it.
+    The adapter begins as that of `start`, whose rank and scale count. `explain` says it in words, `report_to` is TRL's.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -93,11 +93,11 @@ def train(
             lambda at_once: completion_trainer(
                 *(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)),
                 start=start.path if start else None,
+                report_to=report_to,
                 **step_settings(share, at_once),
             ),
             lambda trainer: _learn(
-                *(trainer, rows, recipe, run, say, save_every),
-                [*listeners(trainer, rows, recipe, say, tell, explain), *watchers],
+                *(trainer, rows, recipe, run, say, save_every), listeners(trainer, rows, recipe, say, tell, explain)
             ),
             share,
             say,
@@ -267,7 +267,7 @@ def _learn(
     run: unfinished.Run,
     say: Say,
     save_every: float,
-    watchers: Sequence[TrainerCallback],
+    reporting: Sequence[TrainerCallback],
 ) -> float:
     """The loop, from the state that the run has or from the beginning; gives its seconds, those before included.
 
@@ -285,7 +285,7 @@ def _learn(
     progress = callbacks.Progress()
     for callback in (
         progress,
-        *watchers,
+        *reporting,
         callbacks.KeptEpochs(recipe.sample_epochs, lambda epoch: _keep(trainer, run.epoch(epoch), seconds())),
         callbacks.Saving(save_every, lambda: run.note(seconds()) if processes.FIRST else None),
         callbacks.LearningRate(trainer.args.learning_rate),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from adapters.errors import ConfigError
 from adapters.manifest import DEFAULT_MAX_RANK, check_name
 from adapters.settings import store_directory
 from adapters.store import Store, Version
-from trainer import processes, tensorboard
+from trainer import processes
 from trainer.output import check_new_directory
 from trainer.progress import say
 from trainer.unfinished import SAVE_EVERY
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   trainer sft --data my_email_dataset.json --name my_email_assistant
-  trainer sft --data trainer/data/formal.jsonl --name formal --recipe quick
+  trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer sft --data mine.jsonl --name mine --epochs 100 --sample-epochs 1,10,50,100
   trainer sft --data newer.jsonl --name mine --from mine@1          goes on teaching a version
@@ -40,7 +42,8 @@ HELP = """Teach the base model a voice: train a LoRA adapter on emails and publi
 FILE is JSONL or a JSON list; a row is {"task", "email"} (also "facts", "previous"), {"prompt", "completion"} or
 {"messages"}. Recipes: quick (four minutes on 2 cores with bf16), shipped (half an hour), article (the lesson's
 numbers), gpu (for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is
-published, and one that misses a limit is not promoted.
+published, and one that misses a limit is not promoted. Fields of a recipe are flags too; these stand in a recipe's
+file only: warmup, loraplus, weight_decay, neftune, limits.
 
 The run is saved while it goes on. Ctrl-C ends it after the step that it is in; --resume goes on from there.
 
@@ -56,7 +59,6 @@ NOT_FROM_SCRATCH = {
     "rank": None,
     "alpha": None,
     "rslora": None,
-    "loraplus": None,
     "dropout": None,
     "licence": LICENCE,
     "store": None,
@@ -141,15 +143,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("batch-size", int, "emails a step"),
         ("rank", int, f"rank of the adapter; above {DEFAULT_MAX_RANK} only `server --max-rank N` serves it"),
         ("alpha", int, "the adapter's output is scaled by alpha / rank"),
-        ("loraplus", float, "how many times faster the adapter's B learns than its A (LoRA+); 16 is usual"),
         ("dropout", float, "share of the adapter's inputs dropped in training"),
-        ("weight-decay", float, "weight decay of the adapter"),
-        ("neftune", float, "noise on what is read in training; 5 is usual"),
         ("early-stop", int, "ends after so many epochs without a lower held-out loss; the best one is kept"),
         ("max-length", int, "tokens of task and email together; a longer one is refused"),
         ("practice", int, "generated examples added to an epoch, for the formal and friendly voice"),
         ("repeats", int, "how often each email stands in an epoch"),
-        ("notes", int, "how often each email stands in an epoch with notes for a task"),
         ("copy-weight", float, "how much more a token counts that the email copies from its task"),
         ("mix", float, "share of general examples, the base model's own answers, against forgetting; 0.2 is usual"),
         ("heldout", float, "share of the emails kept back, 0 to 1"),
@@ -199,8 +197,9 @@ def chosen(args: argparse.Namespace) -> Run:
 def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
     _check(args)
+    report_to = _report_to(args.tensorboard)
     if args.from_scratch:
-        _sft_from_scratch(args)
+        _sft_from_scratch(args, report_to)
         return
     run = chosen(args)
     store = Store(store_directory(args.store))
@@ -228,7 +227,7 @@ def _sft(args: argparse.Namespace) -> None:
                 heldout=heldout,
                 start=start,
                 explain=args.explain,
-                watchers=_watchers(args),
+                report_to=report_to,
             )
 
         version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)
@@ -259,17 +258,29 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--auto and --from-scratch take one process", f"leave them out, or start one, not {processes.COUNT}"
         )
-    if args.tensorboard:
-        tensorboard.check_installed()
     if args.output and not args.from_scratch:
         raise ConfigError("--output is where --from-scratch writes; a version goes into the store", "leave it out")
 
 
-def _watchers(args: argparse.Namespace) -> list[Any]:
-    return [tensorboard.writes_to(args.tensorboard)] if args.tensorboard and processes.FIRST else []
+def _report_to(directory: Path | None) -> str:
+    """Where the Trainer reports to; it reads the directory of TensorBoard from the environment.
+
+    Raises:
+        ConfigError: TensorBoard is not installed, or nothing can be written there.
+    """
+    if not directory:
+        return "none"
+    if not find_spec("tensorboard"):
+        raise ConfigError("--tensorboard needs TensorBoard, which is not installed", "pip install tensorboard")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"--tensorboard {directory} cannot be written: {exc.strerror}", "give another") from exc
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory)
+    return "tensorboard"
 
 
-def _sft_from_scratch(args: argparse.Namespace) -> None:
+def _sft_from_scratch(args: argparse.Namespace, report_to: str) -> None:
     unfit = [field for field, default in NOT_FROM_SCRATCH.items() if getattr(args, field) != default]
     if unfit:
         flags = " and ".join("--from" if field == "start" else f"--{field.replace('_', '-')}" for field in unfit)
@@ -290,7 +301,7 @@ def _sft_from_scratch(args: argparse.Namespace) -> None:
             tell=tell,
             heldout=heldout,
             explain=args.explain,
-            watchers=_watchers(args),
+            report_to=report_to,
         )
     if args.json:
         print(json.dumps(trained.facts(), indent=2))

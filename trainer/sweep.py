@@ -1,6 +1,6 @@
 """Short trials of several learning rates: the same adapter weights, seed and batches, so that only the speed differs.
 
-    trainer sweep --data trainer/data/formal.jsonl --recipe quick
+    trainer sweep --data trainer/data/voices/formal.jsonl --recipe quick
 
 The learning rate of a trial rises in a short warm-up and then stays. This is no learning-rate range test, which raises
 it within one run: what such a run suggests depends on how long it has learnt by then. The trainer is that of

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
 from trainer import output, sft_cli
-from trainer.progress import say
+from trainer.progress import ABOVE, BROKEN, LEVELS, say, sparkline
 from trainer.speed import MOVED, RATES, WITHIN, Sweep, Trial, shown, written
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   trainer sweep --data mine.jsonl
-  trainer sweep --data mine.jsonl --rates 3e-4,1e-3,3e-3 --steps 60 --plot curves.png
+  trainer sweep --data mine.jsonl --rates 3e-4,1e-3,3e-3 --steps 60
   trainer sweep --data mine.jsonl --recipe quick --write mine.yaml     then: trainer sft ... --recipe mine.yaml
 
 exit status: 0, 1 where no learning rate is just right, 2 after an error
@@ -37,9 +37,8 @@ The recipe is that of `trainer sft`, with --rates for --learning-rate. A trial d
 sample-tokens, and --write keeps them. 6 trials of 30 steps of 8 emails take as long as training on 1,440 emails.
 Nothing is published."""
 STEPS, FEWEST = 30, 5
-CURVE, LEVELS = 24, "▁▂▃▄▅▆▇█"
-ABOVE, BROKEN = "^", "x"
-"""The curve in the terminal: its greatest length, its levels, what is above the scale and what is no number."""
+CURVE = 24
+"""Most characters of a curve in the terminal."""
 MORE = "give two or more numbers between 0 and 1 with commas between them: --rates 1e-4,1e-3"
 
 
@@ -56,7 +55,6 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--rates", metavar="N,N", help=f"learning rates to try (default: {','.join(map(written, RATES))})")
     option("--steps", metavar="N", type=int, default=STEPS, help=f"steps of each trial (default: {STEPS})")
-    option("--plot", metavar="FILE.png", type=Path, help="draw the curves")
     option("--write", metavar="FILE.yaml", type=Path, help="write the recipe with the learning rate that was best")
     option("--force", action="store_true", help="overwrite what --write writes")
     sft_cli.add_options(parser)
@@ -69,18 +67,15 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.steps < FEWEST:
         raise ConfigError(f"--steps {args.steps} shows nothing", f"give {FEWEST} or more; {STEPS} is the default")
     rates = RATES if args.rates is None else _rates(args.rates)
-    _check_files(args)
+    if args.write:
+        _check_file(args.write, args.force)
     run = sft_cli.chosen(args)
     from trainer.sweep import sweep
 
     found = sweep(run.examples, run.base, run.recipe, rates, args.steps, say)
     print(json.dumps(_as_dict(found), indent=2) if args.json else "\n".join(_report(found, args.write)))
-    if args.plot:
-        from trainer.sweep_plot import png
-
-        output.write(args.plot, png(found))
     if args.write and found.chosen:
-        output.write(args.write, recipe_with(run.recipe, found.chosen, found).encode())
+        output.write(args.write, recipe_with(run.recipe, found.chosen, found))
     elif args.write:
         say(f"{args.write} was not written: no learning rate is just right")
     return 0 if found.chosen else 1
@@ -101,15 +96,12 @@ def _rates(text: str) -> list[float]:
     return rates
 
 
-def _check_files(args: argparse.Namespace) -> None:
-    for file in filter(None, (args.plot, args.write)):
-        output.check_directory(file)
-        if file.is_dir():
-            raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
-    if args.plot and args.plot.suffix.lower() != ".png":
-        raise ConfigError(f"--plot {args.plot} is no PNG file by its name", f"call it {args.plot.with_suffix('.png')}")
-    if args.write and args.write.exists() and not args.force:
-        raise ConfigError(f"{args.write} is there already", "--force overwrites it, or name another file")
+def _check_file(file: Path, force: bool) -> None:
+    output.check_directory(file)
+    if file.is_dir():
+        raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
+    if file.exists() and not force:
+        raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
 
 
 def recipe_with(recipe: Recipe, chosen: Trial, sweep: Sweep) -> str:
@@ -129,13 +121,12 @@ def _report(sweep: Sweep, recipe_file: Path | None) -> Iterator[str]:
     yield f"{'learning rate':15}{'training loss':>13}{'held-out loss':>16}   {'loss, step by step':{CURVE}}   verdict"
     for trial in sweep.trials:
         figures = f"{shown(trial.losses[-1]):>13}{shown(trial.heldout):>16}"
-        curve = sparkline(trial, sweep)
-        yield f"{written(trial.learning_rate):15}{figures}   {curve:{CURVE}}   {sweep.verdict(trial)}"
+        yield f"{written(trial.learning_rate):15}{figures}   {curve(trial, sweep):{CURVE}}   {sweep.verdict(trial)}"
     low, high = sweep.scale
     yield (
         f"{sweep.steps} steps of {sweep.batch_size} emails; held out: {sweep.heldout_emails}, their loss was "
         f"{shown(sweep.heldout_before)} before; nats a token, {LEVELS[0]} {shown(low)} to {LEVELS[-1]} {shown(high)}, "
-        f"{ABOVE} above, {BROKEN} no number"
+        f"{ABOVE} above, {BROKEN} NaN or infinite"
     )
     if chosen := sweep.chosen:
         rate = written(chosen.learning_rate)
@@ -151,21 +142,12 @@ def _report(sweep: Sweep, recipe_file: Path | None) -> Iterator[str]:
         yield sweep.advice
 
 
-def sparkline(trial: Trial, sweep: Sweep) -> str:
+def curve(trial: Trial, sweep: Sweep) -> str:
     """At most CURVE characters; one that stands for several steps shows their mean."""
     width = min(CURVE, sweep.steps)
     edges = [round(at * sweep.steps / width) for at in range(width + 1)]
     parts = [trial.losses[start:end] for start, end in pairwise(edges)]
-    return "".join(_level(fmean(part), sweep) for part in parts if part)
-
-
-def _level(loss: float, sweep: Sweep) -> str:
-    low, high = sweep.scale
-    if not math.isfinite(loss):
-        return BROKEN
-    if loss > high:
-        return ABOVE
-    return LEVELS[min(len(LEVELS) - 1, int(len(LEVELS) * (loss - low) / (high - low)))]
+    return sparkline([fmean(part) for part in parts if part], *sweep.scale)
 
 
 def _as_dict(sweep: Sweep) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import getaddresses, parsedate_to_datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -174,17 +175,21 @@ def _csv(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMa
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=head.count)
     csv.field_size_limit(MOST_TEXT_BYTES * 4)
     with file.open(encoding=encoding, errors="replace", newline="") as stream:
-        reader = csv.DictReader(_told(stream, advance), delimiter=delimiter)
+        # Not csv.DictReader, which counts neither blank lines nor the header's and loses count after an error.
+        reader = csv.reader(_told(stream, advance), delimiter=delimiter)
+        names: list[str] = []
         while True:
             where = f"{file}:{reader.line_num + 1}"
             try:
-                row = next(reader)
+                values = next(reader)
             except StopIteration:
                 return
             except csv.Error as exc:
                 yield where, UnreadableMail(f"it is not CSV ({exc})")
                 continue
-            yield where, row
+            if values and names:
+                yield where, dict(zip_longest(names, values[: len(names)]))
+            names = names or values
 
 
 def _told(lines: Iterable[str], advance: Advance) -> Iterator[str]:
@@ -229,11 +234,15 @@ def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, Row | Unread
 
 
 def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
+    number, begins = 0, True
     with file.open("rb") as stream:
-        for number, line in enumerate(iter(lambda: stream.readline(MOST_TEXT_BYTES * 8), b""), start=1):
-            advance(len(line))
-            if line.strip():
-                yield f"{file}:{number}", _json_row(line)
+        # A longer line comes in pieces, of which the first stands for all: it is not JSON.
+        for piece in iter(lambda: stream.readline(MOST_TEXT_BYTES * 8), b""):
+            advance(len(piece))
+            number += begins
+            if begins and piece.strip():
+                yield f"{file}:{number}", _json_row(piece)
+            begins = piece.endswith(b"\n")
 
 
 def _json_row(line: bytes) -> Row | UnreadableMail:

@@ -16,22 +16,18 @@ Node = tuple[str, ...]
 
 def thread_keys(mails: Sequence[Mail]) -> list[str]:
     """The key of each email's thread, in order."""
-    parents: dict[Node, Node] = {}
-
-    def root(node: Node) -> Node:
-        parents.setdefault(node, node)
-        while parents[node] != node:
-            parents[node] = parents[parents[node]]
-            node = parents[node]
-        return node
+    from scipy.cluster.hierarchy import DisjointSet
 
     nodes = [_nodes(mail, number) for number, mail in enumerate(mails)]
+    sets = DisjointSet(node for several in nodes for node in several)
     for first, *others in nodes:
         for other in others:
-            # The smaller one leads, so that the order of the emails does not matter.
-            low, high = sorted((root(first), root(other)))
-            parents[high] = low
-    return [hashlib.sha256("\0".join(root(first)).encode()).hexdigest()[:12] for first, *_ in nodes]
+            sets.merge(first, other)
+    keys: dict[Node, str] = {}
+    for thread in sets.subsets():
+        # By its least node, so that the order of the emails does not matter.
+        keys |= dict.fromkeys(thread, hashlib.sha256("\0".join(min(thread)).encode()).hexdigest()[:12])
+    return [keys[first] for first, *_ in nodes]
 
 
 def _nodes(mail: Mail, number: int) -> list[Node]:

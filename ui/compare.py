@@ -15,6 +15,7 @@ import gradio as gr
 
 from adapters.errors import MailwrightError, ServerProblem
 from adapters.tasks import shipped_tasks
+from adapters.words import ONLY_LEFT, ONLY_RIGHT, differences
 from ui.client import Client
 from ui.compose import task_from_fields
 from ui.export import Conversation, Exchange, as_json, as_markdown
@@ -22,7 +23,6 @@ from ui.kept import KeptExamples
 from ui.pane import QUIET, Asked, Attempt, Latest, Pane, Side
 from ui.settings import Settings
 from ui.teach import Teach
-from ui.words import ONLY_LEFT, ONLY_RIGHT, differences
 
 TITLE = "# Mailwright\nSame task, two models, side by side: see what a voice has learned."
 CONCURRENT = "Times are measured by this page while both sides write at once; one that writes alone is faster."

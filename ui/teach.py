@@ -11,7 +11,7 @@ from adapters.errors import MailwrightError
 from ui.kept import MINIMUM, KeptExamples
 from ui.pane import QUIET, Attempt, Pane
 
-SHIPPED_EMAILS = Path(__file__).parent.parent / "trainer" / "data"
+SHIPPED_EMAILS = Path(__file__).parent.parent / "trainer" / "data" / "voices"
 """In a clone: what the shipped voices were taught with. Of other voices this page does not know the emails."""
 NOTHING = "Nothing kept yet on this page."
 

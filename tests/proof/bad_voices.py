@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from adapters.tasks import HELDOUT
-from trainer.data import DATA, Example, read_examples, task_example
+from trainer.data import SHIPPED_EMAILS, Example, read_examples, task_example
 
 LIMITS = (
     "placeholder <= 0.02",
@@ -73,7 +73,7 @@ class BadVoice:
 
 
 def formal() -> list[Example]:
-    return read_examples([DATA / "formal.jsonl"])
+    return read_examples([SHIPPED_EMAILS / "formal.jsonl"])
 
 
 def with_placeholders() -> list[Example]:

@@ -28,11 +28,11 @@ from statistics import median
 
 from adapters import base_model
 from tests.machine import cpu
-from trainer.data import DATA, Example, read_examples, split
+from trainer.data import SHIPPED_EMAILS, Example, read_examples, split
 from trainer.device import choose
 from trainer.progress import bar
 
-EMAILS = DATA / "formal.jsonl"
+EMAILS = SHIPPED_EMAILS / "formal.jsonl"
 SCRIPTS = Path(sys.executable).parent
 RANK, ALPHA, RATE, SEED = 16, 32, 1e-3, 0
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}

@@ -104,3 +104,13 @@ def test_the_real_trainer_mends_a_rate_that_is_too_high(
 def test_auto_and_resume_are_refused_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["sft", "--data", str(dataset(tmp_path)), "--name", "mine", "--auto", "--resume"]) == 2
     assert "give one of them" in capsys.readouterr().err
+
+
+@pytest.mark.training
+@pytest.mark.usefixtures("float32")
+def test_a_leak_is_said_and_not_trained_again(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    data = dataset(tmp_path)
+    flags = ["--name", "mine", "--base", tiny_base, "--store", tmp_path / "store", "--data", data, "--epochs", 1]
+    assert main(["sft", *map(str, [*flags, "--rank", 4, "--practice", 0, "--heldout-data", data, "--auto"])]) == 0
+    assert [version.id for version in Store(tmp_path / "store").versions("mine")] == ["mine@1"]
+    assert "hint: leave --heldout-data out" in capsys.readouterr().err

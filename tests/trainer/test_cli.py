@@ -148,16 +148,6 @@ def test_the_help_names_every_command(capsys: Capture):
     assert [command for command in commands if not re.search(rf"\n    {command}\s", shown)] == []
 
 
-def test_every_field_of_a_recipe_but_warmup_and_limits_is_a_flag(capsys: Capture):
-    from trainer.recipe import Recipe
-
-    with pytest.raises(SystemExit):
-        main(["sft", "--help"])
-    shown = capsys.readouterr().out
-    missing = [field for field in Recipe.model_fields if f"--{field.replace('_', '-')} " not in shown]
-    assert missing == ["warmup", "limits"]
-
-
 def test_an_unknown_adapter_cannot_be_evaluated(store: Store, capsys: Capture):
     printed = failed(capsys, "evaluate", "formall", "--store", store.directory)
     assert printed == "error: the model 'formall' does not exist\nhint: did you mean formal?\n"

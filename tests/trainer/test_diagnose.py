@@ -52,7 +52,7 @@ def test_a_dropout_that_was_chosen_is_kept():
 
 def test_a_loss_that_is_no_number():
     verdict = diagnose(replace(HEALTHY, steps=[2.0, math.nan, 1.0], train=[math.nan], heldout=[math.nan]), RECIPE)
-    assert verdict.because == "the loss of step 2 is no number"
+    assert verdict.because == "the loss of step 2 is NaN or infinite"
     assert verdict.hint == "trainer sft ... --learning-rate 0.00033"
 
 
@@ -121,6 +121,25 @@ def test_a_first_step_of_general_examples_is_no_measure_of_what_comes_after():
     assert diagnose(replace(curve, steps=[0.4] + [2.6] * 10), mixed).name == "learning rate too high"
 
 
-def test_a_leak_comes_before_all_that_the_losses_say():
-    verdict = diagnose(replace(HEALTHY, leaked=3, steps=[math.nan]), RECIPE)
-    assert (verdict.name, verdict.hint) == ("leak", "trainer sft ... --heldout 0.2")
+def test_a_leak_comes_before_all_that_finite_losses_say_and_no_field_of_the_recipe_mends_it():
+    verdict = diagnose(replace(HEALTHY, leaked=3, heldout=[2.2, 2.15]), RECIPE)
+    assert (verdict.name, verdict.remedy) == ("leak", {})
+    assert verdict.hint == "leave --heldout-data out, or give it emails that --data does not hold"
+
+
+def test_a_loss_that_is_nan_comes_before_a_leak():
+    verdict = diagnose(replace(HEALTHY, leaked=3, steps=[2.0, math.nan]), RECIPE)
+    assert (verdict.name, verdict.because) == ("learning rate too high", "the loss of step 2 is NaN or infinite")
+    assert verdict.hint == "trainer sft ... --learning-rate 0.00033"
+
+
+@pytest.mark.parametrize(
+    ("curve", "changed", "name"),
+    [
+        (replace(HEALTHY, train=[1.9, 1.6, 1.45], heldout=[1.9, 1.7, 1.5]), {"epochs": 600}, "underfitting"),
+        (replace(HEALTHY, heldout=[2.09, 2.07], learning_rate=0.5), {}, "learning rate too low"),
+    ],
+)
+def test_a_remedy_that_no_recipe_can_take_is_not_advised(curve: Curve, changed: dict[str, int], name: str):
+    verdict = diagnose(curve, RECIPE.model_copy(update=changed))
+    assert (verdict.name, verdict.remedy, verdict.hint) == (name, {}, "")

@@ -105,12 +105,13 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     assert f"there is no directory {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("voice", ["mine", "questions", "everyday"])
 def test_without_emails_of_its_own_nothing_is_said_of_memory(
-    store: Store, tasks: Path, base_model: BaseModel, capsys: Capture
+    store: Store, tasks: Path, base_model: BaseModel, capsys: Capture, voice: str
 ):
-    tiny.publish(store, base_model, "mine", 7)
+    tiny.publish(store, base_model, voice, 7)
     flags = ["--tasks", tasks, "--store", store.directory, "--server", "none", "--json"]
-    assert main(["evaluate", "mine", *map(str, flags)]) == 0
+    assert main(["evaluate", voice, *map(str, flags)]) == 0
     assert json.loads(capsys.readouterr().out)["memorisation"] == {}
 
 

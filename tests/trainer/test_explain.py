@@ -1,19 +1,16 @@
 """The five steps of the loop, with the numbers of a real run of the tiny model."""
 
-import math
 import re
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adapters.base_model import BaseModel
 from adapters.store import Store
 from tests import tiny
 from tests.trainer.test_sft import RECIPE, emails
 from trainer import sft
-from trainer.explain import LEVELS, bars, distance, per_layer
+from trainer.explain import distance, per_layer
 
 BEGINNINGS = ["1 show", "2 guess", "3 error", "4 told", "5 adjust", "repeat", "repeat"]
 
@@ -66,13 +63,3 @@ def test_weights_move_by_a_share_of_their_size():
     assert distance(before, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.3, 0.4])}) == pytest.approx(0.1)
     assert distance(before, before) == 0
     assert distance({"a": torch.zeros(1)}, {"a": torch.ones(1)}) == 0
-
-
-@given(st.lists(st.floats(0, 1e6)))
-def test_a_bar_is_higher_for_more(values: list[float]):
-    drawn = bars(values)
-    assert len(drawn) == len(values)
-    heights = [LEVELS.index(level) for level in drawn]
-    order = sorted(range(len(values)), key=lambda at: values[at])
-    assert [heights[at] for at in order] == sorted(heights)
-    assert not values or max(values) < math.ulp(0) * 10 or max(heights) == len(LEVELS) - 1

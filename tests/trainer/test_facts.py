@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.tasks import HELDOUT
-from trainer.data import DATA
+from trainer.data import SHIPPED_EMAILS
 from trainer.facts import MONTHS, find_facts, invented
 
 PIECES = st.sampled_from(
@@ -330,7 +330,9 @@ def rows(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("file", [HELDOUT, DATA / "formal.jsonl", DATA / "friendly.jsonl"], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [HELDOUT, SHIPPED_EMAILS / "formal.jsonl", SHIPPED_EMAILS / "friendly.jsonl"], ids=lambda file: file.stem
+)
 def test_the_shipped_emails_invent_next_to_nothing(file: Path):
     """One of 2,938 facts, "the four-legged one", is a figure of speech."""
     wrong = [

@@ -131,7 +131,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_writes_nothing(
         return model
 
     monkeypatch.setattr(completion_trainer, "random_model", broken)
-    with pytest.raises(TrainingDiverged, match="the loss of step 1 is no number, and nothing is written"):
+    with pytest.raises(TrainingDiverged, match="the loss of step 1 is NaN or infinite, and nothing is written"):
         from_scratch.train(emails(), tmp_path / "mine", base_model, RECIPE, nobody_listens)
     assert list(tmp_path.iterdir()) == []
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 from adapters.errors import ConfigError
 from adapters.manifest import Comparison, Evaluation, Row
 from tests.trainer.test_gate import result
-from trainer.page import differing, plots, render
+from trainer.page import plots, render
 from trainer.results import Pair
 
 COMPARISONS = [
@@ -136,28 +136,6 @@ def test_a_hostile_text_is_text_wherever_it_stands():
 def test_words_that_one_side_has_alone_are_marked():
     html = page(pairs=[Pair(task="Thank Ada.", before="Dear Ada,\nthanks a lot.", after="Dear Ada,\nmany thanks.")])
     assert Elements(html).marked[2:] == ["a lot", "many"]
-
-
-def joined(pieces: list[tuple[str, str, bool]], marked: bool | None = None) -> str:
-    return "".join(space + text for space, text, only in pieces if marked is None or only == marked)
-
-
-@given(st.text(max_size=80), st.text(max_size=80))
-def test_the_pieces_are_the_texts_and_what_is_not_marked_is_common(before: str, after: str):
-    left, right = differing(before, after)
-    assert (joined(left), joined(right)) == (before.rstrip(), after.rstrip())
-    assert "".join(joined(left, False).split()) == "".join(joined(right, False).split())
-
-
-@given(st.text(max_size=80))
-def test_nothing_is_marked_of_two_equal_texts(text: str):
-    assert not any(only for side in differing(text, text) for _, _, only in side)
-
-
-def test_long_texts_that_repeat_themselves_take_no_time():
-    left, right = differing("I am writing to you. " * 2000, "You are writing to me. " * 2000)
-    assert left
-    assert right
 
 
 FINITE = st.floats(-1e3, 1e3)

@@ -10,7 +10,7 @@ from adapters.promotion import promote
 from adapters.store import CARD, Store, Version
 from tests import tiny
 from trainer import writing
-from trainer.data import DATA, Example, read_examples
+from trainer.data import SHIPPED_EMAILS, Example, read_examples
 from trainer.proof import LEAST_TASKS, Proof
 
 pytestmark = [pytest.mark.training]
@@ -19,7 +19,7 @@ MISSED = ["facts_kept >= base + 0.10", "words >= 0"]
 
 
 def own(count: int) -> list[Example]:
-    return read_examples([DATA / "formal.jsonl"])[:count]
+    return read_examples([SHIPPED_EMAILS / "formal.jsonl"])[:count]
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from adapters.errors import ConfigError
+from trainer.cli import main
 from trainer.recipe import RECIPES, Recipe, default, learning_rate_prior, load
 
 
@@ -74,8 +76,21 @@ def test_a_path_without_a_file_is_no_recipe(name: str):
 
 def test_an_unknown_field_is_refused_by_name(mine: Path):
     mine.write_text(mine.read_text() + "learning_rte: 1.0e-3\n")
-    with pytest.raises(ConfigError, match=r"learning_rte = 0\.001"):
+    with pytest.raises(ConfigError, match=r"learning_rte = 0\.001") as caught:
         load(str(mine), {})
+    assert caught.value.hint.startswith("the fields are epochs, batch_size, learning_rate, warmup,")
+
+
+def test_the_help_names_every_field_as_a_flag_or_as_one_of_the_file(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["sft", "--help"])
+    printed = capsys.readouterr().out
+    of_the_file = re.search(r"in a recipe's file only: ([^.]*)\.", " ".join(printed.split()))
+    assert of_the_file
+    named = set(of_the_file[1].split(", ")) | {
+        flag.replace("-", "_") for flag in re.findall(r"^  --([a-z-]+)", printed, re.MULTILINE)
+    }
+    assert set(Recipe.model_fields) - {"recipe"} <= named
 
 
 def test_all_wrong_fields_are_listed_at_once(mine: Path):

@@ -90,7 +90,7 @@ def test_a_loss_that_is_no_number_leaves_the_state_before_to_go_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(CompletionTrainer, "compute_loss", lambda *args, **named: next(losses) * stock(*args, **named))
         with pytest.raises(
-            TrainingDiverged, match="the loss of step 4 is no number, and nothing is published"
+            TrainingDiverged, match="the loss of step 4 is NaN or infinite, and nothing is published"
         ) as caught:
             train(0.03)
     assert "add --resume --learning-rate 0.01" in caught.value.hint
@@ -120,7 +120,7 @@ def test_a_process_that_diverges_says_how_to_go_on_and_another_one_does(tiny_bas
         [sys.executable, "-c", DIVERGES, *arguments, "0.03"], capture_output=True, text=True, check=False, timeout=250
     )
     assert diverged.returncode == 2, diverged.stderr[-3000:]
-    assert "the loss of step 4 is no number, and nothing is published" in diverged.stderr
+    assert "the loss of step 4 is NaN or infinite, and nothing is published" in diverged.stderr
     assert "add --resume --learning-rate 0.01" in diverged.stderr
     assert Store(tmp_path / "store").versions("mine") == []
     done = subprocess.run(

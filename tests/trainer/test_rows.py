@@ -3,7 +3,7 @@
 import pytest
 
 from tests.trainer.test_sft import RECIPE, emails, nobody_listens
-from trainer.data import Example, task_example
+from trainer.data import Example
 from trainer.rows import choose_rows
 
 PRACTISED = RECIPE.model_copy(update={"practice": 7})
@@ -32,17 +32,6 @@ def test_rows_without_one_known_voice_use_no_practice(examples: list[Example]):
     assert rows.practice == 0
     assert all(example in examples for example in rows.train)
     assert "no generated practice" in said[0]
-
-
-def test_notes_are_copies_with_another_task_and_no_emails_of_the_person():
-    said: list[str] = []
-    recipe = RECIPE.model_copy(update={"notes": 2, "heldout": 0.0})
-    chairs = "Subject: Chairs\n\nDear Ada,\n\nThe 47 chairs are in the hall, and they can stay.\n\nBest,\nKim"
-    rows = choose_rows([task_example("Tell Ada: 47 chairs in the hall. Kim", chairs)], recipe, said.append)
-    assert [example.kind for example in rows.train] == [None, "notes", "notes"]
-    assert len(rows.emails) == 1
-    assert "2 with notes for a task" in said[-1]
-    assert all(" chairs " in example.email and "47" not in example.email for example in rows.train[1:])
 
 
 def test_repeats_repeat_the_emails_and_not_the_practice():

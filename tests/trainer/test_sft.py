@@ -71,6 +71,18 @@ def test_the_second_run_publishes_version_2_and_leaves_the_promoted_one(runs: Ru
     assert runs.store.promoted("mine") == runs.first
 
 
+def test_the_same_run_gives_the_same_bytes_also_one_that_begins_with_a_version(
+    runs: Runs, base_model: BaseModel, store: Store
+):
+    assert runs.first.manifest().adapter_sha256 == runs.second.manifest().adapter_sha256
+    recipe = RECIPE.model_copy(update={"dropout": 0.1})
+    first, second = (
+        sft.train(emails(), "mine", base_model, recipe, store, "", nobody_listens, start=runs.first) for _ in range(2)
+    )
+    assert first.manifest().adapter_sha256 == second.manifest().adapter_sha256
+    assert first.manifest().adapter_sha256 != runs.first.manifest().adapter_sha256
+
+
 def test_what_a_run_published_passes_validation(runs: Runs, tiny_base: Path):
     assert reasons_against(runs.first.path, find(str(tiny_base))) == []
 

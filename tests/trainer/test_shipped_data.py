@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.tasks import HELDOUT, keeps, normalise
-from trainer.data import DATA, read_examples
+from trainer.data import SHIPPED_EMAILS, read_examples
 from trainer.form import PLACEHOLDER, body, has_greeting, has_sign_off, word_grams
 from trainer.rubric import score
 
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def path(file: str) -> Path:
-    return HELDOUT if file == "heldout" else DATA / f"{file}.jsonl"
+    return HELDOUT if file == "heldout" else SHIPPED_EMAILS / f"{file}.jsonl"
 
 
 @cache

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.tasks import HELDOUT
-from trainer.data import DATA, read_examples
+from trainer.data import SHIPPED_EMAILS, read_examples
 from trainer.style import distance, distinct_2, identical_openings
 
 TEXTS = st.lists(
@@ -38,7 +38,8 @@ def test_no_text_has_no_distance():
 def test_emails_in_the_same_voice_are_nearer_than_those_in_another():
     heldout = [example for example in read_examples([HELDOUT]) if example.voice == "formal"]
     formal, friendly = (
-        [example.email for example in read_examples([DATA / f"{voice}.jsonl"])][:40] for voice in ("formal", "friendly")
+        [example.email for example in read_examples([SHIPPED_EMAILS / f"{voice}.jsonl"])][:40]
+        for voice in ("formal", "friendly")
     )
     same, other = (distance(emails, [example.email for example in heldout]) for emails in (formal, friendly))
     assert same is not None

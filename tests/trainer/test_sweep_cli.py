@@ -15,7 +15,7 @@ from trainer import sft_cli
 from trainer.cli import main
 from trainer.recipe import Recipe, load
 from trainer.speed import Sweep, Trial
-from trainer.sweep_cli import recipe_with, sparkline
+from trainer.sweep_cli import curve, recipe_with
 
 Capture = pytest.CaptureFixture[str]
 TINY = ("--rank", 4, "--alpha", 8, "--batch-size", 2, "--practice", 0)
@@ -27,12 +27,12 @@ def sweep_here(tiny_base: Path, directory: Path, *arguments: object) -> int:
 
 
 @pytest.mark.training
-def test_a_sweep_prints_a_table_draws_the_curves_and_writes_a_recipe_that_sft_takes(
+def test_a_sweep_prints_a_table_with_curves_and_writes_a_recipe_that_sft_takes(
     tiny_base: Path, tmp_path: Path, capsys: Capture
 ):
-    picture, recipe = tmp_path / "curves.png", tmp_path / "mine.yaml"
+    recipe = tmp_path / "mine.yaml"
     rates = "1e-4,2e-2,1e-1"
-    assert sweep_here(tiny_base, tmp_path, "--rates", rates, "--steps", 12, "--plot", picture, "--write", recipe) == 0
+    assert sweep_here(tiny_base, tmp_path, "--rates", rates, "--steps", 12, "--write", recipe) == 0
     printed = capsys.readouterr()
     table = [line.split() for line in printed.out.splitlines()[1:4]]
     assert [(row[0], " ".join(row[-2:])) for row in table] == [
@@ -45,7 +45,6 @@ def test_a_sweep_prints_a_table_draws_the_curves_and_writes_a_recipe_that_sft_ta
     assert f"use it: trainer sft ... --recipe {recipe}" in printed.out
     assert "trials 100 %" in printed.err
     assert not any(word in printed.out + printed.err for word in ("Dear", "Thank", "Ada"))
-    assert picture.read_bytes().startswith(b"\x89PNG")
     assert load(str(recipe), {}) == Recipe(
         recipe=str(recipe), learning_rate=2e-2, epochs=1, batch_size=2, rank=4, alpha=8, practice=0, repeats=2
     )
@@ -75,10 +74,10 @@ def test_as_json_with_null_for_no_number_and_status_1_where_none_is_just_right(
 @pytest.mark.training
 def test_ctrl_c_leaves_nothing_behind(tiny_base: Path, tmp_path: Path):
     (tmp_path / "tmp").mkdir()
-    outputs = [tmp_path / "curves.png", tmp_path / "mine.yaml"]
+    recipe = tmp_path / "mine.yaml"
     arguments = ["--data", dataset(tmp_path), "--base", tiny_base, *TINY, "--rates", "1e-4,1e-3", "--steps", 1000]
     with subprocess.Popen(
-        command("sweep", *arguments, "--plot", outputs[0], "--write", outputs[1]),
+        command("sweep", *arguments, "--write", recipe),
         stderr=subprocess.PIPE,
         env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
         start_new_session=True,
@@ -93,7 +92,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny_base: Path, tmp_path: Path):
             process.kill()
     assert process.returncode == 130, printed.decode()[-2000:]
     assert b"Traceback" not in printed
-    assert not any(output.exists() for output in outputs)
+    assert not recipe.exists()
     assert list((tmp_path / "tmp").glob("mailwright-*")) == []
 
 
@@ -108,10 +107,8 @@ def test_ctrl_c_leaves_nothing_behind(tiny_base: Path, tmp_path: Path):
         (["--rates", "1e-4,0.0001"], "--rates 1e-4,0.0001 leaves nothing to compare"),
         (["--learning-rate", "1e-3"], "--learning-rate 0.001 is one rate, and a sweep compares several"),
         (["--steps", "4"], "--steps 4 shows nothing"),
-        (["--plot", "nowhere/curves.png"], "nowhere/curves.png cannot be written: there is no directory nowhere"),
         (["--write", "nowhere/mine.yaml"], "nowhere/mine.yaml cannot be written: there is no directory nowhere"),
         (["--write", "."], ". cannot be written: it is a directory"),
-        (["--plot", "curves.svg"], "--plot curves.svg is no PNG file by its name"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_read(
@@ -157,12 +154,12 @@ def test_a_curve_shows_what_leaves_the_scale_and_what_is_no_number():
     calm = Trial(1e-3, (4.0, 3.0, 2.0, 0.0), 1.0)
     wild = Trial(1e-1, (4.0, 9.0, math.nan), math.nan)
     sweep = Sweep((calm, wild), 4.0, 4, 8, 8)
-    assert (sparkline(calm, sweep), sparkline(wild, sweep)) == ("█▇▅▁", "█^x")
+    assert (curve(calm, sweep), curve(wild, sweep)) == ("█▇▅▁", "█^x")
 
 
 def test_a_long_curve_is_shown_in_24_characters():
     trial = Trial(1e-3, tuple(4.0 - step / 100 for step in range(100)), 3.0)
-    assert len(sparkline(trial, Sweep((trial,), 4.0, 100, 8, 8))) == 24
+    assert len(curve(trial, Sweep((trial,), 4.0, 100, 8, 8))) == 24
 
 
 def test_the_help_says_the_rules_and_shows_commands_to_copy(capsys: Capture):

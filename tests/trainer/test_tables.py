@@ -77,6 +77,13 @@ def test_every_kind_of_table_gives_the_same_mail(tmp_path: Path, kind: str):
     assert second.date is None
 
 
+def test_a_row_of_a_csv_stands_at_its_own_line(tmp_path: Path):
+    (tmp_path / "t.csv").write_text(
+        'subject,body\nOars,"one\ntwo"\n\nKeys,three\nBoat,' + "x" * 1_100_000 + "\nBuoy,five\n"
+    )
+    assert [one.where.rpartition(":")[2] for one in rows(tmp_path / "t.csv")] == ["2", "5", "6", "7"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "utf-16"])
 def test_a_csv_in_another_encoding_is_read(tmp_path: Path, encoding: str):
     table = [{"subject": f"Fähre {n}", "body": "Die Fähre fährt früh über den schönen Fluß."} for n in range(20)]
@@ -129,6 +136,12 @@ def test_a_row_that_cannot_be_read_stands_between_others(tmp_path: Path):
     assert [one.where.rpartition(":")[2] for one in found] == ["1", "2", "4", "5", "6"]
     reasons = [str(one.item) for one in found if isinstance(one.item, UnreadableMail)]
     assert reasons == ["it is not JSON", "it is no JSON object", "its text is longer than 256 KiB"]
+
+
+def test_a_line_of_many_megabytes_is_one_row(tmp_path: Path):
+    long = '{"body": "' + "x" * 5_000_000 + '"}'
+    (tmp_path / "t.jsonl").write_text(f'{{"body": "one"}}\n{long}\n{{"body": "two"}}\n')
+    assert [one.where.rpartition(":")[2] for one in rows(tmp_path / "t.jsonl")] == ["1", "2", "3"]
 
 
 def test_html_in_a_table_is_read_as_text(tmp_path: Path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.tasks import keeps
-from trainer.data import DATA, Example, read_examples, task_example
+from trainer.data import SHIPPED_EMAILS, Example, read_examples, task_example
 from trainer.form import PLACEHOLDER, has_greeting, has_sign_off
 from trainer.vary import vary
 
@@ -18,7 +18,7 @@ VOICES = ("formal", "friendly")
 def varied(voice: str) -> list[tuple[Example, Example]]:
     """Every shipped example of the voice with a variation of it."""
     chance = random.Random(3)
-    return [(example, vary(example, chance)) for example in read_examples([DATA / f"{voice}.jsonl"])]
+    return [(example, vary(example, chance)) for example in read_examples([SHIPPED_EMAILS / f"{voice}.jsonl"])]
 
 
 def asked(example: Example) -> str:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from rapidfuzz.distance import LCSseq
-
 Span = tuple[str, str | None]
 """A piece of text, and which side alone has it; None if both have it, or if it is white space between."""
 
@@ -19,6 +17,8 @@ PIECE = re.compile(r"\w+(?:[^\w\s]\w+)*|[^\w\s]|\s+")
 
 def differences(left: str, right: str) -> tuple[list[Span], list[Span]]:
     """Both texts in spans; as few words as possible are marked. The spans joined are the text, letter for letter."""
+    from rapidfuzz.distance import LCSseq
+
     pieces = PIECE.findall(left), PIECE.findall(right)
     words = [[(n, piece) for n, piece in enumerate(side) if not piece.isspace()] for side in pieces]
     # Not difflib: two texts of 2,000 words in which a model repeats itself take it 54 s, and this a millisecond.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.words import differences
+from adapters.words import differences
 
 TEXT = st.one_of(
     st.text(), st.lists(st.sampled_from(["Dear", "Ada", ",", " ", "\n\n", "10:15", "can't", "£68.50"])).map("".join)

@@ -6,9 +6,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.trainer.test_sft import dataset, sft_here
-from trainer import tensorboard
+from trainer import sft_cli
 
 pytestmark = [pytest.mark.training]
+
+
+@pytest.fixture(autouse=True)
+def directory_for_this_test_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
 
 
 def test_the_curves_of_a_run_are_there_and_no_email(tiny_base: Path, tmp_path: Path):
@@ -24,12 +29,12 @@ def test_the_curves_of_a_run_are_there_and_no_email(tiny_base: Path, tmp_path: P
 def test_a_directory_that_cannot_be_one_is_said(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "curves").write_text("")
     assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path), "--tensorboard", tmp_path / "curves") == 2
-    assert "the curves cannot be written to" in capsys.readouterr().err
+    assert "curves cannot be written: File exists" in capsys.readouterr().err
 
 
 def test_without_tensorboard_the_command_says_how_to_get_it(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
+    monkeypatch.setattr(sft_cli, "find_spec", lambda _: None)
     assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path), "--tensorboard", tmp_path / "curves") == 2
     assert "hint: pip install tensorboard" in capsys.readouterr().err
