@@ -25,7 +25,7 @@ ASKED = {"curl"}
 SHORTER = {
     "estimate": ["--epochs", "1", "--practice", "0"],
     "sft": ["--epochs", "1", "--practice", "0"],
-    "sweep": ["--steps", "3", "--practice", "0"],
+    "sweep": ["--steps", "5", "--rates", "1e-3,3e-3", "--practice", "0"],
     "compare-starts": ["--minutes", "0.01", "--practice", "0", "--sample-tokens", "8"],
     "evaluate": ["--tasks", "tasks.jsonl", "--server", "none"],
 }
