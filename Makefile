@@ -3,7 +3,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup install demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train bench-serve bench-many bench-gate bench-llama bench-growth check
+.PHONY: all setup install demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train bench-serve bench-many bench-gate bench-llama bench-growth check docs
 all: check test
 
 setup: install
@@ -17,7 +17,7 @@ $(SETUP_DONE): deploy/setup.py deploy/requirements-cpu.txt deploy/requirements-c
 demo: install
 	$(VENV)/python deploy/demo.py $(if $(CHECK),--check)
 
-# The README's pictures, with the default base model and the voices of STORE (default: the demo's).
+# The pictures of the README, with the default base model and the voices of STORE (default: the demo's).
 screenshots: test-tools
 	$(VENV)/python deploy/screenshots.py $(if $(STORE),--store $(STORE))
 
@@ -34,7 +34,7 @@ test: test-tools
 test-fast: install
 	$(VENV)/pytest -m "not vllm and not training and not browser"
 
-# Everything that the clients of the API are asked for, of which `make test` asks the first part; writes the README's table.
+# Everything that the clients of the API are asked for, of which `make test` asks the first part; writes the table in docs/serving.md.
 test-clients: test-tools
 	MAILWRIGHT_CLIENTS=all $(VENV)/pytest tests/clients
 
@@ -79,6 +79,11 @@ bench-llama: install
 # Tokens a second by clients, adapters in a batch, rank and prompt length. A quarter of an hour.
 bench-growth: install
 	$(VENV)/python -m tests.server.bench_growth
+
+# The documentation as a site, in build/site; a broken link is an error.
+docs: install
+	$(VENV)/python deploy/reference_page.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build
 
 check: install
 	$(VENV)/ruff format --check .

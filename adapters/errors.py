@@ -1,13 +1,13 @@
 """Every error that Mailwright raises on purpose.
 
-MailwrightError                      500 internal_error
+MailwrightError                      500 internal_error       what none of these says
 ├── ConfigError(ValueError)          400 invalid_request      a flag, setting or recipe that cannot work
 ├── DataError(ValueError)            400 invalid_request      rows of emails that cannot be used; every one listed
 ├── RequestError(ValueError)         400 invalid_request      a request that is not what the OpenAI API allows
-│   ├── ContextTooLong               400 context_length_exceeded
+│   ├── ContextTooLong               400 context_length_exceeded   more tokens than the model reads and writes
 │   ├── RequestTimeout               408 request_timeout      its headers or its body took too long
-│   ├── RequestTooLarge              413 request_too_large
-│   └── HeadersTooLarge              431 headers_too_large
+│   ├── RequestTooLarge              413 request_too_large     its body has too many bytes
+│   └── HeadersTooLarge              431 headers_too_large     its headers are too many or too long
 ├── BaseModelError(OSError)          500 internal_error       the base model cannot be found, fetched or trusted
 ├── StoreDamaged(OSError)            500 internal_error       a file of the store that is not what it should be
 ├── StoreUnwritable(OSError)         500 internal_error       the store's disk is full or read-only; nothing was changed
@@ -15,11 +15,11 @@ MailwrightError                      500 internal_error
 ├── KeysDamaged(OSError)             500 internal_error       API keys that cannot be read: nobody is let in
 ├── TrainingDiverged(ArithmeticError) 500 internal_error      a run whose loss is no number any more
 ├── ServerProblem(ConnectionError)   502 bad_gateway          the server cannot be reached, refuses, or answers nonsense
-├── AdapterNotFound(LookupError)     404 model_not_found
+├── AdapterNotFound(LookupError)     404 model_not_found      no such adapter, retired, or not for this key
 ├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
 ├── PathNotFound(LookupError)        404 not_found            a path that this server does not have
-├── Unauthorised(PermissionError)    401 invalid_api_key
-├── Forbidden(PermissionError)       403 insufficient_permissions
+├── Unauthorised(PermissionError)    401 invalid_api_key      no key, or a wrong or expired one
+├── Forbidden(PermissionError)       403 insufficient_permissions   the key's scope does not allow it
 ├── RateLimited(RuntimeError)        429 rate_limit_exceeded  carries `retry_after` in seconds
 └── Overloaded(RuntimeError)         503 overloaded           carries `retry_after` in seconds
 

@@ -27,7 +27,7 @@ EXAMPLES = """
 examples:
   server                                        the default base model and the default store
   server --base ~/models/SmolLM2-360M-Instruct --store ./store --port 8080
-  server --int8 --speculate 3                   a CPU and one reader: a quarter faster (README)
+  server --int8 --speculate 3                   a CPU and one reader: a quarter faster
   server --max-loras 32 --kv-cache 4            32 adapters in one batch, 4 GiB for the attention cache
   server --kv-cache 8                           on a GPU: the rest of its memory stays free, to train beside it
   server keys create --name phone --models 'formal*,base'

@@ -1,58 +1,97 @@
-"""The README's commands work as they stand there, on a tiny base model."""
+"""The commands of the README and of docs/ work as they stand there, on a tiny base model."""
 
-import os
-import re
+import itertools
+import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import adapters.cli
+import trainer.cli
 from adapters.base_model import BaseModel
 from adapters.store import Store
 from server.launch import main
 from server.settings import read
 from tests import tiny
+from tests.pages import COMMANDS, README, ROOT, commands
 from ui.settings import read as read_for_page
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.split("#")[0].strip()]
+RAN = {"trainer": trainer.cli.main, "adapters": adapters.cli.main}
+CHECKED = {*RAN, "make", "server", "ui", "source", "export", "docker", "prometheus", "accelerate"}
+ASKED = {"curl"}
+"""tests/server/test_readme_example.py sends these to a server."""
+SHORTER = {
+    "estimate": ["--epochs", "1", "--practice", "0"],
+    "sft": ["--epochs", "1", "--practice", "0"],
+    "sweep": ["--steps", "5", "--rates", "1e-3,3e-3", "--practice", "0"],
+    "compare-starts": ["--minutes", "0.01", "--practice", "0", "--sample-tokens", "8"],
+    "evaluate": ["--tasks", "tasks.jsonl", "--server", "none"],
+}
+"""What is added to a command of the trainer, so that it takes seconds."""
 
 
-def commands(program: str) -> list[str]:
-    return [command for command in COMMANDS if shlex.split(command)[0] == program]
-
-
-def test_the_two_commands_stand_in_the_first_25_lines() -> None:
-    head = README.splitlines()[:25]
+def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    assert len(text.encode()) <= 8 * 1024
+    head = text.splitlines()[:25]
     assert any(line.startswith("make demo") for line in head)
     assert any(line.startswith("make test") for line in head)
 
 
-@pytest.mark.parametrize("command", commands("make"))
-def test_every_make_target_exists(command: str) -> None:
-    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_every_command_is_run_or_looked_at() -> None:
+    assert {words[0] for words in COMMANDS} - CHECKED - ASKED == set()
+
+
+@pytest.mark.parametrize("words", commands("make"), ids=shlex.join)
+def test_every_make_target_exists(words: list[str]) -> None:
+    done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [command for command in commands("server") if "keys" not in command])
-def test_every_server_command_is_understood(command: str) -> None:
-    assert read(shlex.split(command)[1:], {}).host == "127.0.0.1"
+@pytest.mark.parametrize("words", [words for words in commands("server") if "keys" not in words], ids=shlex.join)
+def test_every_server_command_is_understood(words: list[str]) -> None:
+    assert read(words[1:], {}).host == "127.0.0.1"
 
 
 def test_the_keys_commands_work_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILWRIGHT_STORE", str(tmp_path / "store"))
-    ran = [shlex.split(command)[1:] for command in commands("server") if "keys" in command]
+    ran = [words[1:] for words in commands("server") if "keys" in words]
     assert [arguments[1] for arguments in ran] == ["create", "create", "list", "revoke"]
     assert [main(arguments) for arguments in ran] == [0] * len(ran)
 
 
-@pytest.mark.parametrize("command", commands("ui"))
-def test_every_ui_command_is_understood(command: str) -> None:
-    assert read_for_page(shlex.split(command)[1:], {}).host == "127.0.0.1"
+@pytest.mark.parametrize("words", commands("ui"), ids=shlex.join)
+def test_every_ui_command_is_understood(words: list[str]) -> None:
+    assert read_for_page(words[1:], {}).host == "127.0.0.1"
+
+
+def test_the_environment_is_the_one_that_setup_makes() -> None:
+    assert commands("source") == [["source", ".venv/bin/activate"]]
+    assert "VENV := .venv/bin\n" in (ROOT / "Makefile").read_text()
+
+
+def test_the_files_and_variables_for_containers_and_prometheus_exist() -> None:
+    words = [word for command in commands("docker", "prometheus") for word in command]
+    files = [word.removeprefix("--config.file=") for word in words if word.startswith("--config.file=")]
+    files += [file for before, file in itertools.pairwise(words) if before == "-f"]
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    exported = {word.partition("=")[0] for command in commands("export") for word in command[1:]}
+    composed = (ROOT / "deploy/compose.yaml").read_text()
+    assert [name for name in exported if f"${{{name}:" not in composed] == []
+
+
+@pytest.mark.parametrize("words", commands("accelerate"), ids=shlex.join)
+def test_several_processes_run_the_trainers_own_module(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = words[words.index("-m") + 2 :]
+    assert words[words.index("-m") + 1] == trainer.cli.__name__
+    with pytest.raises(SystemExit):
+        trainer.cli.main([arguments[0], "--help"])
+    shown = capsys.readouterr().out
+    assert [flag for flag in arguments if flag.startswith("--") and f"{flag} " not in shown] == []
 
 
 def sent_email(number: int) -> str:
@@ -75,35 +114,44 @@ Kim
 """
 
 
-@pytest.mark.training
-@pytest.mark.timeout(600)
-def test_the_way_to_a_voice_of_your_own_and_to_its_next_version(base_model: BaseModel, tmp_path: Path) -> None:
-    (tmp_path / "Sent.mbox").write_text("\n".join(map(sent_email, range(12))))
-    environment = os.environ | {"MAILWRIGHT_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
+@pytest.fixture
+def at_home(base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a mailbox and with the files that the pages name, and a store with `formal`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAILWRIGHT_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("Sent.mbox").write_text("\n".join(map(sent_email, range(12))))
+    rows = [
+        {"task": f"Tell Ada about the {number} lamps.", "email": f"Dear Ada,\n\nthe {number} lamps shine.\n\nKim"}
+        for number in range(3, 12)
+    ]
+    Path("twenty.jsonl").write_text("\n".join(map(json.dumps, rows[:6])))
+    Path("eight.jsonl").write_text("\n".join(map(json.dumps, rows[6:])))
+    facts = [row | {"id": f"lamps-{place}", "facts": [["lamps"]]} for place, row in enumerate(rows[:2])]
+    Path("tasks.jsonl").write_text("\n".join(map(json.dumps, facts)))
     for seed in (1, 2):
         tiny.publish(Store(tmp_path / "store"), base_model, "formal", seed)
-    ran = [command for command in COMMANDS if shlex.split(command)[0] in ("trainer", "adapters")]
-    for command in ran:
-        program, *arguments = shlex.split(command)
-        if program == "trainer" and arguments[0] in ("estimate", "sft"):
-            arguments += ["--base", str(base_model.path), "--epochs", "1", "--practice", "0"]
-        done = subprocess.run(
-            [Path(sys.executable).parent / program, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-    named = {shlex.split(command)[1] for command in ran}
-    assert named == {
-        *("import", "check", "estimate", "sft", "list", "show", "promote", "rollback", "label"),
-        *("retire", "gc", "verify", "export", "audit"),
+    return tmp_path
+
+
+@pytest.mark.training
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_trainer_and_the_store_work_one_after_the_other(
+    at_home: Path, base_model: BaseModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = commands(*RAN)
+    for program, *arguments in ran:
+        based = ["--base", str(base_model.path)] if arguments[0] in SHORTER else []
+        status = RAN[program]([*arguments, *based, *shorter(arguments)])
+        # A sweep of a random model may well find no rate that is just right, which is its status 1.
+        assert status == 0 or (arguments[0] == "sweep" and status == 1), f"{arguments}: {capsys.readouterr().err}"
+    assert {arguments[0] for _, *arguments in ran} == {
+        *("import", "check", "estimate", "sft", "sweep", "compare-starts", "evaluate"),
+        *("list", "show", "promote", "rollback", "label", "retire", "gc", "verify", "export", "audit"),
     }
 
 
-def test_every_environment_setting_is_in_the_table() -> None:
-    folders = ("adapters", "server", "trainer", "ui")
-    sources = "\n".join(file.read_text() for folder in folders for file in (ROOT / folder).glob("*.py"))
-    for setting in set(re.findall(r"MAILWRIGHT_[A-Z_]+", sources)):
-        assert f"`{setting}`" in README
+def shorter(arguments: list[str]) -> list[str]:
+    """What makes a command of the trainer quick; a run whose epochs the page counts keeps them."""
+    added = SHORTER.get(arguments[0], [])
+    return added[2:] if "--epochs" in arguments else added

@@ -33,7 +33,7 @@ net.Socket.prototype.connect = function (...given) {
   return connect.apply(this, given);
 };
 
-// Run the wanted checks, or all; what a check returns stands in the README's table instead of `yes`.
+// Run the wanted checks, or all; what a check returns stands in the table of docs/serving.md instead of `yes`.
 export async function run(checks) {
   for (const check of WANTED.length ? WANTED : Object.keys(checks)) {
     if (check in checks) {

@@ -34,7 +34,7 @@ class Email(BaseModel):
 
 
 def run(**checks: Callable[[], str | None]) -> None:
-    """Run the wanted checks, or all; what a check returns stands in the README's table instead of `yes`."""
+    """Run the wanted checks, or all; what a check returns stands in the table of docs/serving.md instead of `yes`."""
     sys.addaudithook(stay_on_this_machine)
     for name in WANTED or checks:
         if name in checks:

@@ -2,7 +2,7 @@
 
 Each client has a script, which does what one of its users would write. Those for Python run in .venv/clients, and
 those for Node with tests/clients/node_modules; neither can import anything of the server's. With everything asked for,
-the README's table of what passed is written anew.
+the table of what passed, in docs/serving.md, is written anew.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.clients.flaky import REFUSALS, refusing_first
 from tests.serving import ROOT, RunningServer, running_server
 
 HERE = Path(__file__).parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/serving.md"
 TABLE = re.compile(r"(?<=<!-- clients -->\n).*(?=<!-- /clients -->)", re.DOTALL)
 ALL = os.environ.get("MAILWRIGHT_CLIENTS") == "all"
 KEY = "key-of-the-clients" if ALL else "none"
@@ -158,13 +158,13 @@ def test_a_client_as_it_comes_gets_what_it_asks_for(
         assert statuses == [*REFUSALS, 200]
 
 
-def test_the_readme_says_what_passed_for_just_the_clients_and_versions_that_are_pinned(
+def test_the_page_says_what_passed_for_just_the_clients_and_versions_that_are_pinned(
     passed: dict[str, dict[str, Outcome]],
 ) -> None:
     if ALL and passed.keys() == {client.title for client in CLIENTS}:
-        README.write_text(TABLE.sub(lambda _: table(passed), README.read_text(encoding="utf-8")), encoding="utf-8")
-    found = TABLE.search(README.read_text(encoding="utf-8"))
-    assert found, "README.md has no table of clients"
+        PAGE.write_text(TABLE.sub(lambda _: table(passed), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    found = TABLE.search(PAGE.read_text(encoding="utf-8"))
+    assert found, f"{PAGE} has no table of clients"
     head, _, *rows = [[part.strip() for part in line.strip("|").split("|")] for line in found[0].splitlines()]
     again = "write it again: make test-clients"
     assert head == ["client", *CHECKS.values()], again

@@ -78,8 +78,11 @@ def test_the_commands_and_flags_to_use_exist(name: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("name", alerts())
-def test_the_readme_explains_every_alert(name: str):
-    assert f"\n| `{name}` | {alerts()[name]['labels']['severity']} | " in (DEPLOY / "README.md").read_text()
+def test_the_page_of_operations_explains_every_alert(name: str):
+    assert (
+        f"\n| `{name}` | {alerts()[name]['labels']['severity']} | "
+        in (DEPLOY.parent / "docs/operations.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", sorted(records()))

@@ -4,7 +4,7 @@
 
 Servers of the default base model, one after the other for each `--max-rank`, by which a step costs also where the
 adapters have less, and all the rest on the first; asked as in tests/server/bench.py: random prompts, streaming. Prints
-the tables, medians over the rounds, and the plot of the README, for Mermaid.
+the tables, medians over the rounds, and a plot for Mermaid.
 """
 
 from __future__ import annotations
