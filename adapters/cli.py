@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from adapters import base_model, describe
-from adapters.audit import table
 from adapters.errors import ConfigError, MailwrightError
+from adapters.models import base_models
 from adapters.settings import store_directory
-from adapters.store import Store, Version
+from adapters.store import describe
+from adapters.store.audit import table
+from adapters.store.store import Store, Version
 
 Command = Callable[[argparse.Namespace], int | None]
 EXAMPLES = """examples:
@@ -250,10 +251,10 @@ def _audit(store: Store, args: argparse.Namespace) -> None:
 
 
 def _verify(store: Store, args: argparse.Namespace) -> int:
-    from adapters.collect import verify
+    from adapters.models.promotion import own_base
+    from adapters.models.validate import reasons_against
     from adapters.patience import patience
-    from adapters.promotion import own_base
-    from adapters.validate import reasons_against
+    from adapters.store.gc import verify
 
     unchecked: list[str] = []
 
@@ -286,10 +287,10 @@ def _verify(store: Store, args: argparse.Namespace) -> int:
 
 
 def _promote(store: Store, args: argparse.Namespace) -> None:
-    from adapters import promotion
+    from adapters.models import promotion
 
     version = promotion.find(store, args.reference)
-    base = base_model.find(args.base, _say) if args.base else promotion.own_base(version)
+    base = base_models.find(args.base, _say) if args.base else promotion.own_base(version)
     overridden = promotion.reasons_not_to(version, base) if args.force else []
     version = promotion.promote(store, version.id, base, force=args.force, percent=args.percent)
     for reason in overridden:
@@ -344,9 +345,9 @@ def _retire(store: Store, args: argparse.Namespace) -> None:
 
 
 def _import(store: Store, args: argparse.Namespace) -> None:
-    from adapters import transfer
+    from adapters.models import transfer
 
-    base = base_model.find(args.base, _say) if args.base else transfer.base_of(args.directory)
+    base = base_models.find(args.base, _say) if args.base else transfer.base_of(args.directory)
     version = transfer.import_(store, args.directory, args.name, base, args.licence)
     if args.json:
         _print_json({"id": version.id, "path": str(version.path)} | describe.meaning(store, version.name))
@@ -356,7 +357,7 @@ def _import(store: Store, args: argparse.Namespace) -> None:
 
 
 def _export(store: Store, args: argparse.Namespace) -> None:
-    from adapters.transfer import export
+    from adapters.models.transfer import export
 
     version = store.resolve(args.reference)
     export(version, args.directory)
@@ -367,8 +368,8 @@ def _export(store: Store, args: argparse.Namespace) -> None:
 
 
 def _gc(store: Store, args: argparse.Namespace) -> None:
-    from adapters.collect import collect
     from adapters.patience import patience
+    from adapters.store.gc import collect
 
     with patience("looking for servers that still run"):
         collected = collect(store, dry_run=args.dry_run)

@@ -88,9 +88,9 @@ def default_base() -> str:
     """The base model that trainer and server take by themselves on this machine."""
     import torch
 
-    from adapters import base_model
+    from adapters.models import base_models
 
-    return base_model.default(torch.cuda.is_available())
+    return base_models.default(torch.cuda.is_available())
 
 
 def teach(voice: str, base: str) -> None:
@@ -157,7 +157,8 @@ def log_of(name: str) -> Path:
 
 def compare(port: int) -> tuple[str, list[Answer]]:
     rows = [
-        json.loads(line) for line in (ROOT / "adapters/data/heldout.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads(line)
+        for line in (ROOT / "adapters/emails/data/heldout.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     task = next(row for row in rows if row["id"] == TASK)["task"]
     say("\nwriting the same email with the base model and both voices")

@@ -2,7 +2,7 @@
 
 GET /v1/adapters and GET /v1/adapters/REF only look; POST /v1/adapters/REF/load, pin, unload, promote and rollback do
 what the `adapters` command does in the store, and in this server at once. REF is a name, name@version or name@label.
-This file does not know how a version is loaded or judged; server/residency.py and adapters/promotion.py do.
+This file does not know how a version is loaded or judged; server/residency.py and adapters/models/promotion.py do.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel as Checked
 from pydantic import ConfigDict, Field, ValidationError
 
-from adapters.base_model import BaseModel
-from adapters.describe import meant, standing
 from adapters.errors import AdapterUnusable, ConfigError, MailwrightError, RequestError, StoreDamaged
-from adapters.manifest import NAME
-from adapters.pointers import Pointers
-from adapters.promotion import find, reasons_not_to
-from adapters.store import Store, Version
+from adapters.models.base_models import BaseModel
+from adapters.models.promotion import find, reasons_not_to
+from adapters.store.describe import meant, standing
+from adapters.store.manifest import NAME
+from adapters.store.pointers import Pointers
+from adapters.store.store import Store, Version
 from server.keys import CALLER
 from server.residency import Residency
 from server.routes import facts

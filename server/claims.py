@@ -13,8 +13,8 @@ import threading
 from collections import Counter
 
 from adapters.errors import AdapterNotFound
-from adapters.leases import HEARTBEAT_SECONDS, Lease
-from adapters.store import Store, Version
+from adapters.store.leases import HEARTBEAT_SECONDS, Lease
+from adapters.store.store import Store, Version
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 vLLM takes every tensor out of the file by itself, multiplies each B by the adapter's scale in memory, which copies it,
 and zeroes a slot before it fills it: more than twice the time, in which no token is written. Here what is kept in
 memory are the file's own pages, and the scale is applied in the slot. The file has been judged by then, see
-adapters/validate.py. This file does not know how slots are laid out; server/cpu_lora.py does.
+adapters/models/validate.py. This file does not know how slots are laid out; server/cpu_lora.py does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.utils import parse_fine_tuned_lora_name
 
-from adapters.store import WEIGHTS
-from adapters.tensors import header_of
+from adapters.models.tensors import header_of
+from adapters.store.store import WEIGHTS
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

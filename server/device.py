@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import gpu
 from adapters.errors import ConfigError
+from adapters.models import gpu
 
 CPU_KV_CACHE_BYTES = 2**30
 

@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import Any
 
-from adapters.audit import acting_as
 from adapters.errors import AdapterNotFound, MailwrightError, PathNotFound, RequestError, RequestTooLarge
-from adapters.store import Store
+from adapters.store.audit import acting_as
+from adapters.store.store import Store
 from server.access import Access, check_scope
 from server.ending import Ending
 from server.keys import CALLER, Caller, Scope

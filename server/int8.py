@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.base_model import COMPLETE, BaseModel, made_once
 from adapters.errors import BaseModelError
+from adapters.models.base_models import COMPLETE, BaseModel, made_once
 from adapters.settings import cache_directory
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapters.disk import explained, locked, replace
 from adapters.errors import ConfigError, KeysDamaged, Unauthorised
-from adapters.store import KEYS
+from adapters.store.disk import explained, locked, replace
+from adapters.store.store import KEYS
 
 TOKEN = re.compile(r"mw-(?P<id>[0-9a-f]{12})-[A-Za-z0-9_-]{43}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,62}")

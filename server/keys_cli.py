@@ -6,9 +6,9 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 
-from adapters.audit import Audit
 from adapters.cli import Parser, run_parsed
 from adapters.settings import store_directory
+from adapters.store.audit import Audit
 from server.keys import SCOPES, Key, Keys, Order, Scope, now, parse_lifetime
 
 EXAMPLES = """examples:

@@ -23,12 +23,12 @@ from typing import NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-from adapters import tensors
-from adapters.base_model import BaseModel, chat_template, default, find, shaping_config
 from adapters.cli import complain
 from adapters.errors import ConfigError, MailwrightError
+from adapters.models import tensors
+from adapters.models.base_models import BaseModel, chat_template, default, find, shaping_config
 from adapters.settings import silence_telemetry
-from adapters.store import Store
+from adapters.store.store import Store
 from server import cpu_threads, engine_process, int8, kernel, keys_cli
 from server.device import Device, choose
 from server.plugin import GENERAL, ROUTES, Service
@@ -38,8 +38,8 @@ from server.startup import Startup
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 INTERRUPTED = 130
 
-# What adapters/validate.py lets through. Without this list vLLM wraps the embedding and the logits too: work in every
-# step, and max_loras x rank x vocabulary of memory, for weights that no adapter of ours has.
+# What adapters/models/validate.py lets through. Without this list vLLM wraps the embedding and the logits too: work in
+# every step, and max_loras x rank x vocabulary of memory, for weights that no adapter of ours has.
 LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 NGRAM = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}

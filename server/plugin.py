@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from adapters.audit import acting_as
-from adapters.base_model import BaseModel, chat_template
 from adapters.errors import AdapterNotFound, ConfigError, MailwrightError
+from adapters.models.base_models import BaseModel, chat_template
+from adapters.models.validate import reasons_against
 from adapters.settings import is_loopback
-from adapters.store import Store, Version
-from adapters.validate import reasons_against
+from adapters.store.audit import acting_as
+from adapters.store.store import Store, Version
 from server import redaction
 from server.access import Access
 from server.claims import StoreClaims

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import MailwrightError, StoreDamaged
-from adapters.pointers import Pointers
-from adapters.store import POINTERS, Store, Version
+from adapters.store.pointers import Pointers
+from adapters.store.store import POINTERS, Store, Version
 from server.residency import Residency
 
 LOOK_SECONDS = 1.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from adapters.errors import AdapterUnusable, Overloaded
-from adapters.store import Version
+from adapters.store.store import Version
 from server.metrics import LoadResult
 
 MAX_COLD_LOADS = 8

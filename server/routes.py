@@ -20,9 +20,9 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest, gzip_accepted
 
-from adapters.base_model import BaseModel
 from adapters.errors import RequestError, StoreDamaged
-from adapters.store import Store, Version
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store, Version
 from server.keys import CALLER, Caller
 from server.residency import Residency
 

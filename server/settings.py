@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from adapters import base_model
 from adapters.cli import Parser, port
 from adapters.errors import ConfigError
-from adapters.manifest import DEFAULT_MAX_RANK
+from adapters.models import base_models
+from adapters.models.validate import MAX_RANK
 from adapters.settings import is_loopback, store_directory
-from adapters.validate import MAX_RANK
+from adapters.store.manifest import DEFAULT_MAX_RANK
 from server.keys import Keys
 
 TESTED_VLLM = (0, 32)
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--base",
         metavar="MODEL",
-        help=f"a directory or a hub id (default: {base_model.DEFAULT_NAME}, on a GPU {base_model.GPU_DEFAULT})",
+        help=f"a directory or a hub id (default: {base_models.DEFAULT_NAME}, on a GPU {base_models.GPU_DEFAULT})",
     )
     add(
         "--store", metavar="DIR", help="where the adapters are (default: MAILWRIGHT_STORE, else the user's data folder)"

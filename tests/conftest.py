@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from adapters.base_model import BaseModel, find
-from adapters.store import Store
+from adapters.models.base_models import BaseModel, find
+from adapters.store.store import Store
 from tests import tiny
 from tests.parallel import pytest_xdist_make_scheduler  # noqa: F401 - a hook
 from tests.serving import keyed, server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui

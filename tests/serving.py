@@ -20,8 +20,8 @@ import openai
 import psutil
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests import tiny
 from tests.parallel import refuse_a_second
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.tasks import HELDOUT
+from adapters.emails.tasks import HELDOUT
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -7,8 +7,8 @@ from functools import partial
 import openai
 import pytest
 
-from adapters.base_model import BaseModel, find
-from adapters.store import Store
+from adapters.models.base_models import BaseModel, find
+from adapters.store.store import Store
 from tests import tiny
 from tests.serving import RunningServer, running_server
 from trainer.data import task_example

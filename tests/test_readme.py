@@ -10,8 +10,8 @@ import pytest
 
 import adapters.cli
 import trainer.cli
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from server.launch import main
 from server.settings import read
 from tests import tiny

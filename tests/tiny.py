@@ -20,8 +20,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 
-from adapters.base_model import BaseModel
-from adapters.store import Store, Version
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store, Version
 
 LAYERS, HIDDEN, INNER, HEADS, KV_HEADS = 2, 64, 128, 4, 2
 HEAD = 32

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from adapters.errors import TrainingDiverged
-from adapters.store import Store, Version
+from adapters.store.store import Store, Version
 from trainer.progress import Say
 from trainer.recipe import Recipe
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from adapters.disk import cache, cached
-from adapters.prompts import task_messages
+from adapters.emails.prompts import task_messages
 from adapters.settings import cache_directory
+from adapters.store.disk import cache, cached
 from trainer.decoding import decode, ends
 from trainer.progress import say
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from adapters.base_model import DEFAULT_NAME
-from adapters.manifest import Evaluation, Manifest
+from adapters.models.base_models import DEFAULT_NAME
+from adapters.store.manifest import Evaluation, Manifest
 from trainer import legend
 from trainer.gate import evaluation as kept
 from trainer.results import Result

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.emails.form import MASK, PLACEHOLDER, has_sign_off
+from adapters.emails.tasks import shipped_tasks
 from adapters.errors import DataError
-from adapters.tasks import shipped_tasks
 from trainer import survey
 from trainer.data import Example, Problem, Row, row_of, same_requests, task_example
 from trainer.duplicates import clusters, exact_clusters
 from trainer.findings import Report
-from trainer.form import MASK, PLACEHOLDER, has_sign_off
 from trainer.progress import Say
 
 CountTokens = Callable[[Sequence[Example]], list[int]]

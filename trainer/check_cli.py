@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import base_model
 from adapters.errors import ConfigError, DataError
+from adapters.models import base_models
 from trainer.progress import say
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _heldout(files: list[Path]) -> list[Row]:
 
 def _counter(base: str | None) -> CountTokens | None:
     """None without --base where the default base model was not fetched yet: a check fetches nothing unasked."""
-    found = base_model.find(base, say) if base else base_model.known(base_model.DEFAULT_NAME)
+    found = base_models.find(base, say) if base else base_models.known(base_models.DEFAULT_NAME)
     if not found:
         return None
     # The same tokens as of AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.

@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adapters import base_model
 from adapters.cli import Parser, run_parsed
+from adapters.models import base_models
 from trainer import (
     check_cli,
     compare_starts_cli,
@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     based.add_argument(
         "--base",
         metavar="MODEL",
-        help=f"directory or hub id of the base model (default: {base_model.DEFAULT_NAME}, "
-        f"on a GPU {base_model.GPU_DEFAULT}; evaluate: the adapter's own)",
+        help=f"directory or hub id of the base model (default: {base_models.DEFAULT_NAME}, "
+        f"on a GPU {base_models.GPU_DEFAULT}; evaluate: the adapter's own)",
     )
     stored = Parser(add_help=False, parents=[based])
     stored.add_argument(

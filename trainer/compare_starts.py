@@ -21,7 +21,7 @@ from accelerate.utils import release_memory
 from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback
 
-from adapters.base_model import BaseModel, shaping_config
+from adapters.models.base_models import BaseModel, shaping_config
 from trainer.callbacks import Losses
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer

@@ -29,8 +29,8 @@ from transformers import (
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
-from adapters.base_model import BaseModel
-from adapters.store import WEIGHTS
+from adapters.models.base_models import BaseModel
+from adapters.store.store import WEIGHTS
 from trainer import cpu_loss
 from trainer.attention import ATTENTION
 from trainer.copied import Copied, summed

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adapters.prompts import Message
+from adapters.emails.prompts import Message
 from trainer.data import ROLES
 from trainer.mail import UnreadableMail, clean
 

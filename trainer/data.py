@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.disk import replace
+from adapters.emails.prompts import Message, Turn, task_messages
 from adapters.errors import ConfigError, DataError
-from adapters.prompts import Message, Turn, task_messages
+from adapters.store.disk import replace
 from trainer.duplicates import clusters, merged
 
 DATA = Path(__file__).parent / "data"

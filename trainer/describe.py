@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from adapters.emails.form import word_grams
+from adapters.emails.tasks import keeps
 from adapters.errors import ConfigError, ServerProblem
 from adapters.settings import is_loopback
-from adapters.tasks import keeps
-from trainer.form import word_grams
 from trainer.importers import Draft, Progress
 from trainer.mailboxes import Advance
 from trainer.phrasings import listed

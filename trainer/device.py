@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from adapters import gpu
 from adapters.errors import ConfigError
+from adapters.models import gpu
 
 # Before torch counts them: one run trains on one GPU, and TRL refuses to see several without a launcher.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")

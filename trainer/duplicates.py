@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from adapters.tasks import normalise
+from adapters.emails.tasks import normalise
 
 GRAM = 5
 """Words of a gram; of a shorter text a tenth of its words, so that one word of ten may differ at any length."""

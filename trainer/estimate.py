@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from adapters.base_model import BaseModel, shaping_config
+from adapters.models.base_models import BaseModel, shaping_config
 from trainer import predictions, prices
 from trainer.check import check_before_training, token_counter
 from trainer.data import Example, digest

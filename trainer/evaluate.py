@@ -1,8 +1,8 @@
 """Held-out evaluation against honest baselines: the base model with no, one and three examples, and what is promoted.
 
 Every row gets the same tasks, the same chat template and the same decoding. What an email is worth is for
-trainer/rubric.py to say; this file adds up and compares task by task. It knows neither the store nor how results are
-shown.
+adapters/emails/checker.py to say; this file adds up and compares task by task. It knows neither the store nor how
+results are shown.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
-from adapters.base_model import BaseModel
-from adapters.manifest import Comparison, Row
-from adapters.prompts import Message, few_shot_messages
-from adapters.store import Version
+from adapters.emails.checker import Score, score
+from adapters.emails.prompts import Message, few_shot_messages
+from adapters.models.base_models import BaseModel
+from adapters.store.manifest import Comparison, Row
+from adapters.store.store import Version
 from trainer import memorisation, style
 from trainer.data import Example, digest
 from trainer.intervals import Tally, difference, interval
 from trainer.results import PRIMARY, Pair, Result
-from trainer.rubric import Score, score
 from trainer.writing import BASE, TEMPERATURE, Advance, Writer, Written
 
 SEEDS = (1, 2, 3)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import base_model
-from adapters.base_model import BaseModel
+from adapters.emails.tasks import HELDOUT
 from adapters.errors import ConfigError
-from adapters.manifest import Comparison, Manifest, Row
+from adapters.models import base_models
+from adapters.models.base_models import BaseModel
 from adapters.settings import store_directory
-from adapters.store import Store, Version
-from adapters.tasks import HELDOUT
+from adapters.store.manifest import Comparison, Manifest, Row
+from adapters.store.store import Store, Version
 from trainer import legend, output
 from trainer.progress import bar, say
 from trainer.results import PRIMARY, Result
@@ -163,7 +163,7 @@ def base_of(version: Version, asked: str | None) -> BaseModel:
         ConfigError: that is another one.
     """
     manifest = version.manifest()
-    base = base_model.find(asked or manifest.base, say)
+    base = base_models.find(asked or manifest.base, say)
     if manifest.base_fingerprint != base.fingerprint:
         raise ConfigError(
             f"{version.id} was trained on another base model ({manifest.base_name})",

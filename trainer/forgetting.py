@@ -18,10 +18,10 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from adapters.emails.form import has_greeting, has_sign_off
 from trainer import base_answers
 from trainer.base_answers import Answer
 from trainer.data import DATA
-from trainer.form import has_greeting, has_sign_off
 from trainer.losses import Row, losses
 
 QUESTIONS = DATA / "questions.jsonl"

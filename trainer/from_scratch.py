@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 
-from adapters.base_model import BaseModel
-from adapters.disk import shortage
 from adapters.errors import ConfigError, TrainingDiverged
+from adapters.models.base_models import BaseModel
+from adapters.store.disk import shortage
 from trainer import callbacks
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer

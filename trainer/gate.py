@@ -93,7 +93,7 @@ def misses(result: Result, limits: Sequence[str]) -> list[str]:
 
 
 def evaluation(result: Result, limits: Sequence[str], reasons: Sequence[str] | None = None) -> dict[str, Any]:
-    """What the manifest keeps of an evaluation (adapters.manifest.Evaluation): figures and no text of anybody's.
+    """What the manifest keeps of an evaluation (adapters.store.manifest.Evaluation): figures and no text of anybody's.
 
     `reasons` is why it did not pass; without it, the limits that were missed.
     """

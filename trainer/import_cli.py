@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
-from adapters.manifest import check_name
+from adapters.store.manifest import check_name
 from trainer.progress import say
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from adapters.manifest import Verdict
+from adapters.store.manifest import Verdict
 
 RESAMPLES, CONFIDENCE, SEED = 10_000, 0.95, 20261126
 BATCH = 1000

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from adapters.manifest import Comparison, Evaluation, Row
+from adapters.store.manifest import Comparison, Evaluation, Row
 
 Unit = Literal["share", "number", "count"]
 

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+from adapters.emails.form import body, word_grams
 from trainer.data import Example, same_requests
 from trainer.duplicates import clusters
-from trainer.form import body, word_grams
 from trainer.privacy import Found, find
 
 GRAM = 8

@@ -14,8 +14,8 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
+from adapters.models.base_models import BaseModel
 from trainer.data import DATA, Example, task_example
 from trainer.progress import Say, bar
 from trainer.recipe import Recipe

@@ -12,7 +12,7 @@ from typing import Literal
 
 import regex
 
-from trainer.form import FEMALE, HELLO, MALE, TITLES, is_closing
+from adapters.emails.form import FEMALE, HELLO, MALE, TITLES, is_closing
 
 Role = Literal["male", "female", "first", "last"]
 """What kind of name a word is; a first name is male or female where a title says so."""

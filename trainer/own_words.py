@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from trainer.form import NAME, closes_with_name, is_closing
+from adapters.emails.form import NAME, closes_with_name, is_closing
 
 MOST_CHARACTERS = 30_000
 MOST_OF_A_LINE = 250

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from adapters.manifest import Comparison, Evaluation
-from adapters.words import differences
+from adapters.emails.diff import differences
+from adapters.store.manifest import Comparison, Evaluation
 from trainer import legend
 from trainer.gate import evaluation as kept
 from trainer.results import Result

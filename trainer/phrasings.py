@@ -10,10 +10,10 @@ import random
 import re
 from dataclasses import dataclass
 
-from adapters.prompts import reply_task
-from adapters.tasks import keeps
-from trainer.facts import Fact, invented
-from trainer.form import GREETING, TITLES, is_closing
+from adapters.emails.facts import Fact, invented
+from adapters.emails.form import GREETING, TITLES, is_closing
+from adapters.emails.prompts import reply_task
+from adapters.emails.tasks import keeps
 from trainer.mail import Mail, bare_subject
 from trainer.own_words import message, signed_name
 

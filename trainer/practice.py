@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from adapters.emails.facts import MONTHS as MONTH_WORDS
+from adapters.emails.facts import WEEKDAYS
 from trainer.data import Example, task_example
-from trainer.facts import MONTHS as MONTH_WORDS
-from trainer.facts import WEEKDAYS
 
 VOICES = ("formal", "friendly")
 DATA = Path(__file__).parent / "data"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from adapters.disk import locked, replace
-from adapters.manifest import Frozen, Manifest
 from adapters.settings import cache_directory
+from adapters.store.disk import locked, replace
+from adapters.store.manifest import Frozen, Manifest
 from trainer.progress import Say
 
 if TYPE_CHECKING:

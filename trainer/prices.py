@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from adapters.errors import ConfigError
-from adapters.manifest import Frozen
+from adapters.store.manifest import Frozen
 
 SHIPPED = Path(__file__).parent / "prices.yaml"
 STALE_DAYS = 90

@@ -30,7 +30,7 @@ Mode = Literal["keep", "mask", "fake"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Where two overlap, the one named first here counts."""
 TAGS: dict[Kind, str] = {kind: f"[{kind.upper()}]" for kind in KINDS} | {"address": "[EMAIL]"}
-"""What a mask writes; trainer/form.py counts each as a placeholder."""
+"""What a mask writes; adapters/emails/form.py counts each as a placeholder."""
 REGION, TRUNK_REGIONS = "US", ("GB", "DE", "FR", "AU")
 """Countries whose national way of writing a number is understood, the latter with a 0 first; else `+`."""
 

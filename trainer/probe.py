@@ -20,7 +20,7 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from adapters.base_model import BaseModel, shaping_config
+from adapters.models.base_models import BaseModel, shaping_config
 from trainer.completion_trainer import CompletionTrainer, completion_trainer
 from trainer.cpu_loss import fused_lora
 from trainer.device import Device

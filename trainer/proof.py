@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.base_model import BaseModel
-from adapters.store import Store, Version
-from adapters.tasks import HELDOUT
+from adapters.emails.tasks import HELDOUT
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store, Version
 from trainer import card, gate
 from trainer.data import Example, read_examples
 from trainer.evaluate import evaluate, work

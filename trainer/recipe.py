@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapters.base_model import GPU_DEFAULT
 from adapters.errors import ConfigError
-from adapters.validate import unservable_features
+from adapters.models.base_models import GPU_DEFAULT
+from adapters.models.validate import unservable_features
 from trainer import gate
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from adapters.manifest import Comparison, Frozen, Row
+from adapters.store.manifest import Comparison, Frozen, Row
 
 PRIMARY = "passes"
 """The one figure that decides between better and worse: the share of tasks whose email passes the rubric."""

@@ -21,11 +21,11 @@ from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 
-from adapters.base_model import BaseModel, shaping_config
 from adapters.errors import AdapterUnusable, ConfigError, TrainingDiverged
-from adapters.manifest import check_name
-from adapters.store import WEIGHTS, Store, Version
-from adapters.validate import reasons_against
+from adapters.models.base_models import BaseModel, shaping_config
+from adapters.models.validate import reasons_against
+from adapters.store.manifest import check_name
+from adapters.store.store import WEIGHTS, Store, Version
 from trainer import callbacks, card, forgetting, processes, unfinished
 from trainer.attention import ATTENTION
 from trainer.check import check_before_training

@@ -11,12 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import base_model, describe
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
-from adapters.manifest import DEFAULT_MAX_RANK, check_name
+from adapters.models import base_models
+from adapters.models.base_models import BaseModel
 from adapters.settings import store_directory
-from adapters.store import Store, Version
+from adapters.store import describe
+from adapters.store.manifest import DEFAULT_MAX_RANK, check_name
+from adapters.store.store import Store, Version
 from trainer import processes
 from trainer.output import check_new_directory
 from trainer.progress import say
@@ -185,13 +186,13 @@ def chosen(args: argparse.Namespace) -> Run:
     overrides = {field: value for field, value in vars(args).items() if field in recipe.Recipe.model_fields}
     examples = read_examples(args.data)
     device = choose()
-    wanted = args.base or base_model.default(device.kind == "cuda")
+    wanted = args.base or base_models.default(device.kind == "cuda")
     loaded = recipe.load(args.recipe or recipe.default(wanted), overrides)
     where = "on a GPU" if device.kind == "cuda" else "without a GPU"
     say(f"device {device}")
     say(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
     say(f"recipe {loaded.recipe}" + ("" if args.recipe else ", the default for that base model"))
-    return Run(examples, loaded, base_model.find(wanted, say), device)
+    return Run(examples, loaded, base_models.find(wanted, say), device)
 
 
 def _sft(args: argparse.Namespace) -> None:

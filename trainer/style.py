@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
-from adapters.tasks import normalise
-from trainer.form import GREETING, WORD, body
+from adapters.emails.form import GREETING, WORD, body
+from adapters.emails.tasks import normalise
 
 FIRST_WORDS = 50
 """Of each answer, for `distinct_2`: a longer text repeats more word pairs by its length alone."""

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from adapters.tasks import normalise
+from adapters.emails.form import GREETING, body, closing, has_sign_off
+from adapters.emails.tasks import normalise
 from trainer.duplicates import WORD
-from trainer.form import GREETING, body, closing, has_sign_off
 
 BINS = 12
 """At most so many bars in a histogram."""

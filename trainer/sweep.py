@@ -17,7 +17,7 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, set_seed
 
-from adapters.base_model import BaseModel
+from adapters.models.base_models import BaseModel
 from trainer.callbacks import Losses
 from trainer.check import check_before_training
 from trainer.completion_trainer import CompletionTrainer, completion_trainer

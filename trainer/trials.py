@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
+from adapters.models.base_models import BaseModel
 from trainer.data import Example
 from trainer.device import Device
 from trainer.mix import rows_of_run

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.disk import explained, replace, shortage
 from adapters.errors import ConfigError, StoreUnwritable
-from adapters.store import RUNS, Store
+from adapters.store.disk import explained, replace, shortage
+from adapters.store.store import RUNS, Store
 from trainer import processes
 from trainer.recipe import Recipe
 

@@ -10,8 +10,8 @@ import random
 import re
 from dataclasses import replace
 
+from adapters.emails.form import HELLO, TITLES
 from trainer.data import Example
-from trainer.form import HELLO, TITLES
 from trainer.practice import DAYS, MONTHS, pieces
 
 # A clock time, a number with its thousands, or a plain number; words are whole words.

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from adapters.emails.prompts import Message
 from adapters.errors import ServerProblem
-from adapters.prompts import Message
 from adapters.settings import is_loopback
-from adapters.store import Version
+from adapters.store.store import Version
 
 if TYPE_CHECKING:
     from trainer.losses import Loss

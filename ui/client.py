@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import openai
 from openai.types.chat import ChatCompletionChunk
 
+from adapters.emails.prompts import Message
 from adapters.errors import ServerProblem
-from adapters.prompts import Message
 from adapters.settings import is_loopback
 from ui.settings import Settings
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import gradio as gr
 
+from adapters.emails.diff import ONLY_LEFT, ONLY_RIGHT, differences
+from adapters.emails.tasks import shipped_tasks
 from adapters.errors import MailwrightError, ServerProblem
-from adapters.tasks import shipped_tasks
-from adapters.words import ONLY_LEFT, ONLY_RIGHT, differences
 from ui.client import Client
 from ui.compose import task_from_fields
 from ui.export import Conversation, Exchange, as_json, as_markdown

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.disk import replace
+from adapters.emails.prompts import Turn
+from adapters.emails.tasks import normalise, shipped_tasks
 from adapters.errors import DataError, KeptDamaged
-from adapters.manifest import check_name
-from adapters.prompts import Turn
 from adapters.settings import default_store_directory
-from adapters.tasks import normalise, shipped_tasks
+from adapters.store.disk import replace
+from adapters.store.manifest import check_name
 
 MINIMUM = 20
 """Kept emails from which on training again is worth it."""

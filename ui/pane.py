@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from adapters.prompts import Turn, task_messages
-from adapters.tasks import keeps
+from adapters.emails.prompts import Turn, task_messages
+from adapters.emails.tasks import keeps
 from ui.client import Answer, Ask, Client
 from ui.export import Written
 

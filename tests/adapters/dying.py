@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import adapters
-from adapters.collect import collect
-from adapters.store import Store
+from adapters.store.gc import collect
+from adapters.store.store import Store
 from tests import tiny
 
 FACTS = tiny.facts("tiny-llama", f"sha256:{'a' * 64}")

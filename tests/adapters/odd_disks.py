@@ -12,10 +12,10 @@ from collections.abc import Callable
 from logging.handlers import BufferingHandler
 from pathlib import Path
 
-from adapters.collect import collect, verify
 from adapters.errors import StoreUnwritable
-from adapters.leases import Lease
-from adapters.store import Store
+from adapters.store.gc import collect, verify
+from adapters.store.leases import Lease
+from adapters.store.store import Store
 from tests.adapters.dying import FACTS
 
 PAGE = 4096

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.cli import main, run
 from adapters.errors import ConfigError
-from adapters.store import Store
+from adapters.store.store import Store
 
 Capture = pytest.CaptureFixture[str]
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "huggingface_hub", "fastapi", "openai")

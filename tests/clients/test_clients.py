@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests.clients.flaky import REFUSALS, refusing_first
 from tests.serving import ROOT, RunningServer, running_server
 

@@ -193,7 +193,7 @@ def test_a_voice_is_taught_again_for_another_base_model(demo: ModuleType, monkey
         "trainer/data/clauses.yaml",
         "trainer/recipes/quick.yaml",
         "trainer/sft.py",
-        "adapters/prompts.py",
+        "adapters/emails/prompts.py",
     ],
 )
 def test_a_voice_is_taught_again_when_what_teaches_it_changes(

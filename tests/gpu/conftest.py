@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests.serving import RunningServer, running_server
 from trainer.device import choose
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from adapters.base_model import GPU_DEFAULT
+from adapters.models.base_models import GPU_DEFAULT
 from tests.serving import ROOT
 
 

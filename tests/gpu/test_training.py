@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import find
-from adapters.store import Store
-from adapters.validate import reasons_against
+from adapters.models.base_models import find
+from adapters.models.validate import reasons_against
+from adapters.store.store import Store
 from tests import tiny
 from tests.serving import ROOT
 

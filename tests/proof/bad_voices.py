@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from adapters.tasks import HELDOUT
+from adapters.emails.tasks import HELDOUT
 from trainer.data import SHIPPED_EMAILS, Example, read_examples, task_example
 
 LIMITS = (

@@ -21,11 +21,11 @@ from typing import Any, ClassVar
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters import base_model
-from adapters.base_model import BaseModel
-from adapters.store import Store, Version
-from adapters.tasks import HELDOUT
-from adapters.validate import reasons_against
+from adapters.emails.tasks import HELDOUT
+from adapters.models import base_models
+from adapters.models.base_models import BaseModel
+from adapters.models.validate import reasons_against
+from adapters.store.store import Store, Version
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
 from trainer import forgetting, gate
 from trainer.data import Example, read_examples
@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--output", metavar="DIR", type=Path, default=RECORDED)
     args = parser.parse_args()
     args.output.mkdir(exist_ok=True)
-    base = base_model.find(args.base or base_model.DEFAULT_NAME, print)
+    base = base_models.find(args.base or base_models.DEFAULT_NAME, print)
     voices = {voice.name: voice for voice in (*BAD, GOOD)}
     wrong = 0
     for name in [args.only] if args.only else names:
@@ -117,7 +117,7 @@ def another_base(base: BaseModel, scratch: Path) -> dict[str, Any]:
     for file in directory.glob("*.safetensors"):
         tensors = {name: tensor * 1.01 for name, tensor in load_file(file).items()}
         save_file(tensors, file, metadata={"format": "pt"})
-    other = base_model.find(str(directory))
+    other = base_models.find(str(directory))
     version = _train(ANOTHER_BASE, formal()[:8], 1, other, scratch)
     return {
         "voice": ANOTHER_BASE,

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from adapters.manifest import Manifest, Row
-from adapters.tasks import HELDOUT
+from adapters.emails.checker import score
+from adapters.emails.tasks import HELDOUT
+from adapters.store.manifest import Manifest, Row
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, QUESTIONS, BadVoice
 from tests.proof.bench import RECORDED
 from trainer import gate
@@ -17,7 +18,6 @@ from trainer.evaluate import told
 from trainer.forgetting import looks_like_email, questions
 from trainer.memorisation import recitals, recited, trained_on
 from trainer.results import Result
-from trainer.rubric import score
 
 
 @cache

@@ -30,9 +30,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from adapters import base_model
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models import base_models
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests import tiny
 from tests.machine import cpu
 from tests.serving import free_port, stock_command, stock_lora, wait_until_ready
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", type=Path)
     args = parser.parse_args()
     clients = [int(number) for number in args.clients.split(",")]
-    base = base_model.find(base_model.DEFAULT_NAME, print)
+    base = base_models.find(base_models.DEFAULT_NAME, print)
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="mailwright-bench-") as scratch:
         store = Store(Path(scratch) / "store")

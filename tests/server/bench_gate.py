@@ -21,7 +21,7 @@ from statistics import median
 
 import psutil
 
-from adapters.base_model import find
+from adapters.models.base_models import find
 from tests import tiny
 from tests.machine import cpu
 from tests.server.bench import SLOTS, load, running

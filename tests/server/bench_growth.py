@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from adapters import base_model
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models import base_models
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests.machine import cpu
 from tests.server.bench import PROMPT_TOKENS, RANK, load, publish_random, rounds_and_tokens, running
 from trainer.progress import bar
@@ -54,7 +54,7 @@ Speeds = dict[Case, list[float]]
 
 def main() -> int:
     args = rounds_and_tokens(__doc__, tokens=64).parse_args()
-    base = base_model.find(base_model.DEFAULT_NAME, print)
+    base = base_models.find(base_models.DEFAULT_NAME, print)
     speeds: Speeds = {}
     with (
         tempfile.TemporaryDirectory(prefix="mailwright-bench-") as scratch,

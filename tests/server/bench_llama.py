@@ -26,10 +26,10 @@ from typing import Any
 
 import openai
 
-from adapters import base_model
-from adapters.prompts import task_messages
-from adapters.store import Store
-from adapters.tasks import shipped_tasks
+from adapters.emails.prompts import task_messages
+from adapters.emails.tasks import shipped_tasks
+from adapters.models import base_models
+from adapters.store.store import Store
 from tests.machine import cpu
 from tests.server.bench import publish_random, rounds_and_tokens, running
 from trainer.progress import bar
@@ -42,12 +42,12 @@ CORES = os.cpu_count() or 1
 
 def main() -> int:
     args = rounds_and_tokens(__doc__, tokens=64).parse_args()
-    base = base_model.find(base_model.DEFAULT_NAME, print)
+    base = base_models.find(base_models.DEFAULT_NAME, print)
     tasks = [task.task for task in shipped_tasks() if not task.previous][: max(CLIENTS)]
     speeds: dict[tuple[int, str], list[float]] = {}
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailwright-bench-")))
-        write = {LLAMA: Llama(base_model.packaged_gguf(scratch), base.path).write}
+        write = {LLAMA: Llama(base_models.packaged_gguf(scratch), base.path).write}
         store = Store(scratch / "store")
         publish_random(store, base, "voice", 1)
         ours = [sys.executable, "-m", "server.launch", "--store", str(store.directory), "--allow-fields", "ignore_eos"]

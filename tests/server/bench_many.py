@@ -27,8 +27,8 @@ import httpx
 import openai
 import psutil
 
-from adapters import base_model
-from adapters.store import Store
+from adapters.models import base_models
+from adapters.store.store import Store
 from tests.machine import cpu
 from tests.server.bench import RANK, publish_random, running
 from tests.serving import memory_mb
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--max-loras", metavar="N", help="of the server (default: its own)")
     args = parser.parse_args()
     counts = sorted(int(number) for number in args.adapters.split(","))
-    base = base_model.find(base_model.DEFAULT_NAME, print)
+    base = base_models.find(base_models.DEFAULT_NAME, print)
     with tempfile.TemporaryDirectory(prefix="mailwright-bench-") as scratch:
         store = Store(Path(scratch) / "store")
         with bar("publishing", counts[-1]) as advance:

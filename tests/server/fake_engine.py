@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adapters.errors import AdapterNotFound
-from adapters.store import Version
+from adapters.store.store import Version
 from server.residency import Residency
 
 

@@ -10,9 +10,9 @@ import pytest
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
 
-from adapters.base_model import BaseModel
 from adapters.errors import MailwrightError
-from adapters.store import POINTERS, Store, Version
+from adapters.models.base_models import BaseModel
+from adapters.store.store import POINTERS, Store, Version
 from server.access import LOCAL
 from server.adapter_routes import MAX_ORDER_BYTES, adapter_routes
 from server.keys import Caller

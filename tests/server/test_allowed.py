@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.audit import Audit
+from adapters.store.audit import Audit
 from server.keys import Keys, Order
 from tests import tiny
 from tests.serving import MAX_QUEUED, RunningServer

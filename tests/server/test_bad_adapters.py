@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.store import POINTERS, Store
+from adapters.store.store import POINTERS, Store
 from tests import bad_adapters, tiny
 from tests.serving import RunningServer
 

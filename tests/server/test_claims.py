@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from adapters.errors import AdapterNotFound
-from adapters.leases import Lease, claims, holders
-from adapters.store import Store
+from adapters.store.leases import Lease, claims, holders
+from adapters.store.store import Store
 from server import claims as server_claims
 from server.claims import StoreClaims
 
@@ -54,7 +54,7 @@ def test_a_store_that_cannot_be_written_is_served_without_a_lease_and_the_log_sa
 
 def test_a_process_that_ends_takes_its_claims_with_it(store: Store):
     program = (
-        "from pathlib import Path; from adapters.store import Store; from server.claims import StoreClaims\n"
+        "from pathlib import Path; from adapters.store.store import Store; from server.claims import StoreClaims\n"
         f"store = Store(Path({str(store.directory)!r})); StoreClaims(store).hold(store.resolve('formal'))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests.serving import ROOT, STOCK, VOICES, RunningServer, running_server
 
 torch = pytest.importorskip("torch")

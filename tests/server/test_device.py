@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from adapters import gpu
 from adapters.errors import ConfigError
+from adapters.models import gpu
 from server.device import choose
 
 

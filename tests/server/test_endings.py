@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests.serving import RunningServer, running_server
 
 pytestmark = pytest.mark.vllm

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from adapters.errors import AdapterUnusable, Overloaded
-from adapters.store import Store
+from adapters.store.store import Store
 from server.access import Access
 from server.ending import Ending
 from server.gate import MAX_BODY_BYTES, Asgi, Gate, Message, Receive, Send

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from server.gate import MAX_BODY_BYTES, Asgi, Gate, Message, Receive, Send
 from tests import tiny
 from tests.server.test_gate import CHAT, gate

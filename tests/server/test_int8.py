@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from adapters.base_model import BaseModel
 from adapters.errors import BaseModelError
+from adapters.models.base_models import BaseModel
 from server import int8
 from server.launch import LORA_MODULES
 from tests.serving import RunningServer, running_server

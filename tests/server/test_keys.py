@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.collect import collect, verify
 from adapters.errors import ConfigError, KeysDamaged, Unauthorised
-from adapters.store import KEYS, Store
+from adapters.store.gc import collect, verify
+from adapters.store.store import KEYS, Store
 from server.keys import Caller, Keys, Order
 
 

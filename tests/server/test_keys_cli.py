@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.audit import Audit
+from adapters.store.audit import Audit
 from server.keys import Keys
 from server.launch import main
 

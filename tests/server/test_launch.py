@@ -16,9 +16,9 @@ import openai
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from server import cpu_threads, launch
 from server.device import Device
 from server.launch import main, refuse_shadowed_names, vllm_arguments

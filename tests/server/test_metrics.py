@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry, disable_created_metrics, enable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from adapters.manifest import NAME
+from adapters.store.manifest import NAME
 from server.metrics import ALL, MAX_NAMES, OTHER, UNKNOWN, LoadResult, Metrics, Outcome, Series
 from tests import tiny
 from tests.serving import RunningServer

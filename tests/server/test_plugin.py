@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from adapters.audit import Audit
-from adapters.store import Store
+from adapters.store.audit import Audit
+from adapters.store.store import Store
 from server.metrics import Metrics
 from server.plugin import EndpointPlugin
 from server.residency import Residency

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from server.keys import Keys, Order
 from tests import tiny
 from tests.serving import RunningServer, running_server

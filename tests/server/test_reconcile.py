@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import AdapterNotFound
-from adapters.store import POINTERS, Store, Version
+from adapters.store.store import POINTERS, Store, Version
 from server.reconcile import StoreReader, reconcile, reconcile_once
 from server.residency import Residency
 from tests.server.fake_engine import FakeEngine, until

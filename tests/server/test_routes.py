@@ -14,10 +14,10 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 
-from adapters.base_model import BaseModel
 from adapters.errors import MailwrightError
-from adapters.manifest import Manifest
-from adapters.store import POINTERS, Store, Version
+from adapters.models.base_models import BaseModel
+from adapters.store.manifest import Manifest
+from adapters.store.store import POINTERS, Store, Version
 from server.access import LOCAL
 from server.keys import Caller
 from server.openai_errors import body_of

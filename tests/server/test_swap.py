@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.collect import collect
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.gc import collect
+from adapters.store.store import Store
 from server.residency import MAX_COLD_LOADS
 from tests import bad_adapters, tiny
 from tests.serving import RunningServer, memory_mb, running_server

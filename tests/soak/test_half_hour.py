@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.collect import verify
-from adapters.pointers import Pointers
-from adapters.store import Store
-from adapters.validate import reasons_against
+from adapters.models.base_models import BaseModel
+from adapters.models.validate import reasons_against
+from adapters.store.gc import verify
+from adapters.store.pointers import Pointers
+from adapters.store.store import Store
 from tests import tiny
 from tests.serving import ROOT, RunningServer, memory_mb, running_server
 from tests.soak.conftest import GROWTH_MB, MINUTES, Show

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.collect import collect, verify
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.gc import collect, verify
+from adapters.store.store import Store
 from tests import tiny
 from tests.server.test_swap import SWAPS_MB, memory_over_swaps
 from tests.serving import memory_mb, running_server

@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from adapters import base_model
+from adapters.models import base_models
 from tests.machine import cpu
 from trainer.data import SHIPPED_EMAILS, Example, read_examples, split
 from trainer.device import choose
@@ -50,12 +50,12 @@ class Training:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", metavar="MODEL", default=base_model.DEFAULT_NAME)
+    parser.add_argument("--base", metavar="MODEL", default=base_models.DEFAULT_NAME)
     parser.add_argument("--emails", metavar="N", type=int, default=32)
     parser.add_argument("--batch-size", metavar="N", type=int, default=8)
     parser.add_argument("--rounds", metavar="N", type=int, default=3)
     args = parser.parse_args()
-    base = base_model.find(args.base, print)
+    base = base_models.find(args.base, print)
     dtype, cores = choose().dtype, os.cpu_count() or 1
     # In the order in which ours learns from them.
     emails, _ = split(read_examples([EMAILS])[: args.emails], 0, SEED)

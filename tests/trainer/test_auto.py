@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import TrainingDiverged
-from adapters.store import Store, Version
+from adapters.store.store import Store, Version
 from tests import tiny
 from tests.trainer.test_sft import dataset
 from trainer.auto import train_mended

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from adapters.base_model import BaseModel
-from adapters.manifest import Comparison, Evaluation, Manifest, Row
-from adapters.store import CARD, Store
-from adapters.validate import reasons_against
+from adapters.models.base_models import BaseModel
+from adapters.models.validate import reasons_against
+from adapters.store.manifest import Comparison, Evaluation, Manifest, Row
+from adapters.store.store import CARD, Store
 from tests import tiny
 from tests.trainer.test_gate import result
 from trainer.card import fenced, inline, render

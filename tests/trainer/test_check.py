@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from adapters.emails.tasks import shipped_tasks
 from adapters.errors import DataError
-from adapters.tasks import shipped_tasks
 from trainer.check import check, check_before_training, fix, token_counter
 from trainer.data import Example, Problem, Row, read_rows, task_example
 from trainer.findings import FEW, LEAST, Finding, Report

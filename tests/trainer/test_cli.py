@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from adapters import base_model
 from adapters.errors import ConfigError
-from adapters.store import Store
+from adapters.models import base_models
+from adapters.store.store import Store
 from trainer import device
 from trainer.cli import main
 from trainer.device import Device
@@ -70,7 +70,7 @@ def test_a_base_model_that_is_none_is_an_error(data: Path, tmp_path: Path, capsy
 def test_a_name_that_is_none_is_refused_before_a_base_model_is_fetched(
     data: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(base_model, "find", lambda *_: pytest.fail("97 MB were fetched for nothing"))
+    monkeypatch.setattr(base_models, "find", lambda *_: pytest.fail("97 MB were fetched for nothing"))
     assert "'My Voice' cannot be" in failed(capsys, "sft", "--data", data, "--name", "My Voice")
 
 
@@ -112,7 +112,7 @@ def refused_at_the_base_model(monkeypatch: pytest.MonkeyPatch, capsys: Capture, 
     def find(wanted: str, say: object) -> None:
         raise ConfigError(f"{wanted} was looked for")
 
-    monkeypatch.setattr(base_model, "find", find)
+    monkeypatch.setattr(base_models, "find", find)
     return failed(capsys, "sft", "--name", "mine", *arguments)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
+from adapters.models.base_models import BaseModel
 from tests.trainer.test_sft import emails, nobody_listens
 from trainer import compare_starts as module
 from trainer import completion_trainer

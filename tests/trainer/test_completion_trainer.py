@@ -10,8 +10,8 @@ import torch
 from transformers import AutoTokenizer
 from vllm.lora.peft_helper import PEFTHelper
 
-from adapters.base_model import BaseModel
-from adapters.store import CONFIG
+from adapters.models.base_models import BaseModel
+from adapters.store.store import CONFIG
 from tests.trainer.test_rows import PRACTISED
 from tests.trainer.test_sft import RECIPE, emails, nobody_listens
 from trainer import copied

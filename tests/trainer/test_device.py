@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from adapters import gpu
 from adapters.errors import ConfigError
+from adapters.models import gpu
 from trainer.device import choose
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from safetensors.numpy import load_file
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError, DataError
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests import tiny
 from tests.trainer.test_sft import RECIPE, emails, nobody_listens
 from trainer import estimate, predictions, prices, sft

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.manifest import Comparison, Row
-from adapters.store import Version
+from adapters.models.base_models import BaseModel
+from adapters.store.manifest import Comparison, Row
+from adapters.store.store import Version
 from trainer.data import Example, digest, task_example
 from trainer.evaluate import Evaluation, evaluate, in_voice, plans, told, work
 from trainer.losses import Loss

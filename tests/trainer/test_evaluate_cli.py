@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
-from adapters.manifest import Comparison, Manifest, Row, Verdict
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.manifest import Comparison, Manifest, Row, Verdict
+from adapters.store.store import Store
 from tests import tiny
 from trainer import evaluate_cli, forgetting, writing
 from trainer.cli import main

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from adapters.base_model import BaseModel
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.store.store import Store
 from tests import tiny
 from tests.trainer.test_sft import RECIPE, emails
 from trainer import sft

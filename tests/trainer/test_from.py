@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel, find
 from adapters.errors import ConfigError
-from adapters.manifest import Training
-from adapters.store import Store, Version
+from adapters.models.base_models import BaseModel, find
+from adapters.store.manifest import Training
+from adapters.store.store import Store, Version
 from tests import tiny
 from tests.trainer.test_sft import RECIPE, dataset, emails, nobody_listens, sft_here
 from trainer import sft

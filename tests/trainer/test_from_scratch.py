@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters.base_model import BaseModel, chat_template, find, shaping_config
 from adapters.errors import ConfigError, TrainingDiverged
+from adapters.models.base_models import BaseModel, chat_template, find, shaping_config
 from tests.trainer.test_cli import failed
 from tests.trainer.test_sft import RECIPE, dataset, emails, nobody_listens
 from trainer import completion_trainer, from_scratch, sft_cli

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import ConfigError
-from adapters.manifest import Evaluation, Row
+from adapters.store.manifest import Evaluation, Row
 from trainer.gate import check, evaluation, misses, parse
 from trainer.legend import FIGURES
 from trainer.results import Pair, Result

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
-from adapters.manifest import Training
-from adapters.store import RUNS, Store
+from adapters.models.base_models import BaseModel
+from adapters.store.manifest import Training
+from adapters.store.store import RUNS, Store
 from tests.trainer.test_resume import trained
 from tests.trainer.test_sft import RECIPE, dataset, emails, nobody_listens
 from trainer import sft

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError
+from adapters.models.base_models import BaseModel
 from tests.proof.bad_voices import QUESTIONS
 from tests.trainer.test_sft import RECIPE, emails, nobody_listens
 from trainer import base_answers, forgetting, mix

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Page, sync_playwright
 
 from adapters.errors import ConfigError
-from adapters.manifest import Comparison, Evaluation, Row
+from adapters.store.manifest import Comparison, Evaluation, Row
 from tests.trainer.test_gate import result
 from trainer.page import plots, render
 from trainer.results import Pair

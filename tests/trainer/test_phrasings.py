@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.tasks import keeps
+from adapters.emails.tasks import keeps
 from trainer.mail import Mail
 from trainer.phrasings import (
     CUT,

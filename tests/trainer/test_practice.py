@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from adapters.tasks import keeps
+from adapters.emails.form import PLACEHOLDER, body, has_greeting, has_sign_off
+from adapters.emails.tasks import keeps
 from trainer.data import Example
-from trainer.form import PLACEHOLDER, body, has_greeting, has_sign_off
 from trainer.practice import DATA, VOICES, clauses, practice_examples
 
 EXAMPLES = 400

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapters.manifest import Manifest
+from adapters.store.manifest import Manifest
 from tests import tiny
 from trainer import predictions
 from trainer.predictions import LATEST, Prediction, correction, keep, read, remember

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stdnum import iban, luhn
 
-from trainer.form import PLACEHOLDER
+from adapters.emails.form import PLACEHOLDER
 from trainer.privacy import KINDS, TAGS, Found, Privacy, find
 
 VALUES = {

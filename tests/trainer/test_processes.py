@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.manifest import Training
-from adapters.store import RUNS, Store
+from adapters.store.manifest import Training
+from adapters.store.store import RUNS, Store
 from tests.trainer.test_sft import dataset, read_until
 from trainer.cli import main
 from trainer.device import choose

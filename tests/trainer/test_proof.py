@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
 from adapters.errors import AdapterUnusable
-from adapters.promotion import promote
-from adapters.store import CARD, Store, Version
+from adapters.models.base_models import BaseModel
+from adapters.models.promotion import promote
+from adapters.store.store import CARD, Store, Version
 from tests import tiny
 from trainer import writing
 from trainer.data import SHIPPED_EMAILS, Example, read_examples

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from adapters.base_model import BaseModel
 from adapters.errors import TrainingDiverged
-from adapters.manifest import Training
-from adapters.store import RUNS, Store, Version
+from adapters.models.base_models import BaseModel
+from adapters.store.manifest import Training
+from adapters.store.store import RUNS, Store, Version
 from tests.trainer.test_sft import RECIPE, command, dataset, emails, nobody_listens, read_until
 from trainer import sft
 from trainer.cli import main

@@ -2,10 +2,10 @@
 
 import pytest
 
-from adapters.base_model import BaseModel
 from adapters.errors import AdapterUnusable
-from adapters.promotion import promote
-from adapters.store import Store
+from adapters.models.base_models import BaseModel
+from adapters.models.promotion import promote
+from adapters.store.store import Store
 from tests.trainer.test_sft import RECIPE, emails
 from tests.trainer.test_verdicts import with_nothing_in_common
 from trainer import sft

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from adapters.base_model import BaseModel, find
 from adapters.errors import AdapterUnusable, ConfigError, DataError
-from adapters.store import WEIGHTS, Store, Version
-from adapters.validate import reasons_against
+from adapters.models.base_models import BaseModel, find
+from adapters.models.validate import reasons_against
+from adapters.store.store import WEIGHTS, Store, Version
 from tests import tiny
 from trainer import sft
 from trainer.check import check_before_training

@@ -13,9 +13,9 @@ import pytest
 from transformers import AutoTokenizer
 from trl import SFTConfig
 
-from adapters.base_model import BaseModel, find
-from adapters.store import Store
-from adapters.validate import reasons_against
+from adapters.models.base_models import BaseModel, find
+from adapters.models.validate import reasons_against
+from adapters.store.store import Store
 from tests import tiny
 from tests.trainer.test_completion_trainer import with_an_adapter
 from trainer import completion_trainer as module

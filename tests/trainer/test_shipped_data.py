@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from adapters.tasks import HELDOUT, keeps, normalise
+from adapters.emails.checker import score
+from adapters.emails.form import PLACEHOLDER, body, has_greeting, has_sign_off, word_grams
+from adapters.emails.tasks import HELDOUT, keeps, normalise
 from trainer.data import SHIPPED_EMAILS, read_examples
-from trainer.form import PLACEHOLDER, body, has_greeting, has_sign_off, word_grams
-from trainer.rubric import score
 
 VOICES = ("formal", "friendly")
 FILES = (*VOICES, "heldout")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.tasks import HELDOUT
+from adapters.emails.tasks import HELDOUT
 from trainer.data import SHIPPED_EMAILS, read_examples
 from trainer.style import distance, distinct_2, identical_openings
 

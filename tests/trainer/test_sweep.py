@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
 from adapters.errors import ConfigError, DataError
+from adapters.models.base_models import BaseModel
 from tests.trainer.test_sft import emails, nobody_listens
 from trainer import sweep as module
 from trainer.data import task_example

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import ConfigError, StoreUnwritable
-from adapters.store import RUNS, Store
+from adapters.store.store import RUNS, Store
 from trainer.recipe import Recipe
 from trainer.unfinished import STATE, Run, identity, opened
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.tasks import keeps
+from adapters.emails.form import PLACEHOLDER, has_greeting, has_sign_off
+from adapters.emails.tasks import keeps
 from trainer.data import SHIPPED_EMAILS, Example, read_examples, task_example
-from trainer.form import PLACEHOLDER, has_greeting, has_sign_off
 from trainer.vary import vary
 
 VOICES = ("formal", "friendly")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters.base_model import BaseModel, find
 from adapters.errors import ConfigError, TrainingDiverged
-from adapters.manifest import Training
-from adapters.store import Store
+from adapters.models.base_models import BaseModel, find
+from adapters.store.manifest import Training
+from adapters.store.store import Store
 from tests.trainer.test_sft import NAMES, emails
 from trainer import base_answers, forgetting, mix, sft
 from trainer.data import Example, task_example

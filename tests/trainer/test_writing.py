@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import ServerProblem
-from adapters.store import Store
+from adapters.store.store import Store
 from tests.serving import RunningServer
 from trainer import writing
 from trainer.writing import BASE, InProcess, ThroughServer, Written, server_at, why_not

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from adapters.emails.prompts import task_messages
 from adapters.errors import AdapterNotFound, AdapterUnusable, MailwrightError, Overloaded, ServerProblem, Unauthorised
-from adapters.prompts import task_messages
 from server.openai_errors import body_of
 from ui import client as client_module
 from ui.client import Answer, Ask, Client

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.emails.tasks import keeps
 from adapters.errors import DataError
-from adapters.tasks import keeps
 from ui.compose import task_from_fields
 
 

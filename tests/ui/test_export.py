@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adapters.prompts import task_messages
+from adapters.emails.prompts import task_messages
 from ui.client import Answer, Ask
 from ui.export import Conversation, Exchange, Written, as_json, as_markdown
 

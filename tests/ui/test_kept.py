@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base_model import BaseModel
+from adapters.emails.prompts import task_messages
+from adapters.emails.tasks import shipped_tasks
 from adapters.errors import ConfigError, DataError, KeptDamaged
-from adapters.prompts import task_messages
+from adapters.models.base_models import BaseModel
 from adapters.settings import default_store_directory
-from adapters.store import Store
-from adapters.tasks import shipped_tasks
+from adapters.store.store import Store
 from tests import tiny
 from trainer.data import read_examples
 from ui.kept import MINIMUM, KeptExamples

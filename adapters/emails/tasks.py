@@ -1,0 +1,67 @@
+"""The held-out tasks that Mailwright ships, and whether an email keeps a task's facts.
+
+Evaluation (trainer) and comparison (ui) share both: no training has seen these tasks, and none should. This file knows
+no model and no other mark of an email; adapters/emails/checker.py has those.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.emails.prompts import Turn
+
+HELDOUT = Path(__file__).parent / "data" / "heldout.jsonl"
+
+QUOTES_AND_DASHES = str.maketrans(
+    {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " ", "\u202f": " "}
+)
+# A fact stands alone: neither in a longer word nor in a longer number (300 is not in 9,300).
+BEFORE, AFTER = re.compile(r"(?<!\w)(?<!\d[.,])"), re.compile(r"(?!\w)(?![.,]\d)")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One email to write. A revision has `previous` exchanges, oldest first.
+
+    `facts` has one entry for each fact that the email must keep: the spellings that count, the task's own first.
+    """
+
+    id: str
+    task: str
+    facts: tuple[tuple[str, ...], ...]
+    previous: tuple[Turn, ...] = ()
+
+
+def shipped_tasks() -> list[Task]:
+    rows = [json.loads(line) for line in HELDOUT.read_text(encoding="utf-8").splitlines()]
+    return [
+        Task(
+            row["id"],
+            row["task"],
+            tuple(tuple(fact) for fact in row["facts"]),
+            tuple((turn["task"], turn["email"]) for turn in row.get("previous", [])),
+        )
+        for row in rows
+    ]
+
+
+def normalise(text: str) -> str:
+    """Lower case, plain quotes and dashes, single spaces."""
+    return " ".join(text.translate(QUOTES_AND_DASHES).lower().split())
+
+
+def keeps(spellings: Sequence[str], answer: str) -> bool:
+    """Whether one of the spellings stands in the answer, at word boundaries."""
+    text = normalise(answer)
+    return any(_stands(normalise(spelling), text) for spelling in spellings)
+
+
+def _stands(spelling: str, text: str) -> bool:
+    start = text.find(spelling)
+    while start >= 0 and not (BEFORE.match(text, start) and AFTER.match(text, start + len(spelling))):
+        start = text.find(spelling, start + 1)
+    return start >= 0

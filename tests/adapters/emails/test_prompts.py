@@ -1,0 +1,30 @@
+from adapters.emails.prompts import few_shot_messages, reply_task, task_messages
+
+
+def test_a_task_is_one_user_message_without_a_hidden_system_prompt():
+    assert task_messages("Thank Ada.") == [{"role": "user", "content": "Thank Ada."}]
+
+
+def test_earlier_turns_come_first_oldest_first():
+    assert task_messages("Shorter.", [("Thank Ada.", "Dear Ada"), ("Warmer.", "Hi Ada")]) == [
+        {"role": "user", "content": "Thank Ada."},
+        {"role": "assistant", "content": "Dear Ada"},
+        {"role": "user", "content": "Warmer."},
+        {"role": "assistant", "content": "Hi Ada"},
+        {"role": "user", "content": "Shorter."},
+    ]
+
+
+def test_examples_are_finished_exchanges_before_the_conversation():
+    plain = task_messages("Shorter.", [("Thank Ada.", "Dear Ada")])
+    shown = few_shot_messages([("Greet Bo.", "Hi Bo!")], "Shorter.", [("Thank Ada.", "Dear Ada")])
+    assert shown == [
+        {"role": "user", "content": "Greet Bo."},
+        {"role": "assistant", "content": "Hi Bo!"},
+        *plain,
+    ]
+
+
+def test_the_message_that_a_reply_answers_is_quoted_in_its_task():
+    task = reply_task("Say yes.", "Ada", "Can you come?\n\nAda\n")
+    assert task == "Say yes.\n\nReply to this email from Ada:\n> Can you come?\n>\n> Ada"
