@@ -48,7 +48,7 @@ soak: install
 
 # Hostile input for as long as MAILWRIGHT_FUZZ_EXAMPLES (500) takes: seven minutes.
 fuzz: test-tools
-	MAILWRIGHT_FUZZ_EXAMPLES=$${MAILWRIGHT_FUZZ_EXAMPLES:-500} $(VENV)/pytest tests/hostile tests/server/test_gate_fuzz.py -v \
+	MAILWRIGHT_FUZZ_EXAMPLES=$${MAILWRIGHT_FUZZ_EXAMPLES:-500} $(VENV)/pytest tests/hostile tests/server/api/test_gate_fuzz.py -v \
 		--timeout 3600 -o addopts="--strict-markers -p no:schemathesis"
 
 # Voices that are bad on purpose, each caught by its own figure; records their answers for `make test`. About an hour.

@@ -29,11 +29,12 @@ from adapters.models import tensors
 from adapters.models.base_models import BaseModel, chat_template, default, find, shaping_config
 from adapters.settings import silence_telemetry
 from adapters.store.store import Store
-from server import cpu_threads, engine_process, int8, kernel, keys_cli
-from server.device import Device, choose
+from server.api import keys_cli
+from server.cpu import build, engine_process, int8, threads
+from server.engine.device import Device, choose
+from server.engine.start_times import Startup
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings, installed_vllm, is_cpu_build, read, refuse_untested_vllm
-from server.startup import Startup
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 INTERRUPTED = 130
@@ -91,12 +92,12 @@ def run(settings: Settings) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # One allow-list over all of vLLM's plugin groups: nothing that happens to be installed gets in.
     os.environ["VLLM_PLUGINS"] = f"{GENERAL},{ROUTES}"
-    # Nothing of ours may be forked once threads have computed in it; see also server/engine_process.py.
+    # Nothing of ours may be forked once threads have computed in it; see also server/cpu/engine_process.py.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     startup = Startup()
     if is_cpu_build():
-        os.environ.setdefault("VLLM_CACHE_ROOT", str(kernel.directory() / "vllm"))
-        cpu_threads.arrange(os.environ)
+        os.environ.setdefault("VLLM_CACHE_ROOT", str(build.directory() / "vllm"))
+        threads.arrange(os.environ)
         engine_process.begin()
     device = _device(settings)
     if device.cuda and settings.int8:
@@ -105,7 +106,7 @@ def run(settings: Settings) -> None:
     print(f"device   {device}", flush=True)
     if not device.cuda:
         print(f"lora     {_prepare_for_cpu()}", flush=True)
-        print(f"threads  {cpu_threads.arrange(os.environ)}", flush=True)
+        print(f"threads  {threads.arrange(os.environ)}", flush=True)
         startup.ended("LoRA's arithmetic")
     if not settings.base:
         where = "on a GPU" if device.cuda else "without a GPU"
@@ -127,10 +128,10 @@ def run(settings: Settings) -> None:
 
 def _prepare_for_cpu() -> str:
     """Have the arithmetic for CPUs compiled before vLLM asks for it; returns what computes, for the user."""
-    missing = kernel.build(lambda sentence: print(sentence, flush=True))
+    missing = build.build(lambda sentence: print(sentence, flush=True))
     if missing:
         return f"torch's own products, half as fast: {missing}; install g++ and start again"
-    if not kernel.compiles_models():
+    if not build.compiles_models():
         return "compiled, and the model is not, for lack of Python.h; install python3.11-dev and start again"
     if not Path(os.environ["VLLM_CACHE_ROOT"], "torch_compile_cache").is_dir():
         return "compiled; the model is compiled at the first start, about a minute"
@@ -155,7 +156,7 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) ->
         # One more than there ever are, so that one may come while another goes: vLLM never drops any by itself.
         "max-cpu-loras": settings.max_resident + 1,
         "max-lora-rank": next(rank for rank in VLLM_RANKS if rank >= settings.max_rank),
-        "worker-extension-cls": "server.cpu_lora.WorkerProbe",
+        "worker-extension-cls": "server.cpu.lora.WorkerProbe",
         # vLLM's own default aborts running requests.
         "shutdown-timeout": settings.shutdown_seconds,
         "max-num-queued-reqs": settings.max_queued,
@@ -195,7 +196,7 @@ def _serve(service: Service) -> None:
     from vllm.entrypoints.launchers.launcher import setup_server
     from vllm.logger import configure_logging_from_args
 
-    from server.connection import Connection
+    from server.api.connection import Connection
 
     arguments = _parsed(service)
     configure_logging_from_args(arguments)

@@ -4,7 +4,8 @@ The label `adapter` is the name of a published adapter without its version, with
 that a version on trial answers, or the base model's own name. Names that callers make up are all `_unknown`, and beyond
 MAX_NAMES published ones all others are `_other`: nobody can fill the memory with series. A name keeps its series until
 the server ends. This file knows neither HTTP nor vLLM; who measures
-is server/observe.py for a request and server/residency.py for a load, and server/routes.py shows the result.
+is server/api/request_metrics.py for a request and server/engine/residency.py for a load, and server/api/models_route.py
+shows the result.
 """
 
 from __future__ import annotations

@@ -20,19 +20,19 @@ from adapters.models.validate import reasons_against
 from adapters.settings import is_loopback
 from adapters.store.audit import acting_as
 from adapters.store.store import Store, Version
-from server import redaction
-from server.access import Access
-from server.claims import StoreClaims
-from server.ending import Ending, end_with_parent
-from server.gate import Gate
-from server.keys import CALLER, Caller, Keys
-from server.limits import Limits
+from server.api.access import Access
+from server.api.errors import body_of, headers_of
+from server.api.gate import Gate
+from server.api.keys import CALLER, Caller, Keys
+from server.api.limits import Limits
+from server.engine import redaction
+from server.engine.claims import StoreClaims
+from server.engine.reconcile import reconcile
+from server.engine.residency import Reasons, Residency
+from server.engine.shutdown import Ending, end_with_parent
+from server.engine.start_times import Startup
 from server.metrics import LoadResult, Metrics
-from server.openai_errors import body_of, headers_of
-from server.reconcile import reconcile
-from server.residency import Reasons, Residency
 from server.settings import Settings
-from server.startup import Startup
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
@@ -63,11 +63,11 @@ def register() -> None:
 
     Again is harmless.
     """
-    from server import cpu_lora, cpu_seeds, cpu_speculation
+    from server.cpu import lora, seeds, speculation
 
-    cpu_lora.install()
-    cpu_seeds.install()
-    cpu_speculation.install()
+    lora.install()
+    seeds.install()
+    speculation.install()
     redaction.install(redaction.ENGINE)
     end_with_parent()
 
@@ -82,9 +82,9 @@ class EndpointPlugin:
         """Called when the engine has started, and before anything is served."""
         from prometheus_client import REGISTRY, disable_created_metrics
 
-        from server.adapter_routes import adapter_routes
-        from server.openapi import openapi_route
-        from server.routes import metrics_route, model_routes
+        from server.api.adapters_route import adapter_routes
+        from server.api.models_route import metrics_route, model_routes
+        from server.api.openapi import openapi_route
 
         service: Service = app.state.args.mailwright
         service.startup.ended("engine")
@@ -218,9 +218,9 @@ def _collect_seldom() -> None:
 
 def refuse_stock_workers(wrappers: list[str]) -> None:
     """Raise ConfigError if a worker, by its own answer, would mix adapters into the base model's rows."""
-    from server import cpu_lora
+    from server.cpu import lora
 
-    if cpu_lora.missing_from(wrappers):
+    if lora.missing_from(wrappers):
         raise ConfigError(
             f"vLLM's workers compute LoRA with {', '.join(wrappers)}, which is wrong on a CPU",
             "install Mailwright in the environment that vLLM runs in: its entry points are missing there",

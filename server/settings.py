@@ -18,7 +18,7 @@ from adapters.models import base_models
 from adapters.models.validate import MAX_RANK
 from adapters.settings import is_loopback, store_directory
 from adapters.store.manifest import DEFAULT_MAX_RANK
-from server.keys import Keys
+from server.api.keys import Keys
 
 TESTED_VLLM = (0, 32)
 """Major and minor version: the points where the server hooks into vLLM move between minor versions."""
@@ -55,7 +55,7 @@ class Settings:
     """None: the default of the device."""
     dtype: str
     int8: bool
-    """Serve the base model with 8-bit weights (server/int8.py)."""
+    """Serve the base model with 8-bit weights (server/cpu/int8.py)."""
     speculate: int
     """Tokens guessed ahead, from what the text repeats, and checked in one step."""
     shutdown_seconds: int
@@ -65,7 +65,7 @@ class Settings:
     allow_fields: frozenset[str]
     """Fields of vLLM's own that requests may have."""
     api_key: str | None
-    """The operator's own, which may do everything; others lie in the store (server/keys.py)."""
+    """The operator's own, which may do everything; others lie in the store (server/api/keys.py)."""
     prepare: bool
     """End as soon as everything is fetched and compiled, and answer nothing."""
     debug: bool

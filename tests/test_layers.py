@@ -56,7 +56,7 @@ def packages(names: set[str]) -> set[str]:
 
 
 def test_the_source_is_found():
-    assert {"adapters.store.store", "trainer.sft", "server.gate", "adapters"} <= MODULES.keys()
+    assert {"adapters.store.store", "trainer.sft", "server.api.gate", "adapters"} <= MODULES.keys()
     assert "adapters.store.store" in imported("trainer.sft")
     assert "trl" in imported("trainer.completion_trainer")
 

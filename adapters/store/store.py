@@ -10,7 +10,7 @@
     STORE/.leases/                  what servers may have loaded (adapters/store/leases.py)
     STORE/.runs/                    trainings that are under way, or that can be gone on with (trainer/unfinished.py)
     STORE/audit.jsonl               who changed what (adapters/store/audit.py)
-    STORE/keys.json                 API keys of the servers (server/keys.py), changed under STORE/.lock
+    STORE/keys.json                 API keys of the servers (server/api/keys.py), changed under STORE/.lock
 
 The directory's name carries the weights' digest because vLLM's prefix cache is keyed by (name, path). A crash at any
 point leaves the old state or the new one, and at worst leftovers that nothing reads. This file does not know whether

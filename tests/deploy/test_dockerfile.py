@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from adapters import settings as places
 from adapters.errors import ConfigError
 from server import settings as server_settings
-from server.gate import OPEN
+from server.api.gate import OPEN
 from tests.deploy.containers import PAGE_TO_ALL, ROOT, Stage, stages
 from tests.deploy.test_requirements import LEFT_OUT, PIN, lines, needed_here, pins
 from tests.serving import free_port

@@ -6,7 +6,7 @@ with the same rows in every step, the base model's answers must be the same.
 
 import pytest
 
-from tests.server.test_cpu_lora import test_in_one_list_in_bf16_the_base_model_answers_the_same
+from tests.server.cpu.test_lora import test_in_one_list_in_bf16_the_base_model_answers_the_same
 from tests.server.test_launch import (
     test_a_broken_adapter_is_422_with_every_reason_and_the_others_go_on,
     test_a_stream_says_the_same_and_ends_with_usage,

@@ -28,7 +28,8 @@ STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")
 QUIET_SECONDS = 0.3
 """Whoever says nothing more for so long after an answer has said everything."""
 DRIP_SECONDS = 60.0
-"""By then the server has ended what never becomes a request: after 10 s (server/connection.py), on a busy machine."""
+"""By then the server has ended what never becomes a request: after 10 s (server/api/connection.py), on a busy
+machine."""
 
 
 @dataclass(frozen=True)

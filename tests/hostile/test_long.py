@@ -1,4 +1,4 @@
-"""The attacks of tests/server/test_hostile.py, many more of each, with the numbers that came out."""
+"""The attacks of tests/server/api/test_hostile.py, many more of each, with the numbers that came out."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
 EXAMPLES = int(os.environ.get("MAILWRIGHT_FUZZ_EXAMPLES", "500"))
 GROWTH_MB = 128
 BODY_PATIENCE = 90.0
-"""A body may take 30 s (server/connection.py)."""
+"""A body may take 30 s (server/api/connection.py)."""
 
 
 def test_anything_on_the_wire(server: RunningServer, show: Show):

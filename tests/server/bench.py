@@ -6,7 +6,7 @@ Three servers of the default base model run at once, and one at a time is asked:
 vLLM without LoRA, compiled, which is also what merging an adapter into the weights would give: the ceiling. Rounds are
 interleaved; vLLM's own load generator asks (`vllm.benchmarks.serve`), over HTTP, streaming, prompts of random tokens.
 All of it twice: with one thread of each, as vLLM chooses by itself on two cores, and with the best of each: a thread
-bound to every core for vLLM, and for ours what it chooses itself (server/cpu_threads.py). Adapters are random, of
+bound to every core for vLLM, and for ours what it chooses itself (server/cpu/threads.py). Adapters are random, of
 rank 16 on all linear layers: speed does not depend on their weights. Prints Markdown, medians over the rounds.
 """
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from server.access import LOCAL
-from server.keys import CALLER, Caller
+from server.api.access import LOCAL
+from server.api.keys import CALLER, Caller
 
 
 def asked_by(app: FastAPI, caller: Caller = LOCAL) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adapters.errors import AdapterNotFound
 from adapters.store.store import Version
-from server.residency import Residency
+from server.engine.residency import Residency
 
 
 class FakeEngine:

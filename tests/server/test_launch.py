@@ -19,8 +19,9 @@ from safetensors.numpy import load_file, save_file
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
-from server import cpu_threads, launch
-from server.device import Device
+from server import launch
+from server.cpu import threads
+from server.engine.device import Device
 from server.launch import main, refuse_shadowed_names, vllm_arguments
 from server.plugin import Service
 from server.settings import read
@@ -76,7 +77,7 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
         monkeypatch.setenv("VLLM_PLUGINS", "")
         monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "compiled"))
         monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        for name in (cpu_threads.THREADS, cpu_threads.SPIN, cpu_threads.OWN_WORKER):
+        for name in (threads.THREADS, threads.SPIN, threads.OWN_WORKER):
             monkeypatch.setenv(name, "1")
         assert main(["--store", str(tmp_path), *flags]) == 0
         (service,) = handed_over

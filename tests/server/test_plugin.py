@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from adapters.store.audit import Audit
 from adapters.store.store import Store
+from server.engine.residency import Residency
 from server.metrics import Metrics
 from server.plugin import EndpointPlugin
-from server.residency import Residency
 from tests.server.fake_engine import FakeEngine
 
 

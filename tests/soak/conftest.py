@@ -14,7 +14,7 @@ import pytest
 MINUTES = float(os.environ.get("MAILWRIGHT_SOAK_MINUTES", "30"))
 GROWTH_MB = 256
 """What a server may take more under load: as much as its attention cache (tests/serving.py). vLLM's worker grows with
-answers, swaps or none (DECISIONS.md); that swaps leave nothing is shown in tests/server/test_swap.py."""
+answers, swaps or none (DECISIONS.md); that swaps leave nothing is shown in tests/server/api/test_swap.py."""
 Show = Callable[[str, dict[str, object]], None]
 
 

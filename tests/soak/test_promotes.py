@@ -11,7 +11,7 @@ from adapters.models.base_models import BaseModel
 from adapters.store.gc import collect, verify
 from adapters.store.store import Store
 from tests import tiny
-from tests.server.test_swap import SWAPS_MB, memory_over_swaps
+from tests.server.api.test_swap import SWAPS_MB, memory_over_swaps
 from tests.serving import memory_mb, running_server
 from tests.soak.conftest import GROWTH_MB, Show
 from tests.swarm import PROMPTS, Reigns, Swarm, greedy

@@ -13,7 +13,7 @@ import pytest
 
 from adapters.emails.prompts import task_messages
 from adapters.errors import AdapterNotFound, AdapterUnusable, MailwrightError, Overloaded, ServerProblem, Unauthorised
-from server.openai_errors import body_of
+from server.api.errors import body_of
 from ui import client as client_module
 from ui.client import Answer, Ask, Client
 from ui.settings import Settings

@@ -1,0 +1,4 @@
+"""LoRA arithmetic and loading on a CPU, in vLLM's processes.
+
+Imports no other room.
+"""

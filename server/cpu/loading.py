@@ -1,0 +1,100 @@
+"""How an adapter comes into vLLM's memory on a CPU: its file is mapped, and what is in it is copied once, into a slot.
+
+vLLM takes every tensor out of the file by itself, multiplies each B by the adapter's scale in memory, which copies it,
+and zeroes a slot before it fills it: more than twice the time, in which no token is written. Here what is kept in
+memory are the file's own pages, and the scale is applied in the slot. The file has been judged by then, see
+adapters/models/validate.py. This file does not know how slots are laid out; server/cpu/lora.py does.
+"""
+
+from __future__ import annotations
+
+import mmap
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from vllm.lora.lora_model import LoRAModel
+from vllm.lora.lora_weights import LoRALayerWeights
+from vllm.lora.peft_helper import PEFTHelper
+from vllm.lora.utils import parse_fine_tuned_lora_name
+
+from adapters.models.tensors import header_of
+from adapters.store.store import WEIGHTS
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+class Scaled(NamedTuple):
+    """B as it is in the file, (outputs, rank), and what it is to be multiplied with."""
+
+    weights: Tensor
+    scale: float
+
+
+def read(
+    directory: str,
+    expected_modules: set[str],
+    peft_helper: PEFTHelper,
+    *,
+    lora_model_id: int,
+    dtype: torch.dtype,
+    weights_mapper: Any = None,
+    **_: Any,
+) -> LoRAModel:
+    """What vLLM's `LoRAModel.from_local_checkpoint` answers, whose argument names these are; every B is `Scaled`.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else than the products of `expected_modules`.
+    """
+    file = Path(directory) / WEIGHTS
+    header = header_of(file)
+    with file.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+    layers: dict[str, LoRALayerWeights] = {}
+    for tensor in header.tensors:
+        name, is_a = parse_fine_tuned_lora_name(tensor.name, weights_mapper)
+        if name.rpartition(".")[2] not in expected_modules:
+            raise ValueError(f"tensor {tensor.name!r} is of none of {', '.join(sorted(expected_modules))}")
+        layer = layers.get(name)
+        if layer is None:
+            # A rank or a scale of its own is given by the name before the mapping.
+            own = parse_fine_tuned_lora_name(tensor.name)[0] if weights_mapper else name
+            rank, scale = peft_helper.get_rank_and_scaling(own)
+            # To vLLM it has none, which would otherwise multiply in memory.
+            layer = layers[name] = LoRALayerWeights(name, rank, peft_helper.lora_alpha, None, Scaled(None, scale), 1.0)
+        stored, count = DTYPES[tensor.dtype], prod(tensor.shape)
+        weights = torch.frombuffer(mapped, dtype=stored, count=count, offset=tensor.start).view(tensor.shape).to(dtype)
+        if is_a:
+            layer.lora_a = weights
+        else:
+            layer.lora_b = layer.lora_b._replace(weights=weights)
+    return LoRAModel(lora_model_id, peft_helper.r, layers)
+
+
+def fill(slots: list[list[tuple[Tensor, Tensor]]], slot: int, lora_a: Any, lora_b: Any) -> None:
+    """Put an adapter's A and B into a slot of a layer: vLLM's `set_lora`. A list has one for each slice, or None.
+
+    `slots` has, for every slot and slice, where A and B belong.
+    """
+    if not isinstance(lora_a, list):
+        lora_a, lora_b = [lora_a], [lora_b]
+    for (slot_a, slot_b), a, b in zip(slots[slot], lora_a, lora_b, strict=True):
+        rank = 0 if a is None else len(a)
+        if rank < len(slot_a):
+            slot_a.zero_()
+            slot_b.zero_()
+            slot_a, slot_b = slot_a[:rank], slot_b[:, :rank]
+        if rank:
+            # Those that vLLM warms up with are not read from a file.
+            b, scale = b if isinstance(b, Scaled) else (b, 1.0)
+            slot_a.copy_(a)
+            slot_b.copy_(b)
+            if scale != 1.0:
+                slot_b.mul_(scale)
+
+
+def install() -> None:
+    """Have vLLM read like this; `fill` is put into every layer by server/cpu/lora.py."""
+    LoRAModel.from_local_checkpoint = staticmethod(read)

@@ -1,0 +1,75 @@
+"""8-bit weights: what they are rounded to, and a server that answers with them, for a voice and for the base model."""
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from adapters.errors import BaseModelError
+from adapters.models.base_models import BaseModel
+from server.cpu import int8
+from server.launch import LORA_MODULES
+from tests.serving import RunningServer, running_server
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(1e-4, 1e4), st.integers(0, 2**31))
+def test_every_weight_is_within_half_a_step_of_its_own(outputs: int, inputs: int, size: float, seed: int):
+    weights = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)) * size
+    whole, scale = int8.rounded(weights)
+    assert (whole.dtype, scale.shape) == (torch.int8, (outputs, 1))
+    assert ((whole * scale - weights).abs() <= scale * 0.5001).all()
+
+
+def test_a_row_of_zeros_stays_one():
+    whole, scale = int8.rounded(torch.zeros(2, 3))
+    assert not whole.any()
+    assert scale.isfinite().all()
+
+
+def test_a_copy_has_the_layers_rounded_and_everything_else_as_it_was(base_model: BaseModel):
+    copy = int8.prepare(base_model, LORA_MODULES, print)
+    before, after = load_file(base_model.path / "model.safetensors"), load_file(copy / "model.safetensors")
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name].to(tensor.dtype), tensor)}
+    assert changed == {name for name in before if name.split(".")[-2] in LORA_MODULES}
+    assert json.loads((copy / int8.INDEX).read_text())["weight_map"].keys() == after.keys()
+    assert (copy / "tokenizer.json").read_bytes() == (base_model.path / "tokenizer.json").read_bytes()
+
+
+def test_the_copy_is_made_once(base_model: BaseModel):
+    int8.prepare(base_model, LORA_MODULES, print)
+    said: list[str] = []
+    int8.prepare(base_model, LORA_MODULES, said.append)
+    assert said == []
+
+
+def test_a_model_without_such_layers_is_refused_and_nothing_is_left(base_model: BaseModel):
+    other = BaseModel(base_model.name, base_model.path, "sha256:" + "f" * 64, base_model.source)
+    with pytest.raises(BaseModelError, match="none of the layers"):
+        int8.prepare(other, ["gate"], print)
+    assert not int8.directory(other).exists()
+
+
+@pytest.mark.vllm
+def test_a_server_with_8_bits_reads_a_text_nearly_as_the_model_itself_does(server: RunningServer, tmp_path: Path):
+    def logprobs(of: RunningServer, model: str) -> list[float]:
+        answer = of.ask(
+            model, prompt="Twelve chairs came on Monday. Please send Ada the invoice.", echo=True, logprobs=1
+        )
+        return list(answer.json()["choices"][0]["logprobs"]["token_logprobs"][1:-8])
+
+    def apart(one: list[float], other: list[float]) -> float:
+        return fmean(abs(a - b) for a, b in zip(one, other, strict=True))
+
+    with running_server(server.base, server.store, 4, tmp_path / "log", arguments=["--int8"]) as small:
+        read = {(of.url, model): logprobs(of, model) for of in (server, small) for model in ("base", "formal")}
+    voices = apart(read[server.url, "base"], read[server.url, "formal"])
+    for model in ("base", "formal"):
+        assert 0 < apart(read[server.url, model], read[small.url, model]) < voices / 4

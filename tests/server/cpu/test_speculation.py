@@ -1,0 +1,39 @@
+"""Guessing ahead on a CPU: answers are what they are without; vLLM alone makes sampled ones random words."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm")
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.cpu.speculation import repeated
+from tests.serving import RunningServer, running_server
+
+REPEATED = "Twelve chairs came. Ada has twelve chairs. " * 8
+"""So much of it comes again that there is always something to guess."""
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.7, 1.5]), st.integers(0, 4)), min_size=1, max_size=6))
+def test_each_request_has_its_own_value_for_each_of_its_tokens(requests: list[tuple[float, int]]):
+    values, counts = (torch.tensor(column) for column in zip(*requests, strict=True))
+    said = repeated(values, counts.cumsum(0), int(counts.sum()), replace_from=0, replace_to=1)
+    pairs = zip(values.tolist(), counts.tolist(), strict=True)
+    assert said.tolist() == [value or 1 for value, count in pairs for _ in range(count)]
+
+
+@pytest.mark.vllm
+def test_an_answer_is_the_same_with_and_without_guesses_greedy_or_nearly(server: RunningServer, tmp_path: Path):
+    def told(of: RunningServer, **how: float) -> list[str]:
+        answers = [of.ask(model, prompt=REPEATED, max_tokens=48, **how) for model in ("base", "formal")]
+        return [answer.json()["choices"][0]["text"] for answer in answers]
+
+    with running_server(server.base, server.store, 4, tmp_path / "log", arguments=["--speculate", "3"]) as guessing:
+        greedy = told(server, temperature=0)
+        assert told(guessing, temperature=0) == greedy
+        # Drawn, but of the likeliest token alone.
+        assert told(guessing, temperature=0.7, top_p=1e-6) == greedy
+        assert guessing.metric("vllm:spec_decode_num_accepted_tokens_total") > 0
