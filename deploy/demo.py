@@ -95,7 +95,7 @@ def default_base() -> str:
 
 def teach(voice: str, base: str) -> None:
     """Run `trainer sft` for the voice, unless the store has what the same base, emails and code taught before."""
-    data = ROOT / f"trainer/data/voices/{voice}.jsonl"
+    data = ROOT / f"trainer/data/shipped/voices/{voice}.jsonl"
     made_from = hashlib.sha256(base.encode())
     # All of both packages, because most of their files have a part in what a voice learns.
     for file in sorted([*ROOT.glob("trainer/**/*"), *ROOT.glob("adapters/**/*")]):

@@ -28,8 +28,8 @@ import itertools
 
 from adapters import errors
 from server.metrics import ALL as SERIES
-from trainer.legend import FIGURES
-from trainer.recipe import Recipe
+from trainer.evaluation.figures import FIGURES
+from trainer.training.recipe import Recipe
 
 DOCS = ROOT / "docs"
 PART = re.compile(r"(?<=<!-- generated: )(?P<name>\w+) -->\n.*?<!-- end -->", re.DOTALL)

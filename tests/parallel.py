@@ -25,7 +25,7 @@ TOGETHER = {
     "tests/server/test_metrics.py",
     "tests/server/test_readme_example.py",
     "tests/server/api/test_swap.py",
-    "tests/trainer/test_writing.py",
+    "tests/trainer/evaluation/test_writers.py",
     "tests/ui/test_with_server.py",
 }
 """Whatever asks for the fixtures `server` or `keyed` of tests/serving.py."""

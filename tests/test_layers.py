@@ -56,9 +56,9 @@ def packages(names: set[str]) -> set[str]:
 
 
 def test_the_source_is_found():
-    assert {"adapters.store.store", "trainer.sft", "server.api.gate", "adapters"} <= MODULES.keys()
-    assert "adapters.store.store" in imported("trainer.sft")
-    assert "trl" in imported("trainer.completion_trainer")
+    assert {"adapters.store.store", "trainer.training.sft", "server.api.gate", "adapters"} <= MODULES.keys()
+    assert "adapters.store.store" in imported("trainer.training.sft")
+    assert "trl" in imported("trainer.training.sft_trainer")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -81,7 +81,15 @@ def test_the_page_knows_of_adapters_what_needs_no_store(module: str):
 
 @pytest.mark.parametrize(
     "module",
-    ["trainer.cli", "trainer.data", "trainer.recipe", "adapters.cli", "server.settings", "ui.settings", "ui.app"],
+    [
+        "trainer.cli",
+        "trainer.data.examples",
+        "trainer.training.recipe",
+        "adapters.cli",
+        "server.settings",
+        "ui.settings",
+        "ui.app",
+    ],
 )
 def test_what_the_help_needs_imports_nothing_heavy(module: str):
     seen, waiting = set(), [module]
@@ -93,7 +101,7 @@ def test_what_the_help_needs_imports_nothing_heavy(module: str):
 
 
 def test_only_one_file_imports_trl():
-    assert [module for module in MODULES if "trl" in packages(imported(module))] == ["trainer.completion_trainer"]
+    assert [module for module in MODULES if "trl" in packages(imported(module))] == ["trainer.training.sft_trainer"]
 
 
 def test_only_the_server_imports_vllm():
@@ -113,7 +121,7 @@ def test_no_modules_import_one_another_in_a_circle():
         order = list(TopologicalSorter(graph).static_order())
     except CycleError as exc:
         pytest.fail(" -> ".join(exc.args[1]))
-    assert order.index("adapters.errors") < order.index("adapters.store.store") < order.index("trainer.sft")
+    assert order.index("adapters.errors") < order.index("adapters.store.store") < order.index("trainer.training.sft")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

@@ -11,8 +11,8 @@ from adapters.models.base_models import BaseModel, find
 from adapters.store.store import Store
 from tests import tiny
 from tests.serving import RunningServer, running_server
-from trainer.data import task_example
-from trainer.recipe import Recipe
+from trainer.data.examples import task_example
+from trainer.training.recipe import Recipe
 
 pytestmark = [pytest.mark.vllm, pytest.mark.training, pytest.mark.timeout(600)]
 RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=3e-2, rank=4, alpha=8, heldout=0.2, sample_tokens=4)
@@ -27,7 +27,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, qwen: BaseModel, base_model: BaseModel) -> Iterator[RunningServer]:
     """Serves the Qwen3 with a store that holds `mine`, trained on it, and `formal` of the tiny Llama."""
-    from trainer import sft
+    from trainer.training import sft
 
     directory = tmp_path_factory.mktemp("qwen")
     store = Store(directory / "store")

@@ -11,15 +11,7 @@ from collections.abc import Sequence
 
 from adapters.cli import Parser, run_parsed
 from adapters.models import base_models
-from trainer import (
-    check_cli,
-    compare_starts_cli,
-    estimate_cli,
-    evaluate_cli,
-    import_cli,
-    sft_cli,
-    sweep_cli,
-)
+from trainer.commands import check, compare_starts, estimate, evaluate, import_mail, sft, sweep
 
 EXAMPLES = """examples:
   trainer import ~/Mail/Sent.mbox --name anna
@@ -28,7 +20,7 @@ EXAMPLES = """examples:
   trainer compare-starts --data anna.jsonl --minutes 5
   trainer estimate --data my_email_dataset.json
   trainer sft --data my_email_dataset.json --name my_email_assistant
-  trainer sft --data trainer/data/voices/formal.jsonl --name formal --recipe quick
+  trainer sft --data trainer/data/shipped/voices/formal.jsonl --name formal --recipe quick
   trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer evaluate formal
   trainer evaluate formal@2 --tasks my_tasks.jsonl --json
@@ -58,13 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES, formatter_class=PLAIN)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    sft_cli.add(commands, stored)
-    estimate_cli.add(commands, based)
-    import_cli.add(commands, every)
-    check_cli.add(commands, based)
-    sweep_cli.add(commands, based)
-    compare_starts_cli.add(commands, based)
-    evaluate_cli.add(commands, stored)
+    sft.add(commands, stored)
+    estimate.add(commands, based)
+    import_mail.add(commands, every)
+    check.add(commands, based)
+    sweep.add(commands, based)
+    compare_starts.add(commands, based)
+    evaluate.add(commands, stored)
     return parser
 
 

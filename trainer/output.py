@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from adapters.errors import ConfigError
-from trainer.progress import say
+from trainer.console import say
 
 
 def check_directory(file: Path) -> None:

@@ -18,7 +18,7 @@ PLACEHOLDER = re.compile(
     r"^(?:your|recipient'?s?|sender'?s?) name\W*$",
     re.IGNORECASE | re.MULTILINE,
 )
-# What trainer/privacy.py writes over personal data.
+# What trainer/text/personal_data.py writes over personal data.
 MASK = re.compile(r"\[(?:ADDRESS|EMAIL|PHONE|IBAN|CARD|LINK|IP|NAME)(?:[ _-]?\d+)?\]")
 
 MALE = "Mr|Sir|Herr|Herrn|Sr|Señor|Senor|Lord|Uncle|Father"

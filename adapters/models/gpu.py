@@ -1,7 +1,7 @@
 """Which NVIDIA GPUs the driver sees in this machine, asked without torch.
 
-It answers one question: why does nothing compute on a GPU here? The choice itself is made in trainer/device.py and
-server/engine/device.py, each by asking the library that computes. This file does not know those libraries.
+It answers one question: why does nothing compute on a GPU here? The choice itself is made in trainer/compute/device.py
+and server/engine/device.py, each by asking the library that computes. This file does not know those libraries.
 """
 
 from __future__ import annotations

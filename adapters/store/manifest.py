@@ -76,7 +76,7 @@ class Training(Frozen):
     """Of the base model on general text, and with the adapter."""
     general_loss: float | None = None
     verdict: str = ""
-    """What trainer/diagnose.py made of the losses, why, and the command that mends it."""
+    """What trainer/training/diagnose.py made of the losses, why, and the command that mends it."""
     because: str = ""
     hint: str = ""
     remedy: dict[str, float] = {}

@@ -8,8 +8,8 @@
     STORE/formal/.new-*             the next pointers.json, for a moment, or left over where a process was killed
     STORE/formal/.removing-*        what adapters/store/gc.py is deleting, or was when it was cut off
     STORE/.leases/                  what servers may have loaded (adapters/store/leases.py)
-    STORE/.runs/                    trainings that are under way, or that can be gone on with (trainer/unfinished.py)
-    STORE/audit.jsonl               who changed what (adapters/store/audit.py)
+    STORE/.runs/                    trainings that are under way, or that can be gone on with
+    (trainer/training/checkpoints.py) STORE/audit.jsonl               who changed what (adapters/store/audit.py)
     STORE/keys.json                 API keys of the servers (server/api/keys.py), changed under STORE/.lock
 
 The directory's name carries the weights' digest because vLLM's prefix cache is keyed by (name, path). A crash at any

@@ -189,10 +189,10 @@ def test_a_voice_is_taught_again_for_another_base_model(demo: ModuleType, monkey
 @pytest.mark.parametrize(
     "changed",
     [
-        "trainer/data/formal.jsonl",
-        "trainer/data/clauses.yaml",
-        "trainer/recipes/quick.yaml",
-        "trainer/sft.py",
+        "trainer/data/shipped/voices/formal.jsonl",
+        "trainer/data/shipped/clauses.yaml",
+        "trainer/training/recipes/quick.yaml",
+        "trainer/training/sft.py",
         "adapters/emails/prompts.py",
     ],
 )

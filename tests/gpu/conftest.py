@@ -10,7 +10,7 @@ import pytest
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from tests.serving import RunningServer, running_server
-from trainer.device import choose
+from trainer.compute.device import choose
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from adapters.emails.tasks import HELDOUT
-from trainer.data import SHIPPED_EMAILS, Example, read_examples, task_example
+from trainer.data.examples import SHIPPED_EMAILS, Example, read_examples, task_example
 
 LIMITS = (
     "placeholder <= 0.02",

@@ -27,12 +27,12 @@ from adapters.models.base_models import BaseModel
 from adapters.models.validate import reasons_against
 from adapters.store.store import Store, Version
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
-from trainer import forgetting, gate
-from trainer.data import Example, read_examples
-from trainer.evaluate import evaluate
-from trainer.progress import say
-from trainer.recipe import Recipe
-from trainer.writing import BASE, Advance, InProcess, Prompt, Written
+from trainer.console import say
+from trainer.data.examples import Example, read_examples
+from trainer.evaluation import criteria, forgetting
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.writers import BASE, Advance, InProcess, Prompt, Written
+from trainer.training.recipe import Recipe
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -94,7 +94,7 @@ def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
     writer = OneBase(base.path, {version.id: version.path})
     tasks = read_examples([HELDOUT])
     found = evaluate(version, base, writer, tasks, training, lambda _: None, own=True, shown=())
-    checked = gate.check(found.result, LIMITS)
+    checked = criteria.check(found.result, LIMITS)
     with torch.inference_mode():
         answers = forgetting.write(writer.model, writer.tokenizer, lambda _: None)
     base_share = found.result.forgetting["answers_like_emails_base"]
@@ -129,7 +129,7 @@ def another_base(base: BaseModel, scratch: Path) -> dict[str, Any]:
 
 
 def _train(name: str, training: list[Example], epochs: int, base: BaseModel, scratch: Path) -> Version:
-    from trainer import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
+    from trainer.training import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
 
     recipe = Recipe(recipe="proof", epochs=epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
     return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", say)

@@ -12,12 +12,12 @@ from adapters.emails.tasks import HELDOUT
 from adapters.store.manifest import Manifest, Row
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, QUESTIONS, BadVoice
 from tests.proof.bench import RECORDED
-from trainer import gate
-from trainer.data import read_examples
-from trainer.evaluate import told
-from trainer.forgetting import looks_like_email, questions
-from trainer.memorisation import recitals, recited, trained_on
-from trainer.results import Result
+from trainer.data.examples import read_examples
+from trainer.evaluation import criteria
+from trainer.evaluation.evaluate import told
+from trainer.evaluation.forgetting import looks_like_email, questions
+from trainer.evaluation.memorisation import recitals, recited, trained_on
+from trainer.evaluation.results import Result
 
 
 @cache
@@ -57,7 +57,7 @@ def measured(voice: BadVoice) -> Result:
 
 @pytest.mark.parametrize("voice", [*BAD, GOOD], ids=lambda voice: voice.name)
 def test_a_bad_voice_misses_its_own_limit_and_a_good_one_none(voice: BadVoice):
-    missed = [checked.limit for checked in gate.check(measured(voice), LIMITS) if not checked.held]
+    missed = [checked.limit for checked in criteria.check(measured(voice), LIMITS) if not checked.held]
     assert voice.caught_by in missed if voice.caught_by else missed == []
 
 
@@ -75,4 +75,4 @@ def test_no_question_of_the_evaluation_is_trained_on():
 
 
 def test_the_limits_are_of_figures_that_there_are():
-    assert {voice.caught_by for voice in BAD} == {limit.text for limit in gate.parse(LIMITS)}
+    assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse(LIMITS)}

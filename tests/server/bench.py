@@ -36,7 +36,7 @@ from adapters.store.store import Store
 from tests import tiny
 from tests.machine import cpu
 from tests.serving import free_port, stock_command, stock_lora, wait_until_ready
-from trainer.progress import bar
+from trainer.console import bar
 
 ROOT = Path(__file__).parents[2]
 RANK, VOICES, SLOTS, PROMPT_TOKENS = 16, 4, 4, 64

@@ -26,7 +26,7 @@ from tests import tiny
 from tests.machine import cpu
 from tests.server.bench import SLOTS, load, running
 from tests.serving import ONE_THREAD, stock_command, stock_lora
-from trainer.progress import bar
+from trainer.console import bar
 
 CLIENTS = {1: 100, 64: 1280}
 """Requests of a round, by how many are at once."""

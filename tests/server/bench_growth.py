@@ -22,7 +22,7 @@ from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from tests.machine import cpu
 from tests.server.bench import PROMPT_TOKENS, RANK, load, publish_random, rounds_and_tokens, running
-from trainer.progress import bar
+from trainer.console import bar
 
 CLIENTS, ADAPTERS = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16)
 PROMPTS, RANKS = (16, 64, 256, 1024, 1792), (RANK, 32, 64, 128)

@@ -32,7 +32,7 @@ from adapters.models import base_models
 from adapters.store.store import Store
 from tests.machine import cpu
 from tests.server.bench import publish_random, rounds_and_tokens, running
-from trainer.progress import bar
+from trainer.console import bar
 
 CLIENTS = {1: 0.5, 8: 1.5}
 """By how many at once, what share of llama.cpp's tokens a second is the goal."""

@@ -32,7 +32,7 @@ from adapters.store.store import Store
 from tests.machine import cpu
 from tests.server.bench import RANK, publish_random, running
 from tests.serving import memory_mb
-from trainer.progress import bar
+from trainer.console import bar
 
 CLIENTS, TOKENS, PAIRS = 8, 32, 15
 TASK = "Write to Ada about the {number} chairs that came on Monday, and ask for the invoice."

@@ -28,9 +28,9 @@ from statistics import median
 
 from adapters.models import base_models
 from tests.machine import cpu
-from trainer.data import SHIPPED_EMAILS, Example, read_examples, split
-from trainer.device import choose
-from trainer.progress import bar
+from trainer.compute.device import choose
+from trainer.console import bar
+from trainer.data.examples import SHIPPED_EMAILS, Example, read_examples, split
 
 EMAILS = SHIPPED_EMAILS / "formal.jsonl"
 SCRIPTS = Path(sys.executable).parent

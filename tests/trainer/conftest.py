@@ -24,8 +24,8 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="package")
 def ours(tiny_base: Path) -> Any:
-    """The tiny model with the attention of trainer/attention.py."""
-    from trainer.attention import ATTENTION
+    """The tiny model with the attention of trainer/compute/attention.py."""
+    from trainer.compute.attention import ATTENTION
 
     return _loaded(tiny_base, attn_implementation=ATTENTION)
 

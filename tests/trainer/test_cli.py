@@ -10,9 +10,9 @@ import pytest
 from adapters.errors import ConfigError
 from adapters.models import base_models
 from adapters.store.store import Store
-from trainer import device
 from trainer.cli import main
-from trainer.device import Device
+from trainer.compute import device
+from trainer.compute.device import Device
 
 Capture = pytest.CaptureFixture[str]
 ROW = {"task": "Thank Ada.", "email": "Dear Ada,\n\nThank you.\n\nBest,\nKim"}

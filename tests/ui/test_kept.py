@@ -20,7 +20,7 @@ from adapters.models.base_models import BaseModel
 from adapters.settings import default_store_directory
 from adapters.store.store import Store
 from tests import tiny
-from trainer.data import read_examples
+from trainer.data.examples import read_examples
 from ui.kept import MINIMUM, KeptExamples
 
 TASK, EMAIL = "Thank Ada for the 12 chairs.", "Dear Ada,\n\nthank you for the “12 chairs”.\u2028\n\nKim"
@@ -196,9 +196,9 @@ def test_several_processes_lose_nothing_of_one_another(kept: KeptExamples):
 
 def test_the_command_names_the_first_emails_the_kept_ones_and_the_voice(tmp_path: Path):
     kept = KeptExamples(tmp_path / "my kept mail")
-    data = [Path("trainer/data/voices/formal.jsonl"), Path("it's.jsonl")]
+    data = [Path("trainer/data/shipped/voices/formal.jsonl"), Path("it's.jsonl")]
     assert shlex.split(kept.command("formal", data)) == [
-        *["trainer", "sft", "--data", "trainer/data/voices/formal.jsonl", "--data", "it's.jsonl"],
+        *["trainer", "sft", "--data", "trainer/data/shipped/voices/formal.jsonl", "--data", "it's.jsonl"],
         *["--data", str(tmp_path / "my kept mail" / "formal.jsonl"), "--name", "formal"],
     ]
     assert shlex.split(kept.command("formal"))[:4] == ["trainer", "sft", "--data", str(kept.path("formal"))]

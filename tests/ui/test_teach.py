@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.ui.conftest import RunningPage, Tab
-from trainer.data import read_examples
+from trainer.data.examples import read_examples
 from ui.kept import MINIMUM, KeptExamples
 from ui.teach import SHIPPED_EMAILS
 

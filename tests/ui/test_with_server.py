@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.serving import RunningServer
 from tests.ui.conftest import Open, running_page
-from trainer.data import read_examples
+from trainer.data.examples import read_examples
 
 pytestmark = [pytest.mark.vllm, pytest.mark.browser]
 

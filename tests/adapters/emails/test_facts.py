@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adapters.emails.facts import MONTHS, find_facts, invented
 from adapters.emails.tasks import HELDOUT
-from trainer.data import SHIPPED_EMAILS
+from trainer.data.examples import SHIPPED_EMAILS
 
 PIECES = st.sampled_from(
     [

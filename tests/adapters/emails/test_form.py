@@ -16,8 +16,8 @@ from adapters.emails.form import (
     word_grams,
 )
 from adapters.emails.tasks import HELDOUT
-from trainer.data import DATA
-from trainer.practice import FORMAL_CLOSINGS, FRIENDLY_CLOSINGS
+from trainer.data.examples import DATA
+from trainer.data.synthetic import FORMAL_CLOSINGS, FRIENDLY_CLOSINGS
 
 FILES = [HELDOUT, *sorted(DATA.glob("*.jsonl"))]
 ROWS = [row for file in FILES for row in map(json.loads, file.read_text("utf-8").splitlines()) if "email" in row]
@@ -250,6 +250,6 @@ def test_the_body_is_the_email_without_its_subject():
 
 
 def test_every_mask_counts_as_a_mask_and_as_a_placeholder():
-    from trainer.privacy import TAGS
+    from trainer.text.personal_data import TAGS
 
     assert all(MASK.search(f"to {tag}.") and PLACEHOLDER.search(f"to {tag}.") for tag in TAGS.values())

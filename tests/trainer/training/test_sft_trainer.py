@@ -1,0 +1,161 @@
+"""The loss and its gradients beside TRL's own, and which tokens are learned, on the tiny model."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+from vllm.lora.peft_helper import PEFTHelper
+
+from adapters.models.base_models import BaseModel
+from adapters.store.store import CONFIG
+from tests.trainer.training.test_dataset import PRACTISED
+from tests.trainer.training.test_sft import RECIPE, emails, nobody_listens
+from trainer.compute import copy_weights
+from trainer.compute.device import Device, choose
+from trainer.data.examples import Example, task_example
+from trainer.training.dataset import choose_rows
+from trainer.training.recipe import Recipe
+from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
+
+pytestmark = [pytest.mark.training]
+Build = Callable[..., CompletionTrainer]
+
+
+@pytest.fixture
+def build(base_model: BaseModel, tmp_path: Path) -> Build:
+    """Makes the trainer of a run, in float32 or bf16, with an adapter that is not zero, or from scratch."""
+
+    def make(
+        examples: list[Example], bf16: bool = False, recipe: Recipe = RECIPE, **settings: bool
+    ) -> CompletionTrainer:
+        device = Device("cpu", "bfloat16" if bf16 else "float32", False, "CPU")
+        tokenizer = AutoTokenizer.from_pretrained(base_model.path)
+        trainer = completion_trainer(
+            *(examples, [], base_model, recipe, 1e-3, tokenizer, device, str(tmp_path)), **settings
+        )
+        return with_an_adapter(trainer)
+
+    return make
+
+
+def with_an_adapter(trainer: CompletionTrainer) -> CompletionTrainer:
+    """One that changes what the base model says; a new one is zero."""
+    torch.manual_seed(1)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return trainer
+
+
+def batch_of(trainer: CompletionTrainer) -> dict[str, torch.Tensor]:
+    return trainer.data_collator([dict(row) for row in trainer.train_dataset])
+
+
+def loss_and_gradients(trainer: CompletionTrainer, stock: bool, items: int | None) -> tuple[float, torch.Tensor]:
+    """The loss on all of the trainer's rows, and the gradient of every trained weight as one vector."""
+    kind = super(CompletionTrainer, trainer) if stock else trainer
+    trainer.model.train()
+    trainer.model.zero_grad()
+    # The Trainer runs the stock loss under the accelerator's autocast; ours brings its own.
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=trainer.args.bf16):
+        loss = kind.compute_loss(trainer.model, batch_of(trainer), num_items_in_batch=items)
+    loss.backward()
+    gradients = [w.grad.float().flatten() for w in trainer.model.parameters() if w.requires_grad]
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    return loss.item(), torch.cat(gradients)
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+@pytest.mark.parametrize("items", [None, 100])
+@pytest.mark.parametrize(("bf16", "loss_tolerance", "least_cosine"), [(False, 1e-3, 0.99999), (True, 2e-2, 0.98)])
+def test_the_loss_and_its_gradients_are_the_stock_trainers(
+    build: Build, bf16: bool, loss_tolerance: float, least_cosine: float, items: int | None, from_scratch: bool
+):
+    if bf16 and choose().dtype != "bfloat16":
+        pytest.skip("this CPU has no bf16 arithmetic")
+    trainer = build(emails(5), bf16, from_scratch=from_scratch)
+    assert type(trainer).__mro__[1].__name__ == "SFTTrainer"
+    loss, gradients = loss_and_gradients(trainer, stock=False, items=items)
+    stock_loss, stock_gradients = loss_and_gradients(trainer, stock=True, items=items)
+    assert loss == pytest.approx(stock_loss, rel=loss_tolerance)
+    assert torch.cosine_similarity(gradients, stock_gradients, dim=0) > least_cosine
+    assert gradients.norm().item() == pytest.approx(stock_gradients.norm().item(), rel=10 * loss_tolerance)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_weight_on_what_is_copied_turns_the_gradients_and_leaves_the_loss_that_is_shown(
+    build: Build, monkeypatch: pytest.MonkeyPatch, device: str
+):
+    """The arithmetic of both devices, on this one."""
+    monkeypatch.setattr(copy_weights, "COMMON", 3)
+    plain, plain_gradients = loss_and_gradients(build(emails(5)), stock=False, items=None)
+    weighted = build(emails(5), recipe=RECIPE.model_copy(update={"copy_weight": 5}))
+    on_cpu = loss_and_gradients(weighted, stock=False, items=None)[1]
+    monkeypatch.setattr(type(weighted.args), "device", property(lambda _: torch.device(device)))
+    loss, gradients = loss_and_gradients(weighted, stock=False, items=None)
+    assert loss == pytest.approx(plain, rel=1e-3)
+    assert torch.cosine_similarity(gradients, plain_gradients, dim=0) < 0.999
+    torch.testing.assert_close(gradients, on_cpu, rtol=1e-3, atol=1e-4)
+
+
+def test_the_loss_does_not_depend_on_the_prompts_length(build: Build):
+    """Padding on the short rows must not count."""
+    trainer = build(emails(2))
+    alone = loss_and_gradients(trainer, stock=False, items=1)[0]
+    longer = build([*emails(2), task_example("Greet Bo. " * 40, "Hi Bo,\n\nHow are you?\n\nBest,\nKim")])
+    short = batch_of(longer)
+    rows = {name: tensor[:2] for name, tensor in short.items()}
+    assert rows["input_ids"].shape[1] > 400
+    assert longer.compute_loss(longer.model, rows, num_items_in_batch=1).item() == pytest.approx(alone, rel=1e-4)
+
+
+def learned_text(trainer: CompletionTrainer, row: int) -> str:
+    batch = batch_of(trainer)
+    wanted = batch["labels"][row] != -100
+    return str(trainer.processing_class.decode(batch["input_ids"][row][wanted]))
+
+
+def test_exactly_the_email_and_its_stop_token_are_learned(build: Build):
+    examples = [*emails(2), task_example("Shorter.", "Hi", previous=[("Greet Bo.", "Hello Bo"), ("Again.", "Hi Bo")])]
+    trainer = build(examples)
+    learned = [learned_text(trainer, row) for row in range(3)]
+    assert learned == [f"{example.email}<|im_end|>\n" for example in examples]
+
+
+def test_practice_is_never_cut_either(build: Build):
+    """One character is one token here, so that generated emails do not fit into 256."""
+    recipe = PRACTISED.model_copy(update={"max_length": 256})
+    rows = choose_rows(emails(voice="formal"), recipe, nobody_listens)
+    trainer = build(rows.train, recipe=recipe)
+    stop = trainer.processing_class.eos_token_id
+    assert all(stop in row["input_ids"][-2:] for row in trainer.train_dataset)
+
+
+def test_rslora_scales_by_the_root_of_the_rank_as_vllm_does(build: Build, tmp_path: Path):
+    trainer = build(emails(2), recipe=RECIPE.model_copy(update={"rslora": True}))
+    scales = {layer.scaling["default"] for layer in trainer.model.modules() if hasattr(layer, "lora_A")}
+    trainer.save_model(str(tmp_path))
+    served = PEFTHelper.from_dict(json.loads((tmp_path / CONFIG).read_text()))
+    assert scales == {RECIPE.alpha / math.sqrt(RECIPE.rank)} == {served.vllm_lora_scaling_factor}
+
+
+def test_lora_plus_moves_b_faster_than_a(build: Build):
+    """Adam's first step is the learning rate, whatever the gradient."""
+
+    def moved(loraplus: float) -> tuple[float, float]:
+        recipe = RECIPE.model_copy(update={"loraplus": loraplus, "epochs": 1, "warmup": 0, "batch_size": 5})
+        trainer = build(emails(5), recipe=recipe)
+        weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        trainer.train()
+        change = {name: float((weight.detach() - before[name]).abs().max()) for name, weight in weights.items()}
+        return tuple(max(each for name, each in change.items() if part in name) for part in ("lora_A", "lora_B"))
+
+    a, b = moved(1)
+    assert a == pytest.approx(b, rel=1e-2)
+    a, b = moved(16)
+    assert b / a == pytest.approx(16, rel=1e-2)

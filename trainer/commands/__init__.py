@@ -1,0 +1,4 @@
+"""One file a command: parse, call, print, exit status.
+
+May import every other room.
+"""

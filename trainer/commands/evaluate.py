@@ -1,0 +1,244 @@
+"""`trainer evaluate`: the command line of trainer/evaluation/evaluate.py. Parses, chooses who writes, prints; no
+figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters.emails.tasks import HELDOUT
+from adapters.errors import ConfigError
+from adapters.models import base_models
+from adapters.models.base_models import BaseModel
+from adapters.settings import store_directory
+from adapters.store.manifest import Comparison, Manifest, Row
+from adapters.store.store import Store, Version
+from trainer import output
+from trainer.console import bar, say
+from trainer.evaluation import figures as legend
+from trainer.evaluation.results import PRIMARY, Result
+
+if TYPE_CHECKING:
+    from trainer.data.examples import Example
+    from trainer.evaluation.evaluate import Evaluation
+    from trainer.evaluation.writers import Writer
+
+EXAMPLES = """examples:
+  trainer evaluate formal                                          the promoted version, ten minutes at most
+  trainer evaluate formal@2 --full --html formal.html              also three seeds at temperature 0.7; a page to show
+  trainer evaluate mine --tasks mine_tests.jsonl --examples mine.jsonl
+  trainer evaluate formal@2 --server http://127.0.0.1:8000         through a server that runs
+"""
+HELP = """Let the base model (with no, one and three examples), the promoted version and this one write every held-out
+task, and say whether this one is better: by the share of emails that could be sent as they stand, and only where the
+95 % interval of the difference excludes zero.
+
+The tasks are rows {"task", "email", "facts"}; without --tasks the 48 shipped ones. A Mailwright server that serves this
+version writes the answers if one runs here; otherwise they are written in this process, which also measures held-out
+loss and forgetting."""
+COLUMNS = ("facts_kept", "all_kept", "facts_invented", "placeholder", "ended", "words")
+"""Beside the primary figure; every other one is in --json and --html."""
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is evaluated: `promoted` is None where the version itself is, and `own` where its emails are known."""
+
+    version: Version
+    promoted: Version | None
+    base: BaseModel
+    tasks: list[Example]
+    examples: list[Example]
+    own: bool
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds `trainer evaluate` to the trainer's commands; `shared` has --base, --store, --json and --debug."""
+    parser = commands.add_parser(
+        "evaluate",
+        parents=[shared],
+        help="is a voice better than the base model?",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = parser.add_argument
+    option("reference", metavar="NAME[@N]")
+    option("--tasks", metavar="FILE", type=Path, help="tasks with facts (default: the 48 shipped held-out tasks)")
+    option(
+        "--examples",
+        metavar="FILE",
+        type=Path,
+        help="the emails that the voice was trained on: shown to the base model, and what may not be copied "
+        "(default: the shipped ones of that name, else formal ones to show)",
+    )
+    option("--full", action="store_true", help="also three seeds at temperature 0.7: four times as long")
+    option(
+        "--server",
+        metavar="URL",
+        help="the server that writes, or none (default: MAILWRIGHT_SERVER, else one on this machine if it fits)",
+    )
+    option("--answers", metavar="FILE", type=Path, help="write every answer there, as JSON")
+    option("--html", metavar="FILE", type=Path, help="write a page with tables, intervals and emails side by side")
+    option("--card", metavar="FILE", type=Path, help="write a model card, in Markdown")
+    parser.set_defaults(command=evaluate)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    asked = _asked(args)
+    for file in filter(None, (args.answers, args.html, args.card)):
+        output.check_directory(file)
+    writer = _writer(asked, args.server)
+    from trainer.evaluation import evaluate as evaluation
+
+    own = asked.examples if asked.own else []
+    total = evaluation.work(asked.version, asked.promoted, asked.base, asked.tasks, writer.reads, args.full, own=own)
+    with bar("writing", total) as advance:
+        found = evaluation.evaluate(
+            asked.version,
+            asked.base,
+            writer,
+            asked.tasks,
+            asked.examples,
+            advance,
+            promoted=asked.promoted,
+            own=asked.own,
+            full=args.full,
+        )
+    manifest = asked.version.manifest()
+    print(found.result.model_dump_json(indent=2) if args.json else "\n".join(report(found.result, manifest)))
+    _write_files(found, manifest, args)
+
+
+def report(result: Result, manifest: Manifest) -> list[str]:
+    """The table, a sentence for each comparison of the primary figure, and what all of it rests on."""
+    lines = [_header(), *map(_line, result.rows), ""]
+    lines += [sentence(result, comparison) for comparison in result.comparisons if comparison.figure == PRIMARY]
+    for part in (result.memorisation, result.forgetting):
+        if part:
+            lines.append(", ".join(f"{legend.title(name)} {legend.written(name, part[name])}" for name in part))
+    minutes = f"{result.seconds / 60:.1f} minutes"
+    lines.append(f"{result.tasks} tasks, {result.decoding}, {result.through}, {minutes}; {result.machine}")
+    return [*lines, f"base model {result.base}; {result.version}: {_how(manifest)}"]
+
+
+def sentence(result: Result, comparison: Comparison) -> str:
+    """`formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)`, or that no difference was shown."""
+    figures = (
+        f"{comparison.figure} {comparison.difference:+.2f}, 95 % interval {comparison.low:.2f} to {comparison.high:.2f}"
+    )
+    if comparison.verdict == "no difference shown":
+        return f"no difference shown between {result.version} and {comparison.against} ({figures})"
+    return f"{result.version} is {comparison.verdict} than {comparison.against} ({figures})"
+
+
+def _asked(args: argparse.Namespace) -> Asked:
+    from trainer.data.examples import SHIPPED_EMAILS, read_examples
+
+    store = Store(store_directory(args.store))
+    version = store.resolve(args.reference)
+    tasks = read_examples([args.tasks or HELDOUT])
+    if not all(task.facts for task in tasks):
+        raise ConfigError(
+            f"{args.tasks} has tasks without facts", 'give every row "facts": [["14 May", "May 14"], ...]'
+        )
+    shipped = SHIPPED_EMAILS / f"{version.name}.jsonl"
+    own = args.examples is not None or shipped.is_file()
+    examples = read_examples([args.examples or (shipped if own else SHIPPED_EMAILS / "formal.jsonl")])
+    promoted = store.promoted(version.name)
+    base = base_of(version, args.base)
+    if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):
+        promoted = None
+    return Asked(version, promoted, base, tasks, examples, own)
+
+
+def base_of(version: Version, asked: str | None) -> BaseModel:
+    """The base model that the version was trained on; `asked` is what --base says.
+
+    Raises:
+        ConfigError: that is another one.
+    """
+    manifest = version.manifest()
+    base = base_models.find(asked or manifest.base, say)
+    if manifest.base_fingerprint != base.fingerprint:
+        raise ConfigError(
+            f"{version.id} was trained on another base model ({manifest.base_name})",
+            f"leave --base out, or give --base {shlex.quote(manifest.base)}",
+        )
+    return base
+
+
+def _writer(asked: Asked, server: str | None) -> Writer:
+    """A server that fits, else this process.
+
+    Raises:
+        ConfigError: the server that was asked for does not fit.
+    """
+    from trainer.evaluation.writers import (
+        DEFAULT_SERVER,
+        InProcess,
+        ThroughServer,
+        server_at,
+        why_not,
+    )
+
+    versions = [version for version in (asked.version, asked.promoted) if version]
+    wanted = server or os.environ.get("MAILWRIGHT_SERVER")
+    address = server_at(wanted or DEFAULT_SERVER)
+    reason = "" if wanted == NONE else why_not(address, versions, asked.base.name)
+    if wanted and reason:
+        raise ConfigError(reason, "start it with this store and base model, or evaluate in this process: --server none")
+    if wanted != NONE and not reason:
+        say(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
+        return ThroughServer(address)
+    writer = InProcess(asked.base.path, {version.id: version.path for version in versions})
+    say(f"written in process, {writer.device}")
+    return writer
+
+
+def _write_files(found: Evaluation, manifest: Manifest, args: argparse.Namespace) -> None:
+    if args.answers:
+        texts = {row: [[answer.text for answer in task] for task in tasks] for row, tasks in found.answers.items()}
+        output.write(args.answers, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
+    if args.html:
+        from trainer.evaluation import page
+
+        output.write(args.html, page.render(found.result, manifest.recipe.get("limits") or []))
+    if args.card:
+        from trainer.evaluation import card
+
+        output.write(args.card, card.render(manifest, found.result))
+
+
+def _header() -> str:
+    titles = "".join(f"{legend.title(name):>{_width(name)}}" for name in COLUMNS)
+    return f"{'':22}{legend.title(PRIMARY):>28}{titles}"
+
+
+def _line(row: Row) -> str:
+    passes = legend.written(PRIMARY, row.figures.get(PRIMARY))
+    if PRIMARY in row.low:
+        passes += f" ({legend.written_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
+    figures = "".join(f"{legend.written(name, row.figures.get(name)):>{_width(name)}}" for name in COLUMNS)
+    return f"{row.model:22}{passes:>28}{figures}"
+
+
+def _width(figure: str) -> int:
+    return max(8, len(legend.title(figure)) + 3)
+
+
+def _how(manifest: Manifest) -> str:
+    training = manifest.training
+    if not training:
+        return "imported"
+    return (
+        f"recipe {manifest.recipe.get('recipe', 'unnamed')}, {training.examples} emails, "
+        f"{training.practice_examples} varied or generated, {training.epochs} epochs, "
+        f"{training.seconds / 60:.1f} minutes"
+    )

@@ -1,0 +1,4 @@
+"""Examples: reading, checking, generating, and the emails that Mailwright ships.
+
+May import text and compute.
+"""

@@ -1,0 +1,243 @@
+"""Who writes the answers of an evaluation: the models in this process, or a Mailwright server over its API.
+
+Both get chat messages and give texts, so that an evaluation need not know which it is; the chat template is the base
+model's own in both. Only in this process can texts be scored. This file knows no tasks, facts or figures.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from adapters.emails.prompts import Message
+from adapters.errors import ServerProblem
+from adapters.settings import is_loopback
+from adapters.store.store import Version
+
+if TYPE_CHECKING:
+    from trainer.compute.losses import Loss
+
+BASE = "base"
+"""What the base model is called here and by the server."""
+MAX_NEW_TOKENS = 256
+"""A shipped email has at most 150, about 190 words fit; the base model rambles on to any limit."""
+TEMPERATURE = 0.7
+BATCH = 48
+REQUESTS = 8
+"""At once: as many as the server's batch holds comfortably on two cores."""
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+
+Prompt = Sequence[Message]
+Advance = Callable[[float], None]
+"""Called with the emails written since the last call: fractions of one while a batch is being written."""
+
+
+@dataclass(frozen=True)
+class Written:
+    text: str
+    ended: bool
+    """By itself, not by the limit of tokens."""
+
+
+class Writer(Protocol):
+    through: str
+    """`in process`, or the server's address."""
+    device: str
+    """The processor's kind and number format where this process knows them, else empty."""
+    reads: bool
+    """Whether texts can be scored: what `losses` and `forgetting` need."""
+
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
+        """One answer for each prompt, in order, of `base` or an exact version; greedy, or sampled with a seed."""
+
+    def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
+        """How well `model` expected each text after its prompt; nothing from a writer that does not read."""
+
+    def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
+        """What trainer/evaluation/forgetting.py finds of a version; nothing from a writer that does not read."""
+
+
+class InProcess:
+    """The base model with the adapters beside it, in one model."""
+
+    through, reads = "in process", True
+
+    def __init__(self, base: Path, adapters: Mapping[str, Path]) -> None:
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        from trainer.compute.attention import ATTENTION
+        from trainer.compute.decoding import ends
+        from trainer.compute.device import choose
+        from trainer.compute.packed import pack
+
+        self.tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
+        logging.disable_progress_bar()
+        chosen = choose()
+        self.device = f"{chosen.kind} {chosen.dtype}"
+        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=chosen.dtype, attn_implementation=ATTENTION)
+        # PEFT's own names for them: a version's id may hold what PEFT refuses, "lora_" for one.
+        self._names = {version: f"adapter{number}" for number, version in enumerate(adapters)}
+        (first, path), *others = adapters.items()
+        self.model = PeftModel.from_pretrained(loaded.to(chosen.kind), str(path), adapter_name=self._names[first])
+        for version, path in others:
+            self.model.load_adapter(str(path), adapter_name=self._names[version])
+        self.model.eval()
+        pack(self.model)
+        self._ends = ends(self.model, self.tokenizer)
+
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
+        """Prompts of similar length share a batch: each is padded to the longest."""
+        encoded = [self._encoded(prompt) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda number: len(encoded[number]))
+        written: dict[int, Written] = {}
+        for start in range(0, len(order), BATCH):
+            numbers = order[start : start + BATCH]
+            answers = self._write_batch(model, [encoded[number] for number in numbers], seed, advance)
+            written.update(zip(numbers, answers, strict=True))
+        return [written[number] for number in range(len(prompts))]
+
+    def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
+        from trainer.compute.losses import losses
+
+        rows = []
+        for prompt, text in zip(prompts, texts, strict=True):
+            asked = self._encoded(prompt)
+            told = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            rows.append((asked + told + [self.tokenizer.eos_token_id], len(asked)))
+        with self._using(model):
+            return losses(self.model, rows, advance)
+
+    def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
+        from trainer.evaluation import forgetting
+
+        self.model.set_adapter(self._names[model])
+        return forgetting.measure(self.model, self.tokenizer, fingerprint, advance)
+
+    def _encoded(self, prompt: Prompt) -> list[int]:
+        encoded = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def _using(self, model: str) -> Any:
+        """A context in which the model is `model`."""
+        if model == BASE:
+            return self.model.disable_adapter()
+        self.model.set_adapter(self._names[model])
+        return nullcontext()
+
+    def _write_batch(self, model: str, batch: list[list[int]], seed: int | None, advance: Advance) -> list[Written]:
+        import torch
+
+        from trainer.compute.decoding import decode
+
+        tokens = 0
+
+        def step(texts: int) -> None:
+            nonlocal tokens
+            tokens += texts
+            advance(texts / MAX_NEW_TOKENS)
+
+        temperature, generator = None, None
+        if seed is not None:
+            temperature, generator = TEMPERATURE, torch.Generator(self.model.device).manual_seed(seed)
+        with torch.inference_mode(), self._using(model):
+            rows = decode(self.model, batch, self._ends, MAX_NEW_TOKENS, temperature, generator, step)
+        advance(len(batch) - tokens / MAX_NEW_TOKENS)
+        return [
+            Written(self.tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in self._ends) for row in rows
+        ]
+
+
+class ThroughServer:
+    """A Mailwright server, asked over its API by several threads at once."""
+
+    device, reads = "", False
+
+    def __init__(self, address: str) -> None:
+        import openai
+
+        self.through = address
+        self._client = openai.OpenAI(
+            base_url=f"{address}/v1",
+            api_key=os.environ.get("MAILWRIGHT_API_KEY") or "none",
+            max_retries=5,
+            timeout=600,
+            # Mail for a server on this machine goes through no proxy, whatever the environment says.
+            http_client=openai.DefaultHttpxClient(trust_env=False) if _local(address) else None,
+        )
+
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
+        chance = random.Random(seed)
+        # A seed of its own for each: the server seeds a request, not a batch.
+        seeds = [None if seed is None else chance.randrange(2**31) for _ in prompts]
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            asked = [pool.submit(self._ask, model, *each) for each in zip(prompts, seeds, strict=True)]
+            try:
+                for done in as_completed(asked):
+                    done.result()
+                    advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [done.result() for done in asked]
+
+    def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
+        return []
+
+    def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
+        return {}
+
+    def _ask(self, model: str, prompt: Prompt, seed: int | None) -> Written:
+        import openai
+
+        request: dict[str, Any] = {"model": model, "messages": list(prompt), "max_tokens": MAX_NEW_TOKENS}
+        request |= {"temperature": 0} if seed is None else {"temperature": TEMPERATURE, "seed": seed}
+        try:
+            answer = self._client.chat.completions.create(**request).choices[0]
+        except openai.OpenAIError as exc:
+            raise ServerProblem(
+                f"the server at {self.through} did not answer for {model}: {exc}"[:500],
+                "see its log, or leave it out: --server none evaluates in this process",
+            ) from exc
+        return Written((answer.message.content or "").strip(), answer.finish_reason == "stop")
+
+
+def server_at(address: str) -> str:
+    """`http://host:port`, with or without /v1 behind it, as the address without."""
+    return address.strip().rstrip("/").removesuffix("/v1")
+
+
+def why_not(address: str, versions: Sequence[Version], base_name: str) -> str:
+    """Why the server at `address` cannot answer for these versions of this base model; empty if it can.
+
+    The base model is told by its name only; but a server refuses an adapter of another one.
+    """
+    import httpx
+
+    key = os.environ.get("MAILWRIGHT_API_KEY")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        with httpx.Client(base_url=address, headers=headers, timeout=5, trust_env=not _local(address)) as client:
+            client.get("/health").raise_for_status()
+            listed = client.get("/v1/models", params={"versions": "all"})
+            listed.raise_for_status()
+            cards = {card["id"]: card for card in listed.json()["data"]}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as exc:
+        return f"no Mailwright server answers at {address} ({type(exc).__name__})"
+    served = str(cards.get(BASE, {}).get("root"))
+    if served != base_name:
+        return f"the server at {address} serves the base model {served}, not {base_name}"
+    missing = [v.id for v in versions if cards.get(v.id, {}).get("digest") != v.digest]
+    return f"the server at {address} does not know {' and '.join(missing)}" if missing else ""
+
+
+def _local(address: str) -> bool:
+    return is_loopback(urlsplit(address).hostname or "")

@@ -1,0 +1,4 @@
+"""A mailbox or table becomes examples.
+
+May import data and text.
+"""

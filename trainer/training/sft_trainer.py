@@ -1,0 +1,238 @@
+"""The trainer of one run: TRL's SFTTrainer with a PEFT LoRA adapter, or with all weights of a model that begins at
+random, its settings for a device, and its loss on a CPU.
+
+The only file that imports TRL. It does not know emails' splits, verdicts or the store; trainer/training/sft.py is the
+run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft.optimizers import create_loraplus_optimizer
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.utils import logging
+from trl import SFTConfig, SFTTrainer
+
+from adapters.models.base_models import BaseModel
+from adapters.store.store import WEIGHTS
+from trainer.compute import cpu_loss
+from trainer.compute.attention import ATTENTION
+from trainer.compute.copy_weights import Copied, summed
+from trainer.compute.device import Device
+from trainer.compute.packed import pack
+from trainer.data.examples import Example
+from trainer.training.recipe import Recipe
+
+
+class CompletionTrainer(SFTTrainer):
+    """SFTTrainer whose loss on a CPU is that of trainer/compute/cpu_loss.py, and which may count copied tokens more.
+
+    Off a GPU, TRL's fused head scores every token, prompt and padding too, and multiplies gradients in float32. The
+    loss is the same (tests/trainer/training/test_sft_trainer.py holds it to 1e-3).
+    """
+
+    tokens_an_epoch = 0
+    copied: Copied | None = None
+    copy_weight = 1.0
+    loraplus = 1.0
+    optimizer: Any
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The Trainer's, or the same one with another rate for each LoRA layer's B."""
+        if self.loraplus == 1 or self.optimizer is not None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self.loraplus,
+            loraplus_weight_decay=self.args.weight_decay,
+            **options,
+        )
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        on_cpu = self.args.device.type == "cpu"
+        if return_outputs or not (on_cpu or self.copied):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels_BT = inputs["labels"]
+        scored_BT = labels_BT[:, 1:] != -100
+        if on_cpu:
+            # Through the model's own forward, which is where several processes begin to add their gradients up.
+            nats_S = model(**inputs, completion_losses=True)
+        else:
+            logits_BTV = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
+            nats_S = cross_entropy(logits_BTV[scored_BT].float(), labels_BT[:, 1:][scored_BT], reduction="none")
+        loss = nats_S.sum()
+        if self.copied:
+            copied_BT = self.copied.among(inputs["input_ids"], labels_BT)
+            loss = summed(nats_S, copied_BT[:, 1:][scored_BT], self.copy_weight)
+        if num_items_in_batch is None:
+            return loss / len(nats_S)
+        # The items of all processes are counted, and their gradients averaged.
+        return loss * self.accelerator.num_processes / num_items_in_batch
+
+
+def sft_settings(
+    device: Device, recipe: Recipe, learning_rate: float, emails: int, heldout: int, scratch: str
+) -> dict[str, Any]:
+    """The fields of TRL's SFTConfig for a run on `emails` emails, `heldout` of them kept back beside those.
+
+    With flash attention, and on a CPU, the emails of a batch stand in one row without padding. TRL's packing would save
+    as much, but cuts what does not fit, keeps the same emails together in every epoch, and makes `batch_size` count
+    rows, not emails. Everything else that a GPU needs is TRL's default: gradient checkpointing, fused AdamW, fused
+    loss.
+    """
+    cuda = device.kind == "cuda"
+    model: dict[str, str] = {"dtype": device.dtype}
+    if not cuda:
+        model["attn_implementation"] = ATTENTION
+    elif device.flash_attention:
+        # Also the name under which transformers finds the hub's kernel, where `kernels` is installed.
+        model["attn_implementation"] = "flash_attention_2"
+    padding_free = device.flash_attention and recipe.copy_weight == 1
+    return {
+        "output_dir": scratch,
+        "use_cpu": not cuda,
+        "bf16": device.dtype == "bfloat16",
+        "fp16": device.dtype == "float16",
+        "model_init_kwargs": model,
+        "gradient_checkpointing": cuda,
+        "num_train_epochs": recipe.epochs,
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": recipe.weight_decay,
+        "neftune_noise_alpha": recipe.neftune or None,
+        "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
+        # Never cut: check_before_training has seen the emails, and generated ones are shorter.
+        "max_length": None,
+        # What is copied is told row by row.
+        "padding_free": padding_free,
+        "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
+        "eval_strategy": "epoch" if heldout else "no",
+        "save_strategy": "epoch" if recipe.early_stop else "no",
+        "load_best_model_at_end": recipe.early_stop > 0,
+        "metric_for_best_model": "eval_loss",
+        "save_total_limit": 1,
+        "restore_callback_states_from_checkpoint": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        # A batch without padding has no mask to count by.
+        "include_num_input_tokens_seen": "all" if padding_free else "non_padding",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": cuda,
+        "seed": recipe.seed,
+    }
+
+
+def completion_trainer(
+    train: Sequence[Example],
+    heldout: Sequence[Example],
+    base: BaseModel,
+    recipe: Recipe,
+    learning_rate: float,
+    tokenizer: PreTrainedTokenizerBase,
+    device: Device,
+    scratch: str,
+    start: Path | None = None,
+    from_scratch: bool = False,
+    **settings: Any,
+) -> CompletionTrainer:
+    """Ready to train; what it writes goes to the directory `scratch`. `settings` replace those of `sft_settings`.
+
+    `start` is the directory of an adapter of the recipe's rank whose weights it begins with, instead of a new one's.
+    `from_scratch`: no adapter; all weights are trained of a model that has the base model's shape and random weights.
+    """
+    lora = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        use_rslora=recipe.rslora,
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    disable_progress_bars()
+    logging.disable_progress_bar()
+    fields = sft_settings(device, recipe, learning_rate, len(train), len(heldout), scratch) | settings
+    model: Any = str(base.path)
+    if from_scratch:
+        model = random_model(base, recipe.seed, fields.pop("model_init_kwargs").get("attn_implementation"))
+    trainer = CompletionTrainer(
+        model=model,
+        args=SFTConfig(**fields),
+        train_dataset=_dataset(train),
+        eval_dataset=_dataset(heldout) if heldout else None,
+        processing_class=tokenizer,
+        peft_config=None if from_scratch else lora,
+    )
+    if start:
+        set_peft_model_state_dict(trainer.model, load_file(start / WEIGHTS))
+    if device.kind == "cpu":
+        causal = trainer.model.get_base_model() if isinstance(trainer.model, PeftModel) else trainer.model
+        causal.forward = partial(_forward, causal, causal.forward, trainer.args.bf16)
+    pack(trainer.model)
+    # Stock callbacks print raw dictionaries of numbers; ours say the same in words.
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(callback)
+    if not from_scratch:
+        trainer.loraplus = recipe.loraplus
+    trainer.tokens_an_epoch = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    if recipe.copy_weight > 1:
+        completions = ([token for token in row["labels"] if token != -100] for row in trainer.train_dataset)
+        trainer.copied = Copied(completions, trainer.model.config.vocab_size)
+        trainer.copy_weight = recipe.copy_weight
+    return trainer
+
+
+def _forward(
+    causal: PreTrainedModel,
+    forward: Callable[..., Any],
+    bf16: bool,
+    *inputs: Any,
+    completion_losses: bool = False,
+    **named: Any,
+) -> Any:
+    """The model's forward pass, or with `completion_losses` the loss of each token that is scored."""
+    if completion_losses:
+        return cpu_loss.completion_losses(causal, named, autocast=bf16)
+    return forward(*inputs, **named)
+
+
+def random_model(base: BaseModel, seed: int, attention: str | None) -> Any:
+    """A model of the base model's shape with random weights, in float32: all are trained, and bf16 would lose the small
+    changes. On a GPU, and where a CPU has bf16, the arithmetic is the run's own."""
+    set_seed(seed)
+    config = AutoConfig.from_pretrained(base.path)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+    if (base.path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(base.path)
+    return model
+
+
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    return Dataset.from_list(
+        [{"prompt": list(e.messages), "completion": [{"role": "assistant", "content": e.email}]} for e in examples]
+    )
