@@ -88,7 +88,7 @@ def test_the_page_knows_of_adapters_what_needs_no_store(module: str):
         "adapters.cli",
         "server.settings",
         "ui.settings",
-        "ui.app",
+        "ui.site",
     ],
 )
 def test_what_the_help_needs_imports_nothing_heavy(module: str):

@@ -117,7 +117,7 @@ class OnlyPinned:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, OnlyPinned())
-from ui.app import main
+from ui.site import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -33,7 +33,7 @@ class RunningPage:
 def running_page(server: str, directory: Path, *flags: str) -> Iterator[RunningPage]:
     """`ui` as a process on a free port. In the end it gets what Ctrl-C in a terminal sends, and must end cleanly."""
     log, kept, port = directory / "ui.log", directory / "kept", free_port()
-    command = [sys.executable, "-m", "ui.app", "--server", server, "--port", str(port), "--kept", str(kept), *flags]
+    command = [sys.executable, "-m", "ui.site", "--server", server, "--port", str(port), "--kept", str(kept), *flags]
     environment = {**os.environ, "MAILWRIGHT_STORE": str(directory / "store")}
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)

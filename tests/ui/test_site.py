@@ -9,7 +9,7 @@ import pytest
 
 from tests.serving import ROOT
 from tests.ui.conftest import RunningPage
-from ui.app import main
+from ui.site import main
 
 
 def test_a_port_that_is_taken_is_said_with_what_to_do():
@@ -17,7 +17,7 @@ def test_a_port_that_is_taken_is_said_with_what_to_do():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "ui.app", "--port", str(port)]
+        command = [sys.executable, "-m", "ui.site", "--port", str(port)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")

@@ -9,8 +9,8 @@ from playwright.sync_api import Locator, expect
 
 from tests.ui.conftest import RunningPage, Tab
 from trainer.data.examples import read_examples
-from ui.kept import MINIMUM, KeptExamples
-from ui.teach import SHIPPED_EMAILS
+from ui.pages.teach import SHIPPED_EMAILS
+from ui.parts.kept_examples import MINIMUM, KeptExamples
 
 pytestmark = pytest.mark.browser
 TASK = "Thank Ada for the 12 chairs. I'm Kim."

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from adapters.emails.tasks import keeps
 from adapters.errors import DataError
-from ui.compose import task_from_fields
+from ui.parts.task_form import task_from_fields
 
 
 def test_a_task_has_one_line_a_field():

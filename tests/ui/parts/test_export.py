@@ -7,7 +7,7 @@ import pytest
 
 from adapters.emails.prompts import task_messages
 from ui.client import Answer, Ask
-from ui.export import Conversation, Exchange, Written, as_json, as_markdown
+from ui.parts.export import Conversation, Exchange, Written, as_json, as_markdown
 
 TASK = "Thank Ada for the 12 chairs.\n- from: Kim"
 FORMAL = Written(

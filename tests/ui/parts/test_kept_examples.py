@@ -21,7 +21,7 @@ from adapters.settings import default_store_directory
 from adapters.store.store import Store
 from tests import tiny
 from trainer.data.examples import read_examples
-from ui.kept import MINIMUM, KeptExamples
+from ui.parts.kept_examples import MINIMUM, KeptExamples
 
 TASK, EMAIL = "Thank Ada for the 12 chairs.", "Dear Ada,\n\nthank you for the “12 chairs”.\u2028\n\nKim"
 EARLIER = ("Invite Ada.", "Dear Ada,\n\ncome on 14 May.\n\nKim")

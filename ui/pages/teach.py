@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from adapters.errors import MailwrightError
-from ui.kept import MINIMUM, KeptExamples
-from ui.pane import QUIET, Attempt, Pane
+from ui.parts.kept_examples import MINIMUM, KeptExamples
+from ui.parts.side import QUIET, Attempt, Pane
 
 SHIPPED_EMAILS = Path(__file__).parent.parent / "trainer" / "data" / "voices"
 """In a clone: what the shipped voices were taught with. Of other voices this page does not know the emails."""

@@ -1,6 +1,7 @@
 """Settings -> the comparison page, served on one address until Ctrl-C. Console script `ui`.
 
-Gradio is imported only when the page really starts. This file does not know what is on the page; ui/compare.py does.
+Gradio is imported only when the page really starts. This file does not know what is on the page; ui/pages/compare.py
+does.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def serve(settings: Settings) -> None:
         signal.signal(number, lambda *_: stopped.set())
     silence_telemetry()
     from ui.client import Client
-    from ui.compare import Page
+    from ui.pages.compare import Page
 
     page = Page(settings, Client(settings)).blocks
     page.queue(default_concurrency_limit=STREAMS, max_size=2 * STREAMS, api_open=False)

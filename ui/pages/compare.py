@@ -17,12 +17,12 @@ from adapters.emails.diff import ONLY_LEFT, ONLY_RIGHT, differences
 from adapters.emails.tasks import shipped_tasks
 from adapters.errors import MailwrightError, ServerProblem
 from ui.client import Client
-from ui.compose import task_from_fields
-from ui.export import Conversation, Exchange, as_json, as_markdown
-from ui.kept import KeptExamples
-from ui.pane import QUIET, Asked, Attempt, Latest, Pane, Side
+from ui.pages.teach import Teach
+from ui.parts.export import Conversation, Exchange, as_json, as_markdown
+from ui.parts.kept_examples import KeptExamples
+from ui.parts.side import QUIET, Asked, Attempt, Latest, Pane, Side
+from ui.parts.task_form import task_from_fields
 from ui.settings import Settings
-from ui.teach import Teach
 
 TITLE = "# Mailwright\nSame task, two models, side by side: see what a voice has learned."
 CONCURRENT = "Times are measured by this page while both sides write at once; one that writes alone is faster."

@@ -6,7 +6,7 @@ import pytest
 from gradio import components
 
 from ui.client import Client
-from ui.compare import Page
+from ui.pages.compare import Page
 from ui.settings import read
 
 MARKUP = (components.HTML, components.Markdown, components.Chatbot)

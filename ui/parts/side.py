@@ -16,7 +16,7 @@ import gradio as gr
 from adapters.emails.prompts import Turn, task_messages
 from adapters.emails.tasks import keeps
 from ui.client import Answer, Ask, Client
-from ui.export import Written
+from ui.parts.export import Written
 
 Side = Literal["left", "right"]
 Spans = list[tuple[str, str | float | None]]

@@ -1,0 +1,4 @@
+"""One file a page.
+
+May import parts, the client and the settings.
+"""

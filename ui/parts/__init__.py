@@ -1,0 +1,4 @@
+"""What pages are made of.
+
+Knows no page.
+"""
