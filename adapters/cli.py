@@ -1,7 +1,6 @@
 """The command line of the store: `adapters list | show | promote | ... | gc`. Parses, calls, prints; no logic.
 
-This file also holds what our commands share: how an error is printed, a parser whose errors are ours, a port. It does
-not know training or serving.
+It does not know training or serving.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from adapters.errors import ConfigError, MailwrightError
+from adapters.console import Parser, run_parsed
+from adapters.errors import ConfigError
 from adapters.models import base_models
 from adapters.settings import store_directory
 from adapters.store import describe
 from adapters.store.audit import table
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 
-Command = Callable[[argparse.Namespace], int | None]
 EXAMPLES = """examples:
   adapters list                               every version of every adapter; * marks the promoted one
   adapters promote formal@2 --percent 10      a tenth of the requests for `formal` goes to version 2
@@ -31,55 +30,6 @@ EXAMPLES = """examples:
 
 exit status: 0, 1 where verify finds damage, 2 after an error; every command has --json and examples in its --help
 """
-
-
-def run(command: Callable[[], int | None], debug: bool) -> int:
-    """Exit status: what `command` answers, 2 after an error that the user can mend, 130 after Ctrl-C.
-
-    If nobody reads on, as in `adapters list | head -1`, it is 141, what the shell gives a program that SIGPIPE ends.
-    """
-    try:
-        status = command() or 0
-        sys.stdout.flush()
-        return status
-    except MailwrightError as exc:
-        if debug:
-            raise
-        complain(str(exc), exc.hint)
-        return 2
-    except BrokenPipeError:
-        # So that the flush at exit does not fail too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        print("stopped; nothing was left half done", file=sys.stderr)
-        return 130
-
-
-def run_parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Command) -> int:
-    """`run` with the arguments that `parser` makes of `argv`, else of the command line."""
-    given = sys.argv[1:] if argv is None else argv
-    return run(lambda: command(parser.parse_args(given)), "--debug" in given)
-
-
-def complain(error: str, hint: str) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises ConfigError where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message, f"{self.prog} --help shows every flag")
-
-
-def port(text: str) -> int:
-    """The `type` of a flag for a port to bind."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -251,9 +201,9 @@ def _audit(store: Store, args: argparse.Namespace) -> None:
 
 
 def _verify(store: Store, args: argparse.Namespace) -> int:
+    from adapters.console import status
     from adapters.models.promotion import own_base
     from adapters.models.validate import reasons_against
-    from adapters.patience import patience
     from adapters.store.gc import verify
 
     unchecked: list[str] = []
@@ -265,7 +215,7 @@ def _verify(store: Store, args: argparse.Namespace) -> int:
             unchecked.append(version.id)
         return reasons_against(version.path, base)
 
-    with patience("checking the store") as tell:
+    with status("checking the store") as tell:
         findings = verify(store, reasons)
     damaged = [finding for finding in findings if not finding.removable]
     checked = sum(len(store.versions(name)) for name in store.names())
@@ -368,10 +318,10 @@ def _export(store: Store, args: argparse.Namespace) -> None:
 
 
 def _gc(store: Store, args: argparse.Namespace) -> None:
-    from adapters.patience import patience
+    from adapters.console import status
     from adapters.store.gc import collect
 
-    with patience("looking for servers that still run"):
+    with status("looking for servers that still run"):
         collected = collect(store, dry_run=args.dry_run)
     if args.json:
         _print_json({"dry_run": args.dry_run, "removed": collected.removed, "kept": collected.kept})

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
-from adapters.cli import complain
+from adapters.console import complain
 from adapters.errors import ConfigError, MailwrightError
 from adapters.models import tensors
 from adapters.models.base_models import BaseModel, chat_template, default, find, shaping_config
@@ -34,7 +34,8 @@ from server.cpu import build, engine_process, int8, threads
 from server.engine.device import Device, choose
 from server.engine.start_times import Startup
 from server.plugin import GENERAL, ROUTES, Service
-from server.settings import Settings, installed_vllm, is_cpu_build, read, refuse_untested_vllm
+from server.settings import Settings, read
+from server.vllm_version import installed_vllm, is_cpu_build, refuse_untested_vllm
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 INTERRUPTED = 130

@@ -20,7 +20,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from server.settings import installed_vllm
+from server.engine.residency import LoadResult
+from server.vllm_version import installed_vllm
 
 MAX_NAMES = 200
 UNKNOWN, OTHER = "_unknown", "_other"
@@ -32,7 +33,6 @@ RESIDENT_SECONDS = 5.0
 """Between two questions to the engine, which answers between two steps: seldom enough to cost nothing."""
 
 Outcome = Literal["ok", "client_error", "refused", "server_error", "client_gone"]
-LoadResult = Literal["loaded", "refused", "failed"]
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 

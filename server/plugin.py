@@ -19,7 +19,8 @@ from adapters.models.base_models import BaseModel, chat_template
 from adapters.models.validate import reasons_against
 from adapters.settings import is_loopback
 from adapters.store.audit import acting_as
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from server.api.access import Access
 from server.api.errors import body_of, headers_of
 from server.api.gate import Gate
@@ -28,10 +29,10 @@ from server.api.limits import Limits
 from server.engine import redaction
 from server.engine.claims import StoreClaims
 from server.engine.reconcile import reconcile
-from server.engine.residency import Reasons, Residency
+from server.engine.residency import LoadResult, Reasons, Residency
 from server.engine.shutdown import Ending, end_with_parent
 from server.engine.start_times import Startup
-from server.metrics import LoadResult, Metrics
+from server.metrics import Metrics
 from server.settings import Settings
 
 if TYPE_CHECKING:

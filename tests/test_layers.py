@@ -1,4 +1,4 @@
-"""Who may know whom (DESIGN, "The parts"), read from the source: no module is imported here."""
+"""Which room may import which, read from the source: no module is imported here."""
 
 import ast
 import sys
@@ -15,7 +15,31 @@ FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob(
 MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "openai"}
-FOR_UI = {f"adapters.{name}" for name in ("cli", "disk", "errors", "manifest", "prompts", "settings", "tasks", "words")}
+ROOMS = {
+    "adapters": ["cli", "models", "store", "emails", "console", "settings", "errors"],
+    "server": ["launch", "plugin", "settings", "api", "metrics", "engine", "cpu", "vllm_version"],
+    "trainer": [
+        *["cli", "commands", "trials", "training", "evaluation", "mail", "data"],
+        *["console", "text", "compute"],
+    ],
+    "ui": ["site", "pages", "parts", "client", "settings"],
+}
+"""The rooms of each package from top to bottom: a module imports from its own room and from those below it."""
+STRANGERS = [
+    ("trainer.evaluation", "trainer.mail"),
+    ("trainer.text", "trainer.compute"),
+    ("server.engine", "server.cpu"),
+]
+"""Rooms of which the first does not know the second, not even through a third."""
+FOR_UI = {
+    "adapters",
+    "adapters.store.disk",
+    "adapters.console",
+    "adapters.errors",
+    "adapters.settings",
+    "adapters.store",
+}
+FOR_UI |= {"adapters.store.manifest"} | {name for name in MODULES if name.startswith("adapters.emails")}
 
 
 @cache
@@ -51,6 +75,23 @@ def imported(module: str, inside_functions: bool = True) -> set[str]:
     return names
 
 
+def reached(module: str, inside_functions: bool = True) -> set[str]:
+    """Our modules that `module` imports, directly or through others, their packages included, and itself."""
+    seen: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        package = {name.rpartition(".")[0]} - {""}
+        waiting |= ((imported(name, inside_functions) & MODULES.keys()) | package) - seen
+    return seen
+
+
+def room(module: str) -> str:
+    package, _, rest = module.partition(".")
+    return f"{package}.{rest.partition('.')[0]}" if rest else package
+
+
 def packages(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
@@ -74,9 +115,36 @@ def test_adapters_imports_nothing_heavy_with_itself(module: str):
     assert outside <= LIGHT
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_its_own_room_and_from_those_below(module: str):
+    package = module.partition(".")[0]
+    order = [f"{package}.{name}" for name in ROOMS[package]]
+    if module != package:
+        below = {package, *order[order.index(room(module)) :]}
+        others = {name for name in imported(module) & MODULES.keys() if name.partition(".")[0] == package}
+        assert {name for name in others if room(name) not in below} == set()
+
+
+@pytest.mark.parametrize(("upper", "lower"), STRANGERS)
+def test_a_room_does_not_reach_one_that_it_has_no_business_with(upper: str, lower: str):
+    reaching = {
+        f"{module} -> {name}"
+        for module in MODULES
+        if room(module) == upper
+        for name in reached(module)
+        if room(name) == lower
+    }
+    assert reaching == set()
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda folder: folder.name)
+def test_a_room_says_what_it_is_for(folder: Path):
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("ui.")])
 def test_the_page_knows_of_adapters_what_needs_no_store(module: str):
-    assert {name for name in imported(module) if name.partition(".")[0] == "adapters"} <= FOR_UI
+    assert {name for name in reached(module) if name.partition(".")[0] == "adapters"} <= FOR_UI
 
 
 @pytest.mark.parametrize(
@@ -92,12 +160,10 @@ def test_the_page_knows_of_adapters_what_needs_no_store(module: str):
     ],
 )
 def test_what_the_help_needs_imports_nothing_heavy(module: str):
-    seen, waiting = set(), [module]
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        waiting += [other for other in imported(name, inside_functions=False) & MODULES.keys() if other not in seen]
-    assert packages({name for each in seen for name in imported(each, inside_functions=False)}) & HEAVY == set()
+    names = {
+        name for each in reached(module, inside_functions=False) for name in imported(each, inside_functions=False)
+    }
+    assert packages(names) & HEAVY == set()
 
 
 def test_only_one_file_imports_trl():

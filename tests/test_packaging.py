@@ -1,17 +1,19 @@
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+import venv
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-from adapters.emails.tasks import HELDOUT
-
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+PACKAGES = TOOLS["mypy"]["packages"]
 ENTRIES = PROJECT["scripts"] | {
     name: target for group in PROJECT["entry-points"].values() for name, target in group.items()
 }
@@ -60,22 +62,34 @@ def test_the_dependencies_are_what_the_code_imports():
     assert needed <= {name.replace("_", "-") for name in PROJECT["dependencies"]}
 
 
-def test_every_package_is_built():
-    found = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
-    assert set(TOOLS["setuptools"]["packages"]) == found == set(TOOLS["mypy"]["packages"])
+def installed_wheel(folder: Path) -> Path:
+    """Build the wheel of a copy of the project, install it alone into an empty environment; gives its site-packages."""
+    copy = folder / "project"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, copy]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "environment")
+    install = [*pip, "--python", folder / "environment", "install", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, capture_output=True, text=True)
+    (site,) = (folder / "environment").glob("lib/python*/site-packages")
+    return site
 
 
-def test_the_held_out_tasks_are_built_with_the_contract():
-    patterns = TOOLS["setuptools"]["package-data"]["adapters"]
-    assert {file for pattern in patterns for file in (ROOT / "adapters").glob(pattern)} == {HELDOUT}
-
-
-def test_prices_recipes_emails_and_templates_are_built_with_the_trainer():
-    patterns = TOOLS["setuptools"]["package-data"]["trainer"]
-    shipped = {file for pattern in patterns for file in (ROOT / "trainer").glob(pattern)}
-    folders = [ROOT / "trainer" / folder for folder in ("recipes", "data", "templates")]
-    needed = {file for folder in folders for file in folder.rglob("*") if file.is_file()}
-    assert shipped == needed | set((ROOT / "trainer").glob("*.yaml"))
+def test_the_wheel_has_every_module_and_data_file_of_the_packages(tmp_path: Path):
+    site = installed_wheel(tmp_path)
+    listed = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    wanted = {
+        name for name in listed.splitlines() if not name.startswith("ui/screenshots/") and (ROOT / name).is_file()
+    }
+    found = {str(file.relative_to(site)) for package in PACKAGES for file in (site / package).rglob("*")}
+    assert wanted - found == set()
+    assert "trainer/training/sft.py" in wanted
 
 
 def test_ci_runs_what_a_developer_runs_and_nothing_else():

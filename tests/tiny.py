@@ -21,7 +21,8 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 
 from adapters.models.base_models import BaseModel
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 
 LAYERS, HIDDEN, INNER, HEADS, KV_HEADS = 2, 64, 128, 4, 2
 HEAD = 32

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adapters.cli import Parser, run_parsed
+from adapters.console import Parser, run_parsed
 from adapters.models import base_models
 from trainer.commands import check, compare_starts, estimate, evaluate, import_mail, sft, sweep
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from adapters.cli import Parser, port
+from adapters.console import Parser, port
 from adapters.errors import ConfigError
 from adapters.settings import is_loopback, kept_directory, store_directory
 

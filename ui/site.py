@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters.cli import run
+from adapters.console import run
 from adapters.errors import ConfigError
 from adapters.settings import is_loopback, silence_telemetry
 from ui.settings import Settings, read

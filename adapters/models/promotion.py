@@ -11,7 +11,8 @@ from adapters.models import base_models
 from adapters.models.base_models import BaseModel
 from adapters.models.validate import reasons_against
 from adapters.store.manifest import DEFAULT_MAX_RANK
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 
 
 def promote(

@@ -22,15 +22,8 @@ from adapters.models.validate import reasons_against
 from adapters.store.audit import Audit
 from adapters.store.disk import sync
 from adapters.store.manifest import Lora, Manifest, check_name
-from adapters.store.store import (
-    CARD,
-    CONFIG,
-    MANIFEST,
-    WEIGHTS,
-    Store,
-    Version,
-    content_digest,
-)
+from adapters.store.store import Store, content_digest
+from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS, Version
 
 UNSTATED = "unstated"
 ANEW = {"name", "version", "created", "adapter_sha256", "base_name", "base_source", "base_fingerprint"}

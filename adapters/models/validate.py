@@ -28,7 +28,8 @@ from adapters.models.tensors import (
     values_of,
 )
 from adapters.store.manifest import Manifest
-from adapters.store.store import CARD, CONFIG, MANIFEST, WEIGHTS, digest_until_weights
+from adapters.store.store import digest_until_weights
+from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS
 
 MAX_RANK = 512
 """The largest that vLLM serves, and so the largest --max-rank."""

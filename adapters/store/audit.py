@@ -24,12 +24,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapters.errors import ConfigError, StoreDamaged
-
-if TYPE_CHECKING:
-    from adapters.store.store import Version
+from adapters.store.version import Version
 
 LOG = "audit.jsonl"
 FIELDS = ("time", "who", "what", "adapter", "digest")

@@ -11,7 +11,8 @@ from typing import Any
 from adapters.errors import StoreDamaged
 from adapters.store.manifest import DEFAULT_MAX_RANK, Manifest
 from adapters.store.pointers import Pointers
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 
 Described = dict[str, Any]
 

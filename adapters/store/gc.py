@@ -21,20 +21,16 @@ from adapters.store.leases import LEASES, WATCH_SECONDS, Claim, claims, holders,
 from adapters.store.manifest import NAME
 from adapters.store.pointers import Pointers
 from adapters.store.store import (
-    CARD,
-    CONFIG,
     INCOMING,
     KEYS,
-    MANIFEST,
     OLD_POINTER,
     POINTERS,
     RUNS,
     VERSION_DIRECTORY,
-    WEIGHTS,
     Store,
-    Version,
     content_digest,
 )
+from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS, Version
 
 REMOVING = ".removing-"
 LEFTOVERS = {

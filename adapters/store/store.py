@@ -26,7 +26,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,8 @@ from adapters.store.leases import Lease
 from adapters.store.manifest import DEFAULT_MAX_RANK, NAME, Manifest, check_name
 from adapters.store.pointers import Pointers
 from adapters.store.suggest import nearest
+from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS, Version
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-MANIFEST = "manifest.json"
-CARD = "README.md"
-"""For people; under this name Hugging Face's hub shows it. A version may do without."""
 POINTERS = "pointers.json"
 KEYS = "keys.json"
 RUNS = ".runs"
@@ -55,35 +50,6 @@ INCOMING = ".incoming-"
 VERSION_DIRECTORY = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{12})")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 Change = Callable[[Pointers, int], Pointers]
-
-
-@dataclass(frozen=True)
-class Version:
-    """One published version; `path` is absolute and its content never changes."""
-
-    name: str
-    number: int
-    path: Path
-
-    @property
-    def id(self) -> str:
-        """The exact name that requests, answers and logs use: `formal@3`."""
-        return f"{self.name}@{self.number}"
-
-    @property
-    def digest(self) -> str:
-        """The first 12 hex digits of the SHA-256 of its content."""
-        return self.path.name.partition("-")[2]
-
-    def manifest(self) -> Manifest:
-        """Raises:
-        StoreDamaged: it is missing, or not what this program wrote.
-        """
-        file = self.path / MANIFEST
-        try:
-            return Manifest.model_validate_json(file.read_bytes())
-        except (OSError, ValidationError) as exc:
-            raise StoreDamaged(f"{file} is missing or damaged", "`adapters verify` says more") from exc
 
 
 class Store:

@@ -23,7 +23,8 @@ from adapters.models.promotion import find, reasons_not_to
 from adapters.store.describe import meant, standing
 from adapters.store.manifest import NAME
 from adapters.store.pointers import Pointers
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from server.api.keys import CALLER
 from server.api.models_route import facts
 from server.engine.residency import Residency

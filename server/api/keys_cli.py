@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 
-from adapters.cli import Parser, run_parsed
+from adapters.console import Parser, run_parsed
 from adapters.settings import store_directory
 from adapters.store.audit import Audit
 from server.api.keys import SCOPES, Key, Keys, Order, Scope, now, parse_lifetime

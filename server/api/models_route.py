@@ -22,7 +22,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from adapters.errors import RequestError, StoreDamaged
 from adapters.models.base_models import BaseModel
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from server.api.keys import CALLER, Caller
 from server.engine.residency import Residency
 

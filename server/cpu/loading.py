@@ -21,7 +21,7 @@ from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.utils import parse_fine_tuned_lora_name
 
 from adapters.models.tensors import header_of
-from adapters.store.store import WEIGHTS
+from adapters.store.version import WEIGHTS
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

@@ -14,7 +14,8 @@ from collections import Counter
 
 from adapters.errors import AdapterNotFound
 from adapters.store.leases import HEARTBEAT_SECONDS, Lease
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 
 logger = logging.getLogger(__name__)
 

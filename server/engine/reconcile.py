@@ -14,7 +14,8 @@ from pathlib import Path
 
 from adapters.errors import MailwrightError, StoreDamaged
 from adapters.store.pointers import Pointers
-from adapters.store.store import POINTERS, Store, Version
+from adapters.store.store import POINTERS, Store
+from adapters.store.version import Version
 from server.engine.residency import Residency
 
 LOOK_SECONDS = 1.0

@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from adapters.errors import AdapterUnusable, Overloaded
-from adapters.store.store import Version
-from server.metrics import LoadResult
+from adapters.store.version import Version
 
 MAX_COLD_LOADS = 8
 """A cold load stalls every running stream while the engine copies it; beyond a few, callers had better come back."""
@@ -26,6 +25,7 @@ REFUSAL_SECONDS = 60.0
 """How long a refusal stands: what was wrong may have been the disk, and may have been mended."""
 
 Reasons = list[str]
+LoadResult = Literal["loaded", "refused", "failed"]
 
 
 class Engine(Protocol):

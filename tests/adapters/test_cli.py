@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.cli import main, run
+from adapters.cli import main
+from adapters.console import run
 from adapters.errors import ConfigError
 from adapters.store.store import Store
 

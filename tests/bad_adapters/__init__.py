@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from adapters.store.store import CONFIG, MANIFEST, WEIGHTS, content_digest
+from adapters.store.store import content_digest
+from adapters.store.version import CONFIG, MANIFEST, WEIGHTS
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
 A, B = f"{Q_PROJ}.lora_A.weight", f"{Q_PROJ}.lora_B.weight"

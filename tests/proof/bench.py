@@ -25,7 +25,8 @@ from adapters.emails.tasks import HELDOUT
 from adapters.models import base_models
 from adapters.models.base_models import BaseModel
 from adapters.models.validate import reasons_against
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
 from trainer.console import say
 from trainer.data.examples import Example, read_examples

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adapters.errors import AdapterNotFound
-from adapters.store.store import Version
+from adapters.store.version import Version
 from server.engine.residency import Residency
 
 

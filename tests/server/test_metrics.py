@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, enable
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from adapters.store.manifest import NAME
-from server.metrics import ALL, MAX_NAMES, OTHER, UNKNOWN, LoadResult, Metrics, Outcome, Series
+from server.engine.residency import LoadResult
+from server.metrics import ALL, MAX_NAMES, OTHER, UNKNOWN, Metrics, Outcome, Series
 from tests import tiny
 from tests.serving import RunningServer
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import ConfigError
-from server.settings import read, refuse_untested_vllm
+from server.settings import read
+from server.vllm_version import refuse_untested_vllm
 
 KEY = {"MAILWRIGHT_API_KEY": "secret"}
 

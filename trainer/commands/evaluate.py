@@ -17,8 +17,9 @@ from adapters.models import base_models
 from adapters.models.base_models import BaseModel
 from adapters.settings import store_directory
 from adapters.store.manifest import Comparison, Manifest, Row
-from adapters.store.store import Store, Version
-from trainer import output
+from adapters.store.store import Store
+from adapters.store.version import Version
+from trainer import console
 from trainer.console import bar, say
 from trainer.evaluation import figures as legend
 from trainer.evaluation.results import PRIMARY, Result
@@ -93,7 +94,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     asked = _asked(args)
     for file in filter(None, (args.answers, args.html, args.card)):
-        output.check_directory(file)
+        console.check_directory(file)
     writer = _writer(asked, args.server)
     from trainer.evaluation import evaluate as evaluation
 
@@ -205,15 +206,15 @@ def _writer(asked: Asked, server: str | None) -> Writer:
 def _write_files(found: Evaluation, manifest: Manifest, args: argparse.Namespace) -> None:
     if args.answers:
         texts = {row: [[answer.text for answer in task] for task in tasks] for row, tasks in found.answers.items()}
-        output.write(args.answers, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
+        console.write(args.answers, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
     if args.html:
         from trainer.evaluation import page
 
-        output.write(args.html, page.render(found.result, manifest.recipe.get("limits") or []))
+        console.write(args.html, page.render(found.result, manifest.recipe.get("limits") or []))
     if args.card:
         from trainer.evaluation import card
 
-        output.write(args.card, card.render(manifest, found.result))
+        console.write(args.card, card.render(manifest, found.result))
 
 
 def _header() -> str:

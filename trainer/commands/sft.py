@@ -18,10 +18,10 @@ from adapters.models.base_models import BaseModel
 from adapters.settings import store_directory
 from adapters.store import describe
 from adapters.store.manifest import DEFAULT_MAX_RANK, check_name
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from trainer.compute import distributed
-from trainer.console import say
-from trainer.output import check_new_directory
+from trainer.console import check_new_directory, say
 from trainer.training.checkpoints import SAVE_EVERY
 
 if TYPE_CHECKING:

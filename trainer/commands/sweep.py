@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
-from trainer import output
+from trainer import console
 from trainer.commands import sft
 from trainer.console import ABOVE, BROKEN, LEVELS, say, sparkline
 from trainer.trials.learning_rates import MOVED, RATES, WITHIN, Sweep, Trial, shown, written
@@ -77,7 +77,7 @@ def _sweep(args: argparse.Namespace) -> int:
     found = sweep(run.examples, run.base, run.recipe, rates, args.steps, say)
     print(json.dumps(_as_dict(found), indent=2) if args.json else "\n".join(_report(found, args.write)))
     if args.write and found.chosen:
-        output.write(args.write, recipe_with(run.recipe, found.chosen, found))
+        console.write(args.write, recipe_with(run.recipe, found.chosen, found))
     elif args.write:
         say(f"{args.write} was not written: no learning rate is just right")
     return 0 if found.chosen else 1
@@ -99,7 +99,7 @@ def _rates(text: str) -> list[float]:
 
 
 def _check_file(file: Path, force: bool) -> None:
-    output.check_directory(file)
+    console.check_directory(file)
     if file.is_dir():
         raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
     if file.exists() and not force:

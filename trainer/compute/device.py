@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from adapters.errors import ConfigError
@@ -88,3 +90,10 @@ def _keep_freed_memory() -> None:
         # M_MMAP_MAX: no block of its own for a large tensor; M_TRIM_THRESHOLD: never smaller again (mallopt(3)).
         c.mallopt(-4, 0)
         c.mallopt(-1, -1)
+
+
+def processor() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

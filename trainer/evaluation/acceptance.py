@@ -13,7 +13,8 @@ from typing import Any
 
 from adapters.emails.tasks import HELDOUT
 from adapters.models.base_models import BaseModel
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from trainer.console import bar
 from trainer.data.examples import Example, read_examples
 from trainer.evaluation import card, criteria

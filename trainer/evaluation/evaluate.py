@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from itertools import chain
-from pathlib import Path
 from statistics import fmean
 
 from adapters.emails.checker import Score, score
 from adapters.emails.prompts import Message, few_shot_messages
 from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Comparison, Row
-from adapters.store.store import Version
+from adapters.store.version import Version
+from trainer.compute.device import processor
 from trainer.data.examples import Example, digest
 from trainer.evaluation import memorisation, style
 from trainer.evaluation.bootstrap import Tally, difference, interval
@@ -162,13 +161,6 @@ def machine(writer: Writer) -> str:
     versions = [f"{package} {installed_version(package)}" for package in ("torch", "transformers")]
     parts = [processor(), f"{len(os.sched_getaffinity(0))} cores", writer.device, *versions]
     return ", ".join(part for part in parts if part)
-
-
-def processor() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _with_examples(task: Example, examples: Sequence[Example], count: int) -> list[Message]:

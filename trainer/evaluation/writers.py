@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from adapters.emails.prompts import Message
 from adapters.errors import ServerProblem
 from adapters.settings import is_loopback
-from adapters.store.store import Version
+from adapters.store.version import Version
 
 if TYPE_CHECKING:
     from trainer.compute.losses import Loss

@@ -24,11 +24,10 @@ from adapters.errors import ConfigError, TrainingDiverged
 from adapters.models.base_models import BaseModel
 from adapters.store.disk import shortage
 from trainer.compute.device import choose
-from trainer.console import Say
+from trainer.console import Say, check_new_directory
 from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.evaluation.memorisation import trained_on
-from trainer.output import check_new_directory
 from trainer.training import callbacks
 from trainer.training.dataset import Rows
 from trainer.training.diagnose import Curve, Verdict, diagnose

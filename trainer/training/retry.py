@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 
 from adapters.errors import TrainingDiverged
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from trainer.console import Say
 from trainer.training.recipe import Recipe
 

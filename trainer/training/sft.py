@@ -25,7 +25,8 @@ from adapters.errors import AdapterUnusable, ConfigError, TrainingDiverged
 from adapters.models.base_models import BaseModel, shaping_config
 from adapters.models.validate import reasons_against
 from adapters.store.manifest import check_name
-from adapters.store.store import WEIGHTS, Store, Version
+from adapters.store.store import Store
+from adapters.store.version import WEIGHTS, Version
 from trainer.compute import distributed
 from trainer.compute.attention import ATTENTION
 from trainer.compute.cpu_loss import fused_lora

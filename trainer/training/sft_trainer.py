@@ -31,7 +31,7 @@ from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from adapters.models.base_models import BaseModel
-from adapters.store.store import WEIGHTS
+from adapters.store.version import WEIGHTS
 from trainer.compute import cpu_loss
 from trainer.compute.attention import ATTENTION
 from trainer.compute.copy_weights import Copied, summed

@@ -76,7 +76,7 @@ def machine(device: Device) -> str:
     """What computes here, as far as speed depends on it."""
     import torch
 
-    from trainer.evaluation.evaluate import processor
+    from trainer.compute.device import processor
 
     if device.kind == "cuda":
         return str(torch.cuda.get_device_name())

@@ -9,7 +9,8 @@ from adapters.errors import AdapterNotFound, AdapterUnusable, ConfigError, Store
 from adapters.models import promotion
 from adapters.models.base_models import BaseModel, find
 from adapters.models.promotion import own_base, promote
-from adapters.store.store import MANIFEST, POINTERS, Store, Version
+from adapters.store.store import POINTERS, Store
+from adapters.store.version import MANIFEST, Version
 from tests import tiny
 
 

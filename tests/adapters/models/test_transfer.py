@@ -13,7 +13,8 @@ from adapters.models.base_models import BaseModel, find
 from adapters.models.transfer import base_of, export, import_
 from adapters.models.validate import reasons_against
 from adapters.store.gc import verify
-from adapters.store.store import CONFIG, MANIFEST, WEIGHTS, Store, content_digest
+from adapters.store.store import Store, content_digest
+from adapters.store.version import CONFIG, MANIFEST, WEIGHTS
 from tests import tiny
 
 

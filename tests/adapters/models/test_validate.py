@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from adapters.models.base_models import BaseModel, find
 from adapters.models.validate import MAX_RANK, REFUSED_FEATURES, reasons_against
 from adapters.store.manifest import Lora, Manifest
-from adapters.store.store import CONFIG, MANIFEST, WEIGHTS, Store
+from adapters.store.store import Store
+from adapters.store.version import CONFIG, MANIFEST, WEIGHTS
 from tests import bad_adapters, tiny
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"

@@ -9,7 +9,8 @@ import pytest
 from adapters.errors import AdapterNotFound, ConfigError
 from adapters.store.gc import collect, verify
 from adapters.store.leases import HEARTBEAT, LEASES, Lease
-from adapters.store.store import CONFIG, MANIFEST, POINTERS, RUNS, WEIGHTS, Store, Version
+from adapters.store.store import POINTERS, RUNS, Store
+from adapters.store.version import CONFIG, MANIFEST, WEIGHTS, Version
 
 NO_WAIT = 0.0
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from adapters.errors import AdapterNotFound, ConfigError
 from adapters.store import store as store_module
 from adapters.store.gc import verify
-from adapters.store.store import CONFIG, POINTERS, WEIGHTS, Store, content_digest
+from adapters.store.store import POINTERS, Store, content_digest
+from adapters.store.version import CONFIG, WEIGHTS
 from tests import tiny
 
 FACTS = tiny.facts("tiny-llama", f"sha256:{'a' * 64}")

@@ -11,7 +11,8 @@ import pytest
 
 from adapters.store import store as store_module
 from adapters.store.gc import collect, verify
-from adapters.store.store import CONFIG, WEIGHTS, Store
+from adapters.store.store import Store
+from adapters.store.version import CONFIG, WEIGHTS
 from tests.adapters.dying import FACTS
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 
 from adapters.errors import MailwrightError
 from adapters.models.base_models import BaseModel
-from adapters.store.store import POINTERS, Store, Version
+from adapters.store.store import POINTERS, Store
+from adapters.store.version import Version
 from server.api.access import LOCAL
 from server.api.adapters_route import MAX_ORDER_BYTES, adapter_routes
 from server.api.errors import body_of

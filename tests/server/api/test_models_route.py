@@ -17,7 +17,8 @@ from prometheus_client.core import GaugeMetricFamily
 from adapters.errors import MailwrightError
 from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Manifest
-from adapters.store.store import POINTERS, Store, Version
+from adapters.store.store import POINTERS, Store
+from adapters.store.version import Version
 from server.api.access import LOCAL
 from server.api.errors import body_of
 from server.api.keys import Caller

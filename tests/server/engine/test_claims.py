@@ -54,7 +54,8 @@ def test_a_store_that_cannot_be_written_is_served_without_a_lease_and_the_log_sa
 
 def test_a_process_that_ends_takes_its_claims_with_it(store: Store):
     program = (
-        "from pathlib import Path; from adapters.store.store import Store; from server.engine.claims import StoreClaims\n"
+        "from pathlib import Path; from adapters.store.store import Store\n"
+        "from server.engine.claims import StoreClaims\n"
         f"store = Store(Path({str(store.directory)!r})); StoreClaims(store).hold(store.resolve('formal'))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

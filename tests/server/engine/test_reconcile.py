@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import AdapterNotFound
-from adapters.store.store import POINTERS, Store, Version
+from adapters.store.store import POINTERS, Store
+from adapters.store.version import Version
 from server.engine.reconcile import StoreReader, reconcile, reconcile_once
 from server.engine.residency import Residency
 from tests.server.fake_engine import FakeEngine, until

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import AdapterNotFound, AdapterUnusable, Overloaded
-from adapters.store.store import Version
+from adapters.store.version import Version
 from server.engine.residency import REFUSAL_SECONDS, Residency
 from tests.server.fake_engine import FakeEngine, until, version
 

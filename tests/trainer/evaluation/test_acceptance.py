@@ -7,7 +7,8 @@ import pytest
 from adapters.errors import AdapterUnusable
 from adapters.models.base_models import BaseModel
 from adapters.models.promotion import promote
-from adapters.store.store import CARD, Store, Version
+from adapters.store.store import Store
+from adapters.store.version import CARD, Version
 from tests import tiny
 from trainer.data.examples import SHIPPED_EMAILS, Example, read_examples
 from trainer.evaluation import writers

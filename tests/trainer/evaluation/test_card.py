@@ -11,7 +11,8 @@ from markdown_it import MarkdownIt
 from adapters.models.base_models import BaseModel
 from adapters.models.validate import reasons_against
 from adapters.store.manifest import Comparison, Evaluation, Manifest, Row
-from adapters.store.store import CARD, Store
+from adapters.store.store import Store
+from adapters.store.version import CARD
 from tests import tiny
 from tests.trainer.evaluation.test_criteria import result
 from trainer.evaluation.card import fenced, inline, render

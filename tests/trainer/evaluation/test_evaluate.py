@@ -7,7 +7,7 @@ import pytest
 
 from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Comparison, Row
-from adapters.store.store import Version
+from adapters.store.version import Version
 from trainer.compute.losses import Loss
 from trainer.data.examples import Example, digest, task_example
 from trainer.evaluation.evaluate import Evaluation, evaluate, in_voice, plans, told, work

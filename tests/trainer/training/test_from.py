@@ -7,7 +7,8 @@ import pytest
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel, find
 from adapters.store.manifest import Training
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from tests import tiny
 from tests.trainer.training.test_sft import RECIPE, dataset, emails, nobody_listens, sft_here
 from trainer.training import sft

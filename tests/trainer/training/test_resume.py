@@ -12,7 +12,8 @@ import pytest
 from adapters.errors import TrainingDiverged
 from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Training
-from adapters.store.store import RUNS, Store, Version
+from adapters.store.store import RUNS, Store
+from adapters.store.version import Version
 from tests.trainer.training.test_sft import (
     RECIPE,
     command,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from adapters.errors import TrainingDiverged
-from adapters.store.store import Store, Version
+from adapters.store.store import Store
+from adapters.store.version import Version
 from tests import tiny
 from tests.trainer.training.test_sft import dataset
 from trainer.cli import main

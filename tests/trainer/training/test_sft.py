@@ -19,7 +19,8 @@ from transformers import AutoTokenizer
 from adapters.errors import AdapterUnusable, ConfigError, DataError
 from adapters.models.base_models import BaseModel, find
 from adapters.models.validate import reasons_against
-from adapters.store.store import WEIGHTS, Store, Version
+from adapters.store.store import Store
+from adapters.store.version import WEIGHTS, Version
 from tests import tiny
 from trainer.cli import main
 from trainer.data.check import check_before_training

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from vllm.lora.peft_helper import PEFTHelper
 
 from adapters.models.base_models import BaseModel
-from adapters.store.store import CONFIG
+from adapters.store.version import CONFIG
 from tests.trainer.training.test_dataset import PRACTISED
 from tests.trainer.training.test_sft import RECIPE, emails, nobody_listens
 from trainer.compute import copy_weights
