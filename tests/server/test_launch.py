@@ -120,8 +120,8 @@ def test_the_start_says_what_it_could_not_compile(
     headers: bool,
     said: str,
 ):
-    monkeypatch.setattr(launch.kernel, "build", lambda _: missing)
-    monkeypatch.setattr(launch.kernel, "compiles_models", lambda: headers)
+    monkeypatch.setattr(launch.build, "build", lambda _: missing)
+    monkeypatch.setattr(launch.build, "compiles_models", lambda: headers)
     started(CPU)
     assert f"lora     {said} and start again" in capsys.readouterr().out
 
