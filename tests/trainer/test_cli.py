@@ -63,7 +63,7 @@ def test_a_flag_out_of_bounds_is_an_error(data: Path, capsys: Capture, flag: str
 
 def test_a_base_model_that_is_none_is_an_error(data: Path, tmp_path: Path, capsys: Capture):
     printed = failed(capsys, "sft", "--data", data, "--name", "mine", "--base", tmp_path, "--store", tmp_path / "store")
-    assert f"{tmp_path} is no base model" in printed
+    assert f"{tmp_path} is not a base model" in printed
     assert not (tmp_path / "store").exists()
 
 
