@@ -283,13 +283,13 @@ def test_a_damaged_pointers_file_is_named_holds_up_no_other_name_and_loses_no_ve
 @pytest.mark.parametrize(
     ("point", "what"),
     [
-        (lambda store: store.promote("formal@2"), "promoted means version 2, which is not there"),
-        (lambda store: store.promote("formal@2", percent=5), "canary means version 2, which is not there"),
-        (lambda store: store.label("formal@2", "candidate"), "label candidate means version 2, which is not there"),
-        (lambda store: store.pin("formal@2"), "pin means version 2, which is not there"),
+        (lambda store: store.promote("formal@2"), "promoted means version 2, which does not exist"),
+        (lambda store: store.promote("formal@2", percent=5), "canary means version 2, which does not exist"),
+        (lambda store: store.label("formal@2", "candidate"), "label candidate means version 2, which does not exist"),
+        (lambda store: store.pin("formal@2"), "pin means version 2, which does not exist"),
         (
             lambda store: [store.promote("formal@2"), store.promote("formal@1")],
-            "history means version 2, which is not there",
+            "history means version 2, which does not exist",
         ),
     ],
 )
