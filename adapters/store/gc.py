@@ -19,16 +19,7 @@ from adapters.store.disk import LOCK, NEW, explained, is_locked, locked, sync
 from adapters.store.leases import LEASES, WATCH_SECONDS, Claim, claims, holders, remove_dead
 from adapters.store.manifest import NAME
 from adapters.store.pointers import Pointers
-from adapters.store.store import (
-    INCOMING,
-    KEYS,
-    OLD_POINTER,
-    POINTERS,
-    RUNS,
-    VERSION_DIRECTORY,
-    Store,
-    content_digest,
-)
+from adapters.store.store import INCOMING, KEYS, OLD_POINTER, POINTERS, RUNS, VERSION_DIRECTORY, Store, content_digest
 from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS, Version
 
 REMOVING = ".removing-"
