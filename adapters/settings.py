@@ -15,8 +15,7 @@ from adapters.errors import ConfigError
 
 def store_directory(flag: str | None = None) -> Path:
     """`--store`, else `MAILWRIGHT_STORE`, else `$XDG_DATA_HOME/mailwright/store`; absolute, may not exist yet."""
-    chosen = flag or os.environ.get("MAILWRIGHT_STORE")
-    return absolute(chosen) if chosen else default_store_directory()
+    return absolute(flag or os.environ.get("MAILWRIGHT_STORE") or default_store_directory())
 
 
 def default_store_directory() -> Path:
@@ -25,14 +24,12 @@ def default_store_directory() -> Path:
 
 def kept_directory(flag: str | None = None) -> Path:
     """`--kept`, else `MAILWRIGHT_KEPT`, else `$XDG_DATA_HOME/mailwright/kept`: emails kept on the comparison page."""
-    chosen = flag or os.environ.get("MAILWRIGHT_KEPT")
-    return absolute(chosen) if chosen else _in_home("XDG_DATA_HOME", "~/.local/share", "kept")
+    return absolute(flag or os.environ.get("MAILWRIGHT_KEPT") or _in_home("XDG_DATA_HOME", "~/.local/share", "kept"))
 
 
 def cache_directory() -> Path:
     """`MAILWRIGHT_CACHE`, else `$XDG_CACHE_HOME/mailwright`: base models and past estimates; safe to delete."""
-    chosen = os.environ.get("MAILWRIGHT_CACHE")
-    return absolute(chosen) if chosen else _in_home("XDG_CACHE_HOME", "~/.cache", "")
+    return absolute(os.environ.get("MAILWRIGHT_CACHE") or _in_home("XDG_CACHE_HOME", "~/.cache", ""))
 
 
 def _in_home(variable: str, default: str, name: str) -> Path:

@@ -33,21 +33,10 @@ HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 COMPLETE = "mailwright-complete"
 
 # The fields of config.json that decide what the tensors compute; everything else there may change with an upgrade.
-SHAPING_FIELDS = [
-    "model_type",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "hidden_act",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "attention_bias",
-    "mlp_bias",
-]
+SHAPING_FIELDS = (
+    "model_type hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "vocab_size hidden_act rms_norm_eps tie_word_embeddings attention_bias mlp_bias"
+).split()
 
 
 @dataclass(frozen=True)
