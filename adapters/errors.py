@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 class MailwrightError(Exception):
-    """Anything that goes wrong on purpose: the message has the offending value, `hint` says what to do or is empty."""
+    """An error that no other class describes. The message has the offending value, `hint` what to do or nothing."""
 
     status = 500
     code = "internal_error"

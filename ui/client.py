@@ -89,7 +89,7 @@ class Client:
             answer = await self._openai.models.with_raw_response.list(extra_query={"versions": "all"})
             return [str(card["id"]) for card in json.loads(answer.text)["data"]]
         except SERVER_ERRORS as exc:
-            raise ServerProblem(self._explain(exc, started, begun=False)) from exc
+            raise ServerProblem(self._explain(exc, started, streaming=False)) from exc
 
     async def write(self, ask: Ask) -> AsyncGenerator[Answer]:
         """The newest snapshot of the answer, at most one every INTERVAL_SECONDS, and the last one.
@@ -132,18 +132,18 @@ class Client:
                     changed.set()
             growing.end()
         except SERVER_ERRORS as exc:
-            growing.fail(self._explain(exc, growing.heard, growing.begun))
+            growing.fail(self._explain(exc, growing.last_received, growing.streaming))
 
-    def _explain(self, exc: Exception, heard: float, begun: bool) -> str:
-        """What went wrong and what to do; `heard` is when the server last sent something."""
+    def _explain(self, exc: Exception, last_received: float, streaming: bool) -> str:
+        """What went wrong and what to do; `last_received` is when the server last sent something."""
         match exc:
             case openai.APITimeoutError():
-                silence = time.monotonic() - heard
+                silence = time.monotonic() - last_received
                 return (
                     f"The server at {self._address} has sent nothing for {silence:.0f} s. "
                     "Look into its log, and try again when it answers."
                 )
-            case openai.APIConnectionError() if begun:
+            case openai.APIConnectionError() if streaming:
                 return "The stream ended early: the connection to the server broke. Try again."
             case openai.APIConnectionError():
                 return (
@@ -165,24 +165,24 @@ class _Growing:
 
     def __init__(self, max_tokens: int) -> None:
         self.answer = Answer()
-        self.heard = self._started = time.monotonic()
-        self.begun = False
+        self.last_received = self._started = time.monotonic()
+        self.streaming = False
         self._max_tokens = max_tokens
         self._first = self._last = 0.0
         self._reason: str | None = None
 
     def add(self, chunk: ChatCompletionChunk) -> None:
-        self.heard = time.monotonic()
-        self.begun = True
+        self.last_received = time.monotonic()
+        self.streaming = True
         answer = replace(self.answer, version=chunk.model or self.answer.version)
         if chunk.usage:
             answer = replace(answer, tokens=chunk.usage.completion_tokens)
         if chunk.choices:
-            self._last = self.heard
+            self._last = self.last_received
             self._reason = chunk.choices[0].finish_reason or self._reason
             new = chunk.choices[0].delta.content or ""
             if new and not answer.text:
-                self._first = self.heard
+                self._first = self.last_received
                 answer = replace(answer, state="writing", first_token_seconds=self._first - self._started)
             answer = replace(answer, text=answer.text + new)
         if answer.text and answer.tokens and self._last > self._first:

@@ -157,7 +157,7 @@ def _from_hub(base: str, log: Callable[[str], None], fetch: bool) -> Path:
         return Path(snapshot_download(base, allow_patterns=HUB_FILES, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
         raise BaseModelError(
-            f"{base!r} is no directory here and no model that the hub gives ({type(exc).__name__})",
+            f"{base!r} is neither a directory here nor a model of the hub ({type(exc).__name__})",
             "check the network, or give --base an existing directory, a hub id such as "
             f"HuggingFaceTB/SmolLM2-360M-Instruct, or {DEFAULT_NAME}, which needs no hub",
         ) from exc

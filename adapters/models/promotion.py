@@ -24,10 +24,7 @@ def promote(
     Without `base` only what holds for any base model is checked, with `force` nothing. `max_rank` is the server's.
 
     Raises:
-        AdapterUnusable: with every reason; nothing has changed.
-        AdapterNotFound: there is no such version, or it is retired.
-        ConfigError: `reference` gives no version, or `percent` is not allowed.
-        StoreUnwritable: nothing has changed.
+        AdapterUnusable: with every reason; nothing has changed, as after the errors of Store.promote.
     """
     version = find(store, reference)
     reasons = [] if force else reasons_not_to(version, base, max_rank)
@@ -38,7 +35,7 @@ def promote(
 
 
 def find(store: Store, reference: str) -> Version:
-    """The version of `name@version` or `name@label`; raises what `promote` raises.
+    """The version of `name@version` or `name@label`; raises AdapterNotFound or ConfigError.
 
     A number is found also if `pointers.json` is damaged: promoting it repairs that file.
     """

@@ -106,12 +106,9 @@ class Store:
         return self._look_up(reference, None)[0]
 
     def route(self, reference: str, key: bytes) -> tuple[Version, bool]:
-        """The version that answers a request for `reference`, and whether it does so as a canary.
+        """The version that answers the caller `key` who asks for `reference`, and whether it does so as a canary.
 
-        `key` identifies the caller: a canary takes its share of the callers.
-
-        Raises:
-            AdapterNotFound: like `resolve`.
+        A canary takes its share of the callers. Raises AdapterNotFound like `resolve`.
         """
         return self._look_up(reference, key)
 

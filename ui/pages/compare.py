@@ -179,7 +179,7 @@ class Page:
         for each, teach in zip(self._both, self._teach, strict=True):
             asked = [self._asked, each.latest, *each.settings]
             for trigger in (begun.success, carried_on.success, each.again.click):
-                writing = trigger(each.write, asked, each.shown, trigger_mode="multiple", **QUIET)
+                writing = trigger(each.write, asked, each.outputs, trigger_mode="multiple", **QUIET)
                 writing.then(teach.fill, each.attempt, [teach.email, teach.attempt], **QUIET)
                 writing.then(self._compared, [left.attempt, right.attempt], self._marks, **QUIET)
         self._stop.click(self._stopped, [left.latest, right.latest], None, **QUIET)
@@ -257,7 +257,7 @@ class Page:
         session = sessions.get(request.session_hash or "")
         if session:
             for each in self._both:
-                session[each.latest._id].forget()
+                session[each.latest._id].stop()
             del sessions[request.session_hash]
 
 

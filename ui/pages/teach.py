@@ -53,9 +53,9 @@ class Teach:
                 buttons=["copy"],
                 elem_classes="command",
             )
-        shown = [self.undoable, self.undo, self.note, self.command]
-        self.keep.click(self._keep, [self.attempt, self.email, self.voice, self.undoable], shown, **QUIET)
-        self.undo.click(self._undo, self.undoable, shown, **QUIET)
+        outputs = [self.undoable, self.undo, self.note, self.command]
+        self.keep.click(self._keep, [self.attempt, self.email, self.voice, self.undoable], outputs, **QUIET)
+        self.undo.click(self._undo, self.undoable, outputs, **QUIET)
         self.voice.change(self._show, self.voice, [self.note, self.command], **QUIET)
 
     def fill(self, attempt: Attempt | None) -> list[Any]:

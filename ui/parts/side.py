@@ -69,10 +69,6 @@ class Latest:
         if self.ended:
             self.ended.set()
 
-    def forget(self) -> None:
-        self.stop()
-        self.ended = None
-
 
 class Side:
     def __init__(self, side: SideName, client: Client) -> None:
@@ -107,27 +103,16 @@ class Side:
                 0, label=f"{name} seed", precision=0, info="Above temperature 0, another seed writes another email."
             )
             self.length = gr.Slider(
-                16,
-                1024,
-                LENGTH_TOKENS,
-                step=16,
-                label=f"{name} length",
-                info="The most tokens; 100 are about 75 words.",
+                16, 1024, LENGTH_TOKENS, step=16, label=f"{name} length", info="100 tokens are about 75 words."
             )
-
-    @property
-    def settings(self) -> list[Any]:
-        return [self.model, self.temperature, self.seed, self.length]
-
-    @property
-    def shown(self) -> list[Any]:
-        """The components that `write` updates."""
-        return [self.answer, self.attempt, self.status, self.figures, self.facts]
+        self.settings = [self.model, self.temperature, self.seed, self.length]
+        # The components that `write` updates.
+        self.outputs = [self.answer, self.attempt, self.status, self.figures, self.facts]
 
     async def write(
         self, asked: Asked, latest: Latest, model: str | None, temperature: float, seed: float | None, length: float
     ) -> AsyncGenerator[list[Any]]:
-        """Updates of `shown` while the answer grows, until it ends, Stop is pressed or a newer writing starts."""
+        """Updates of `outputs` while the answer grows, until it ends, Stop is pressed or a newer writing starts."""
         ask = Ask(
             model=model or "",
             messages=task_messages(asked.task, asked.previous),
@@ -140,13 +125,13 @@ class Side:
         answer = Answer()
         async for snapshot in watched(self._client.write(ask), ended):
             answer = snapshot or answer
-            yield self._update(asked, ask, before, answer) if snapshot else [gr.skip()] * len(self.shown)
+            yield self._update(asked, ask, before, answer) if snapshot else [gr.skip()] * len(self.outputs)
             before = answer
         if answer.state in ("waiting", "writing"):
             # Gradio sends the last update twice, so the last one of a replaced answer must be empty.
             mine = latest.ended is ended
             stopped = replace(answer, state="stopped")
-            yield self._update(asked, ask, before, stopped) if mine else [gr.skip()] * len(self.shown)
+            yield self._update(asked, ask, before, stopped) if mine else [gr.skip()] * len(self.outputs)
 
     def _update(self, asked: Asked, ask: Ask, before: Answer | None, answer: Answer) -> list[Any]:
         over = answer.state not in ("waiting", "writing")

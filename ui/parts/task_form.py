@@ -17,7 +17,7 @@ def task_from_fields(
     bullets = [line.strip().lstrip("-*•").strip() for line in points.splitlines()]
     answered = answered.strip().replace('"', "'")
     if not (recipient or answered):
-        raise DataError("the email has no recipient", hint="say who gets it")
+        raise DataError("the email has no recipient", hint="give the name of the person who gets it")
     if not (purpose or any(bullets)):
         raise DataError("the email has nothing to say yet", hint="give its purpose, or at least one point")
     if answered:
