@@ -71,7 +71,7 @@ def test_a_name_that_is_none_is_refused_before_a_base_model_is_fetched(
     data: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(base_models, "find", lambda *_: pytest.fail("97 MB were fetched for nothing"))
-    assert "'My Voice' cannot be" in failed(capsys, "sft", "--data", data, "--name", "My Voice")
+    assert "'My Voice' is not a valid adapter name" in failed(capsys, "sft", "--data", data, "--name", "My Voice")
 
 
 @pytest.mark.parametrize(
