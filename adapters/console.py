@@ -1,27 +1,22 @@
-"""What every command line shares: errors as `error:` and `hint:`, exit statuses, a status line. It knows no command."""
+"""What every command line shares: errors as `error:` and `hint:`, exit statuses, tables and a status line."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 from adapters.errors import ConfigError, MailwrightError
 
 Command = Callable[[argparse.Namespace], int | None]
-STATUS_AFTER_SECONDS = 2.0
-"""A status line appears only for what takes longer."""
+UNLIMITED_COLUMNS = 100_000
 
 
 def run(command: Callable[[], int | None], debug: bool) -> int:
-    """Exit status: what `command` answers, 2 after an error that the user can mend, 130 after Ctrl-C.
-
-    If nobody reads on, as in `adapters list | head -1`, it is 141, what the shell gives a program that SIGPIPE ends.
-    """
+    """The exit status: that of `command`, 2 after a MailwrightError, 130 after Ctrl-C, 141 after a closed pipe."""
     try:
         status = command() or 0
         sys.stdout.flush()
@@ -32,7 +27,7 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
         complain(str(exc), exc.hint)
         return 2
     except BrokenPipeError:
-        # So that the flush at exit does not fail too.
+        # `adapters list | head -1`. Without this the flush at exit fails too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
@@ -41,7 +36,6 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
 
 
 def run_parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Command) -> int:
-    """`run` with the arguments that `parser` makes of `argv`, else of the command line."""
     given = sys.argv[1:] if argv is None else argv
     return run(lambda: command(parser.parse_args(given)), "--debug" in given)
 
@@ -66,25 +60,30 @@ def port(text: str) -> int:
     return int(text)
 
 
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The rows in columns under their headers. A terminal wraps long cells; a file or pipe gets one line a row."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*headers, box=None, pad_edge=False, header_style="none")
+    for column in drawn.columns:
+        column.overflow = "fold"
+    for row in rows:
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console = Console(color_system=None, width=None if sys.stdout.isatty() else UNLIMITED_COLUMNS)
+    with console.capture() as captured:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
 @contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
     """Show on a terminal what is being done and for how long; gives a function that changes the text."""
-    from tqdm import tqdm
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    bar = tqdm(desc=doing, bar_format="{desc} ({elapsed})", delay=STATUS_AFTER_SECONDS, disable=None, leave=False)
-    ended = threading.Event()
-
-    def tick() -> None:
-        pause = STATUS_AFTER_SECONDS
-        while not ended.wait(pause):
-            bar.refresh()
-            pause = 0.5
-
-    ticking = threading.Thread(target=tick, daemon=True)
-    ticking.start()
-    try:
-        yield lambda text: bar.set_description_str(text, refresh=False)
-    finally:
-        ended.set()
-        ticking.join()
-        bar.close()
+    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(doing, total=None)
+        yield lambda text: progress.update(task, description=text)

@@ -112,7 +112,7 @@ def run(settings: Settings) -> None:
     if not settings.base:
         where = "on a GPU" if device.cuda else "without a GPU"
         print(f"no --base given: {default(device.cuda)}, the default {where}", flush=True)
-    base = find(settings.base or default(device.cuda), say=lambda sentence: print(sentence, flush=True))
+    base = find(settings.base or default(device.cuda), lambda sentence: print(sentence, flush=True))
     if settings.int8:
         int8.prepare(base, LORA_MODULES, say=lambda sentence: print(sentence, flush=True))
     startup.ended("base model")

@@ -52,7 +52,7 @@ def test_a_base_model_that_is_none_is_refused_before_the_engine_starts(tmp_path:
     # The last words are ours, although vLLM is being imported in another process meanwhile.
     error, hint = done.stderr.splitlines()[-2:]
     assert error.startswith("error: ")
-    assert "is no base model" in error
+    assert "is not a base model" in error
     assert hint.startswith("hint: ")
     assert "Traceback" not in done.stderr
 
