@@ -15,7 +15,6 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import metadata
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -116,7 +115,7 @@ def run(settings: Settings) -> None:
     if settings.int8:
         int8.prepare(base, LORA_MODULES, say=lambda sentence: print(sentence, flush=True))
     startup.ended("base model")
-    settings = replace(settings, kv_cache_bytes=settings.kv_cache_bytes or device.kv_cache_bytes)
+    settings = settings.model_copy(update={"kv_cache": settings.kv_cache or device.kv_cache_gib})
     service = Service(settings, base, startup, ready=lambda: _ready(settings, startup))
     refuse_shadowed_names(service)
     print(f"base     {base.name}  {base.path}")

@@ -16,7 +16,7 @@ MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("
 LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "openai"}
 ROOMS = {
-    "adapters": ["cli", "models", "store", "emails", "console", "settings", "errors"],
+    "adapters": ["cli", "models", "store", "emails", "console", "options", "settings", "errors"],
     "server": ["launch", "plugin", "settings", "api", "metrics", "engine", "cpu", "vllm_version"],
     "trainer": [
         *["cli", "commands", "trials", "training", "evaluation", "mail", "data"],
@@ -36,6 +36,7 @@ FOR_UI = {
     "adapters.store.disk",
     "adapters.console",
     "adapters.errors",
+    "adapters.options",
     "adapters.settings",
     "adapters.store",
 }

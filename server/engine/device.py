@@ -13,7 +13,7 @@ from typing import Any
 from adapters.errors import ConfigError
 from adapters.models import gpu
 
-CPU_KV_CACHE_BYTES = 2**30
+CPU_KV_CACHE_GIB = 1.0
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Device:
     """`why` is one line for the user: the hardware, the number format and whose LoRA arithmetic is used."""
 
     cuda: bool
-    kv_cache_bytes: int | None
+    kv_cache_gib: float | None
     """What the attention cache gets where nobody said; None: what vLLM finds free in 92 % of the GPU's memory."""
     why: str
 
@@ -45,7 +45,7 @@ def choose(platform: Any, dtype: str) -> Device:
         # Always a size: vLLM's default on a CPU takes 92 % of the memory, and refuses to start where that is not free.
         cores = len(os.sched_getaffinity(0))
         return Device(
-            False, CPU_KV_CACHE_BYTES, f"CPU, {cores} cores; Mailwright's own LoRA arithmetic; {gpu.why_unused()}"
+            False, CPU_KV_CACHE_GIB, f"CPU, {cores} cores; Mailwright's own LoRA arithmetic; {gpu.why_unused()}"
         )
     raise ConfigError(
         f"vLLM finds no CUDA GPU, and this build of it ({type(platform).__name__}) is not the one for CPUs",

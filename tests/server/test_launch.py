@@ -86,8 +86,8 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
     return start
 
 
-GPU = Device(cuda=True, kv_cache_bytes=None, why="CUDA, NVIDIA H100, bf16")
-CPU = Device(cuda=False, kv_cache_bytes=2**30, why="CPU, 2 cores")
+GPU = Device(cuda=True, kv_cache_gib=None, why="CUDA, NVIDIA H100, bf16")
+CPU = Device(cuda=False, kv_cache_gib=1, why="CPU, 2 cores")
 
 
 @pytest.mark.parametrize(

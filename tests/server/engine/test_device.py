@@ -37,7 +37,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cuda_uses_vllms_kernels_and_leaves_the_cache_size_to_vllm():
     device = choose(Platform("cuda"), "auto")
-    assert (device.cuda, device.kv_cache_bytes) == (True, None)
+    assert (device.cuda, device.kv_cache_gib) == (True, None)
     assert str(device) == "CUDA, NVIDIA H100, bf16; vLLM's own LoRA kernels"
 
 
@@ -57,7 +57,7 @@ def test_a_number_format_that_was_given_is_named_and_float32_refused():
 
 def test_a_cpu_uses_our_arithmetic_and_always_has_a_cache_size():
     device = choose(Platform("cpu"), "auto")
-    assert (device.cuda, device.kv_cache_bytes) == (False, 2**30)
+    assert (device.cuda, device.kv_cache_gib) == (False, 1)
     assert str(device) == "CPU, 2 cores; Mailwright's own LoRA arithmetic; no CUDA GPU answers"
 
 
