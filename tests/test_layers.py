@@ -17,7 +17,18 @@ LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "openai"}
 ROOMS = {
     "adapters": ["cli", "models", "store", "emails", "console", "options", "settings", "errors"],
-    "server": ["launch", "plugin", "settings", "api", "metrics", "engine", "cpu", "vllm_version"],
+    "server": [
+        "launch",
+        "vllm_server",
+        "process",
+        "plugin",
+        "settings",
+        "api",
+        "metrics",
+        "engine",
+        "cpu",
+        "vllm_version",
+    ],
     "trainer": [
         *["cli", "commands", "trials", "training", "evaluation", "mail", "data"],
         *["console", "text", "compute"],

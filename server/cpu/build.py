@@ -70,6 +70,18 @@ def build(say: Callable[[str], None]) -> str | None:
     return None
 
 
+def prepare(say: Callable[[str], None]) -> str:
+    """`build`; returns what will compute, for the user."""
+    missing = build(say)
+    if missing:
+        return f"torch's own products, half as fast: {missing}; install g++ and start again"
+    if not compiles_models():
+        return "compiled, and the model is not, because Python.h is missing; install python3.11-dev and start again"
+    if not Path(os.environ["VLLM_CACHE_ROOT"], "torch_compile_cache").is_dir():
+        return "compiled; the model is compiled at the first start, about a minute"
+    return "compiled"
+
+
 @cache
 def load() -> bool:
     """Whether the operators `torch.ops.mailwright` are there, in this process: they are if they were built."""

@@ -55,6 +55,11 @@ def test_a_number_format_that_was_given_is_named_and_float32_refused():
         choose(Platform("cuda"), "float32")
 
 
+def test_a_gpu_refuses_weights_of_8_bits():
+    with pytest.raises(ConfigError, match="--int8 is for CPUs"):
+        choose(Platform("cuda"), "auto", int8=True)
+
+
 def test_a_cpu_uses_our_arithmetic_and_always_has_a_cache_size():
     device = choose(Platform("cpu"), "auto")
     assert (device.cuda, device.kv_cache_gib) == (False, 1)
