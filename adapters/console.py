@@ -1,20 +1,21 @@
-"""What every command line shares: errors as `error:` and `hint:`, exit statuses, a status line. It knows no command."""
+"""What every command line shares: errors as `error:` and `hint:`, exit statuses, tables, a status line."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import shutil
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 from adapters.errors import ConfigError, MailwrightError
 
 Command = Callable[[argparse.Namespace], int | None]
-STATUS_AFTER_SECONDS = 2.0
-"""A status line appears only for what takes longer."""
+# The width of a table in a file or a pipe.
+PIPED_COLUMNS = 160
 
 
 def run(command: Callable[[], int | None], debug: bool) -> int:
@@ -66,25 +67,51 @@ def port(text: str) -> int:
     return int(text)
 
 
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns of text as wide as the terminal; a long cell wraps, and a column of numbers is aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[str(cell) for cell in row] for row in rows]
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, header in enumerate(headers):
+        numbers = all(_is_number(row[number]) for row in cells)
+        grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
+    for row in cells:
+        # As Text: a cell such as "[EMAIL]" is no markup.
+        grid.add_row(*map(Text, row))
+    width = shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _is_number(cell: str) -> bool:
+    """Also of a missing one, `-`."""
+    try:
+        float(cell.strip(" $%").replace(",", "") or 0)
+    except ValueError:
+        return cell == "-"
+    return True
+
+
 @contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
     """Show on a terminal what is being done and for how long; gives a function that changes the text."""
-    from tqdm import tqdm
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    bar = tqdm(desc=doing, bar_format="{desc} ({elapsed})", delay=STATUS_AFTER_SECONDS, disable=None, leave=False)
-    ended = threading.Event()
-
-    def tick() -> None:
-        pause = STATUS_AFTER_SECONDS
-        while not ended.wait(pause):
-            bar.refresh()
-            pause = 0.5
-
-    ticking = threading.Thread(target=tick, daemon=True)
-    ticking.start()
-    try:
-        yield lambda text: bar.set_description_str(text, refresh=False)
-    finally:
-        ended.set()
-        ticking.join()
-        bar.close()
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # What a command prints goes to its stdout.
+        redirect_stdout=False,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
+        task = progress.add_task(doing, total=None)
+        yield lambda text: progress.update(task, description=text)
