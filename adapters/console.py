@@ -60,13 +60,6 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, f"{self.prog} --help shows every flag")
 
 
-def port(text: str) -> int:
-    """The `type` of a flag for a port to bind."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
-
-
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns of text as wide as the terminal; a long cell wraps, and a column of numbers is aligned to the right."""
     from rich.console import Console

@@ -22,20 +22,24 @@ METAVARS: dict[Any, str] = {int: "N", float: "N", Path: "DIR"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def add_flags(parser: ArgumentParser, model: type[BaseModel], *, show_defaults: bool = True) -> None:
-    """Add a flag for each field of `model`: a switch for a bool; a tuple or set takes its values with commas."""
+def add_flags(parser: ArgumentParser, model: type[BaseModel], *, overrides: bool = False) -> None:
+    """Add a flag for each field of `model`: a switch for a bool; a tuple or set takes its values with commas.
+
+    `overrides`: other values come from elsewhere, so that no flag is required and the help names no default.
+    """
     for name, field in model.model_fields.items():
         kind, extra = _kind(field), _extra(field)
         if extra.get("flag") is False:
             continue
         text = (field.description or "").replace("%", "%%")
-        if show_defaults and type(field.default) in (int, float, str):
+        if not overrides and type(field.default) in (int, float, str):
             text = f"{text} (default: {field.default})".strip()
         # An absent flag leaves no trace in the arguments, so that the model's own default counts.
         options: dict[str, Any] = {"help": text, "default": SUPPRESS}
         if kind is bool:
             options["action"] = "store_true"
         else:
+            options["required"] = field.is_required() and not overrides
             options["metavar"] = extra.get("metavar") or METAVARS.get(kind)
             if get_origin(kind) is Literal:
                 options["metavar"] = f"{{{','.join(get_args(kind))}}}"
@@ -74,6 +78,8 @@ def from_flags(model: type[Model], flags: Namespace, environment: Mapping[str, s
 def must_be(field: FieldInfo, error: Mapping[str, Any]) -> str:
     """What is wrong with one value of a field, from one of the errors of pydantic: `must be 1 to 16, got 0`."""
     kind = _kind(field)
+    if get_origin(kind) not in (None, Literal):  # a tuple or set, of which one value is wrong
+        kind = get_args(kind)[0]
     bounds = {name: f"{getattr(each, name):,}" for each in field.metadata for name in BOUNDS if hasattr(each, name)}
     limits = " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds.items())
     if {"ge", "le"} <= bounds.keys():
@@ -82,8 +88,7 @@ def must_be(field: FieldInfo, error: Mapping[str, Any]) -> str:
     if get_origin(kind) is Literal:
         words = [f"one of {', '.join(get_args(kind))}"]
     elif error["type"].endswith("_parsing"):
-        number = "a whole number" if kind is int else "a number"
-        words.insert(0, "whole numbers with commas between them" if get_origin(kind) else number)
+        words.insert(0, "a whole number" if kind is int else "a number")
     allowed = f"must be {', '.join(words)}" if words else error["msg"]
     return f"{allowed}, got {str(error['input'])[:80] or 'nothing'}"
 

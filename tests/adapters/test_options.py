@@ -25,7 +25,7 @@ class Run(BaseModel):
     dtype: Literal["auto", "float32"] = "auto"
     rslora: bool = False
     sample_epochs: tuple[int, ...] = Field(default=(), json_schema_extra={"metavar": "N,N"})
-    allow: frozenset[str] = frozenset()
+    allow: frozenset[Literal["a", "b"]] = frozenset()
     voice: Annotated[str, AfterValidator(known)] = "formal"
     key: str = Field(default="none", json_schema_extra={"flag": False, "environment": "KEY"})
 
@@ -49,8 +49,20 @@ def test_the_help_has_the_description_the_default_and_the_choices_of_a_field():
 
 def test_the_help_leaves_defaults_out_that_come_from_elsewhere():
     parser = Parser(prog="run")
-    add_flags(parser, Run, show_defaults=False)
+    add_flags(parser, Run, overrides=True)
     assert "default" not in parser.format_help()
+
+
+def test_a_field_without_a_default_needs_its_flag_unless_values_come_from_elsewhere():
+    class Key(BaseModel):
+        name: str
+
+    strict, lenient = Parser(prog="run"), Parser(prog="run")
+    add_flags(strict, Key)
+    add_flags(lenient, Key, overrides=True)
+    with pytest.raises(ConfigError, match="--name"):
+        strict.parse_args([])
+    assert given(Key, lenient.parse_args([])) == {}
 
 
 def test_what_is_typed_has_the_type_of_its_field_and_the_rest_its_default():
@@ -82,7 +94,8 @@ def test_a_variable_counts_unless_it_is_empty():
         (["--rate", "x"], "--rate must be a number, above 0 and below 1, got x"),
         (["--limit", "0"], "--limit must be at least 1, got 0"),
         (["--dtype", "int8"], "--dtype must be one of auto, float32, got int8"),
-        (["--sample-epochs", "1,x"], "--sample-epochs must be whole numbers with commas between them, got x"),
+        (["--sample-epochs", "1,x"], "--sample-epochs must be a whole number, got x"),
+        (["--allow", "a,z"], "--allow must be one of a, b, got z"),
         (["--epochs", "0", "--limit", "0"], "--epochs must be 1 to 1,000, got 0; --limit must be at least 1, got 0"),
     ],
 )
