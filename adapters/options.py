@@ -1,7 +1,7 @@
 """Flags of a command line from the fields of a pydantic model, so that type, default, bounds and help are written once.
 
-`json_schema_extra` of a field may have `flag` (False: it has no flag), `metavar` (names its value in the help) and
-`environment` (the variable that counts where the flag is not given).
+`json_schema_extra` of a field may have `flag` (False: it has no flag) and `environment` (the variable that counts where
+the flag is not given).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def add_flags(parser: ArgumentParser, model: type[BaseModel], *, overrides: bool
     `overrides`: other values come from elsewhere, so that no flag is required and the help names no default.
     """
     for name, field in model.model_fields.items():
-        kind, extra = _kind(field), _extra(field)
-        if extra.get("flag") is False:
+        kind = _kind(field)
+        if _extra(field).get("flag") is False:
             continue
         text = (field.description or "").replace("%", "%%")
         if not overrides and type(field.default) in (int, float, str):
@@ -40,7 +40,7 @@ def add_flags(parser: ArgumentParser, model: type[BaseModel], *, overrides: bool
             options["action"] = "store_true"
         else:
             options["required"] = field.is_required() and not overrides
-            options["metavar"] = extra.get("metavar") or METAVARS.get(kind)
+            options["metavar"] = METAVARS.get(kind)
             if get_origin(kind) is Literal:
                 options["metavar"] = f"{{{','.join(get_args(kind))}}}"
             elif get_origin(kind):

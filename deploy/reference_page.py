@@ -71,7 +71,8 @@ def recipe() -> str:
     for name, field in Recipe.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "required" if field.is_required() else f"`{field.default}`"
-        rows.append([f"`{name}`", f"`{flag}`" if flag in flags else "", default, meanings.get(name, "")])
+        meaning = field.description or meanings.get(name, "")
+        rows.append([f"`{name}`", f"`{flag}`" if flag in flags else "", default, meaning])
     return table(["field", "flag", "default", "meaning"], rows)
 
 

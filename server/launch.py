@@ -25,7 +25,7 @@ from server.settings import Settings, read
 from server.vllm_version import installed_vllm, refuse_untested_vllm
 
 # Flushed, because the log may be a file or a pipe and a start takes long.
-say = partial(print, flush=True)
+log = partial(print, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as exc:  # the top of the program: vLLM may raise any error
         if debug:
             raise
-        console.complain(f"{type(exc).__name__}: {exc}", "the log above may say more; --debug shows the traceback")
+        console.complain(f"{type(exc).__name__}: {exc}", "the log above may have more; --debug shows the traceback")
         return 1
 
 
@@ -52,24 +52,26 @@ def run(settings: Settings) -> int:
     with process.prepared():
         device = _device(settings)
         startup.ended("imports")
-        say(f"device   {device}")
+        log(f"device   {device}")
         if not device.cuda:
-            process.prepare_cpu(say)
+            process.prepare_cpu(log)
             startup.ended("LoRA's arithmetic")
         base = _base_model(settings, device)
-        weights = int8.prepare(base, vllm_server.LORA_MODULES, say) if settings.int8 else base.path
+        weights = int8.prepare(base, vllm_server.LORA_MODULES, log) if settings.int8 else base.path
         startup.ended("base model")
         settings = settings.model_copy(update={"kv_cache": settings.kv_cache or device.kv_cache_gib})
         service = Service(settings, base, startup, ready=lambda: _ready(settings, startup))
         refuse_shadowed_names(service)
-        say(f"base     {base.name}  {base.path}")
-        say(f"adapters {vllm_server.adapter_memory(settings, base)}")
-        say(f"store    {settings.store}")
+        log(f"base     {base.name}  {base.path}")
+        log(f"adapters {vllm_server.adapter_memory(settings, base)}")
+        log(f"store    {settings.store}")
         if not settings.prepare:
-            say(f"address  http://{settings.host}:{settings.port}/v1")
+            log(f"address  http://{settings.host}:{settings.port}/v1")
         arguments = vllm_server.vllm_arguments(settings, base, service.base_names, weights)
         if not vllm_server.serve(service, arguments):
-            console.complain("vLLM's engine process ended by itself", "the log above says why; start the server again")
+            console.complain(
+                "vLLM's engine process ended by itself", "the log above has the cause; start the server again"
+            )
             return 1
     return 0
 
@@ -83,8 +85,8 @@ def _device(settings: Settings) -> Device:
 def _base_model(settings: Settings, device: Device) -> BaseModel:
     if not settings.base:
         where = "on a GPU" if device.cuda else "without a GPU"
-        say(f"no --base given: {default(device.cuda)}, the default {where}")
-    return find(settings.base or default(device.cuda), say=say)
+        log(f"no --base given: {default(device.cuda)}, the default {where}")
+    return find(settings.base or default(device.cuda), log)
 
 
 def refuse_shadowed_names(service: Service) -> None:
@@ -98,7 +100,7 @@ def refuse_shadowed_names(service: Service) -> None:
 
 
 def _ready(settings: Settings, startup: Startup) -> None:
-    say(f"{'prepared' if settings.prepare else 'ready   '} {startup}")
+    log(f"{'prepared' if settings.prepare else 'ready   '} {startup}")
     if settings.prepare:
         process.end_at_once(0)
 

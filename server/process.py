@@ -43,10 +43,10 @@ def prepared() -> Iterator[None]:
         engine_process.end()
 
 
-def prepare_cpu(say: Callable[[str], None]) -> None:
+def prepare_cpu(log: Callable[[str], None]) -> None:
     """Compile the LoRA arithmetic before vLLM needs it, and tell the user what computes with how many threads."""
-    say(f"lora     {build.prepare(say)}")
-    say(f"threads  {threads.arrange(os.environ)}")
+    log(f"lora     {build.prepare(log)}")
+    log(f"threads  {threads.arrange(os.environ)}")
 
 
 def end_at_once(status: int) -> NoReturn:

@@ -1,7 +1,6 @@
 """Flags and environment -> one frozen Settings, read once: no other module of the server reads the environment.
 
-Also refuses, with a sentence each, what would make the server unsafe or wrong. This file does not import vLLM, so that
-`server --help` answers at once, and it does not know what the flags turn into; server/launch.py does.
+Refuses what would make the server unsafe. Imports no vLLM, so that `server --help` answers at once.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ class Settings(BaseModel):
         default=None,
         description="a directory or a hub id"
         f" (default: {base_models.DEFAULT_NAME}, on a GPU {base_models.GPU_DEFAULT})",
-        json_schema_extra={"metavar": "MODEL"},
     )
     store: Annotated[Path, BeforeValidator(store_directory)] = Field(
         default_factory=store_directory,
@@ -59,15 +57,12 @@ class Settings(BaseModel):
         description="adapters kept in memory, at least --max-loras; on the default base model 10 MB each",
     )
     max_rank: int = Field(default=DEFAULT_MAX_RANK, ge=1, le=MAX_RANK, description="largest LoRA rank")
-    max_model_len: int = Field(
-        default=2048, ge=1, description="prompt and answer together", json_schema_extra={"metavar": "TOKENS"}
-    )
+    max_model_len: int = Field(default=2048, ge=1, description="tokens of prompt and answer")
     kv_cache: float | None = Field(
         default=None,
         ge=0.01,
         le=4096,
-        description="memory for the attention cache (default: 1, on a GPU what is left of 92 % of its memory)",
-        json_schema_extra={"metavar": "GIB"},
+        description="GiB for the attention cache (default: 1, on a GPU what is left of 92 % of its memory)",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     int8: bool = Field(default=False, description="on a CPU: 8-bit base weights, faster and a little less exact")
@@ -83,9 +78,7 @@ class Settings(BaseModel):
     )
     max_queued: int = Field(default=256, ge=1, description="requests being answered or waiting; more get status 503")
     allow_fields: frozenset[str] = Field(
-        default=frozenset(),
-        description="vLLM's own request fields to let through, for example top_k,min_p (default: none)",
-        json_schema_extra={"metavar": "FIELDS"},
+        default=frozenset(), description="vLLM's own request fields to allow, such as top_k,min_p (default: none)"
     )
     prepare: bool = Field(default=False, description="fetch and compile what a start needs, and end")
     debug: bool = Field(default=False, description="show tracebacks")
@@ -143,15 +136,10 @@ def _refuse_environment(environment: Mapping[str, str]) -> None:
         "VLLM_USE_RUST_FRONTEND": "vLLM's Rust frontend ignores the gate and the routes",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "it opens routes that load any directory, two of them without a key",
         "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "it writes people's mail into the log",
-        "VLLM_SERVER_DEV_MODE": "it opens routes that control the engine, and writes more of a request into the log",
-        "VLLM_ENABLE_RESPONSES_API_STORE": "it keeps people's mail in memory, for whoever knows an answer's id",
+        "VLLM_SERVER_DEV_MODE": "it opens routes that control the engine, and logs more of a request",
+        "VLLM_ENABLE_RESPONSES_API_STORE": "it keeps people's mail in memory, for everyone who knows an answer's id",
+        "PROMETHEUS_MULTIPROC_DIR": "our own metrics would vanish from /metrics",
+        "VLLM_API_KEY": "it guards some paths only; MAILWRIGHT_API_KEY guards all of them",
     }.items():
         if environment.get(name, "").strip().lower() not in ("", "0", "false"):
             raise ConfigError(f"{name} is set: {why}", f"unset {name}")
-    for name, why in {
-        "PROMETHEUS_MULTIPROC_DIR": "our own metrics would vanish from /metrics",
-        "VLLM_API_KEY": "vLLM's key guards some paths only, and would answer before our gate",
-    }.items():
-        if environment.get(name):
-            instead = "; MAILWRIGHT_API_KEY guards every path" if name == "VLLM_API_KEY" else ""
-            raise ConfigError(f"{name} is set: {why}", f"unset {name}{instead}")

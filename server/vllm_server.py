@@ -130,7 +130,7 @@ def _refuse_failed_plugins() -> None:
         if name not in load_plugins_by_group(group):
             raise ConfigError(
                 f"vLLM did not load our plugin {name}",
-                "the log above says why; if it does not, install Mailwright itself: pip install --no-deps -e .",
+                "the log above has the cause; if not, install Mailwright itself: pip install --no-deps -e .",
             )
 
 

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     server: Annotated[str, AfterValidator(_address)] = Field(
         default="http://127.0.0.1:8000/v1",
         description="address of the server, or MAILWRIGHT_SERVER",
-        json_schema_extra={"metavar": "URL", "environment": "MAILWRIGHT_SERVER"},
+        json_schema_extra={"environment": "MAILWRIGHT_SERVER"},
     )
     host: str = Field(default="127.0.0.1", description="address to bind; any but loopback needs --allow-everyone")
     port: int = Field(default=7860, ge=1, le=65535, description="port to bind")

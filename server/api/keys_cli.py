@@ -30,19 +30,13 @@ next request. From the first key on, every request needs one.
 class NewKey(BaseModel):
     name: str = Field(description="whose key it is, for the list and the audit log")
     models: tuple[str, ...] = Field(
-        default=("*",),
-        description="adapters it may use, as shell patterns, and base for the base model (default: all)",
-        json_schema_extra={"metavar": "PATTERNS"},
+        default=("*",), description="adapters it may use, as shell patterns, and base for the base model (default: all)"
     )
     scope: tuple[Scope, ...] = Field(
-        default=("infer",),
-        description=f"what it may do, of {', '.join(SCOPES)}; several with commas (default: infer)",
-        json_schema_extra={"metavar": "SCOPES"},
+        default=("infer",), description=f"what it may do, of {', '.join(SCOPES)}; several with commas (default: infer)"
     )
     expires: str | None = Field(
-        default=None,
-        description="how long it is valid: 90d, 12h, 30m (default: until revoked)",
-        json_schema_extra={"metavar": "TIME"},
+        default=None, description="how long it is valid: 90d, 12h, 30m (default: until revoked)"
     )
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000, description="(default: no limit)")
     streams: int | None = Field(default=None, ge=1, le=1_000_000, description="concurrent answers (default: no limit)")

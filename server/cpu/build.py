@@ -44,14 +44,14 @@ def library() -> Path:
     return directory() / f"cpu_lora-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
 
 
-def build(say: Callable[[str], None]) -> str | None:
+def build(log: Callable[[str], None]) -> str | None:
     """Compile `library` unless it exists: about five seconds. Returns the reason of a failure, or None."""
     if library().is_file():
         return None
     program = compiler()
     if program is None:
         return "no C++ compiler found"
-    say("compiling LoRA's arithmetic for this machine, once (about 5 s)")
+    log("compiling LoRA's arithmetic for this machine, once (about 5 s)")
     unfinished = library().with_suffix(f".{os.getpid()}.so")
     try:
         library().parent.mkdir(parents=True, exist_ok=True)
@@ -67,9 +67,9 @@ def build(say: Callable[[str], None]) -> str | None:
     return None
 
 
-def prepare(say: Callable[[str], None]) -> str:
+def prepare(log: Callable[[str], None]) -> str:
     """`build`; returns what will compute, for the user."""
-    missing = build(say)
+    missing = build(log)
     if missing:
         return f"torch's own products, half as fast: {missing}; install g++ and start again"
     if not compiles_models():

@@ -45,7 +45,7 @@ def directory(base: BaseModel) -> Path:
     return cache_directory() / "int8" / base.fingerprint.removeprefix("sha256:")[:16]
 
 
-def prepare(base: BaseModel, modules: list[str], say: Callable[[str], None]) -> Path:
+def prepare(base: BaseModel, modules: list[str], log: Callable[[str], None]) -> Path:
     """The directory of the copy, made if it does not exist; `modules` are the names of the layers to round.
 
     Raises:
@@ -56,7 +56,7 @@ def prepare(base: BaseModel, modules: list[str], say: Callable[[str], None]) -> 
         config = json.loads((base.path / "config.json").read_text())
         if "quantization_config" in config:
             raise BaseModelError(f"{base.path} has quantised weights already", "leave --int8 out")
-        say(f"rounding the base model's weights to 8 bits, once, into {directory(base)}")
+        log(f"rounding the base model's weights to 8 bits, once, into {directory(base)}")
         left_out = shutil.ignore_patterns("*.safetensors", INDEX, COMPLETE)
         shutil.copytree(base.path, new, ignore=left_out)
         (new / "config.json").write_text(json.dumps(config | {"quantization_config": SCHEME}, indent=2))

@@ -95,7 +95,7 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
         monkeypatch.setattr(process.engine_process, "begin", lambda: None)
         monkeypatch.setattr(launch, "_device", lambda _: device)
         monkeypatch.setattr(launch.vllm_server, "serve", serve)
-        monkeypatch.setattr(launch, "find", lambda wanted, say: replace(base_model, name=wanted.lower()))
+        monkeypatch.setattr(launch, "find", lambda wanted, _: replace(base_model, name=wanted.lower()))
         monkeypatch.setenv("VLLM_PLUGINS", "")
         monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "compiled"))
         monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
