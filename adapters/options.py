@@ -76,7 +76,7 @@ def from_flags(model: type[Model], flags: Namespace, environment: Mapping[str, s
 
 
 def must_be(field: FieldInfo, error: Mapping[str, Any]) -> str:
-    """What is wrong with one value of a field, from one of the errors of pydantic: `must be 1 to 16, got 0`."""
+    """The sentence for one of pydantic's errors: `must be 1 to 16, got 0`."""
     kind = _kind(field)
     if get_origin(kind) not in (None, Literal):  # a tuple or set, of which one value is wrong
         kind = get_args(kind)[0]

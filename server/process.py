@@ -39,12 +39,12 @@ def prepared() -> Iterator[None]:
     try:
         yield
     finally:
-        # Otherwise it goes on importing, and logs after the server's last line.
+        # Otherwise it continues to import, and logs after the server's last line.
         engine_process.end()
 
 
 def prepare_cpu(log: Callable[[str], None]) -> None:
-    """Compile the LoRA arithmetic before vLLM needs it, and tell the user what computes with how many threads."""
+    """Compile the LoRA arithmetic before vLLM needs it, and log what computes with how many threads."""
     log(f"lora     {build.prepare(log)}")
     log(f"threads  {threads.arrange(os.environ)}")
 

@@ -26,10 +26,9 @@ examples:
   server                                        the default base model and the default store
   server --base ~/models/SmolLM2-360M-Instruct --store ./store --port 8080
   server --int8 --speculate 3                   a CPU and one reader: a quarter faster
-  server --max-loras 32 --kv-cache 4            32 adapters in one batch, 4 GiB for the attention cache
   server --kv-cache 8                           on a GPU: the rest of its memory stays free, to train beside it
   server keys create --name phone --models 'formal*,base'
-                                                an API key; from then on nobody is let in without one
+                                                an API key; from then on every request needs one
   server --host 0.0.0.0                         reachable from other machines, which needs a key
   server -- --seed 7                            everything after -- goes to vLLM unchanged
 """

@@ -27,7 +27,7 @@ MAX_STREAMS = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 after a clean stop, 2 for what the user can mend."""
+    """Exit status: 0 after a clean stop, 2 for an error that the user can fix."""
     given = sys.argv[1:] if arguments is None else arguments
     return run(lambda: serve(read(given, os.environ)), "--debug" in given)
 

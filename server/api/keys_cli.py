@@ -43,7 +43,7 @@ class NewKey(BaseModel):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0, or 2 for what the user can mend."""
+    """Exit status: 0, or 2 for an error that the user can fix."""
 
     def command(args: argparse.Namespace) -> None:
         store = store_directory(args.store)

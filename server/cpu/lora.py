@@ -76,8 +76,12 @@ class GroupedLora(PunicaWrapperCPU):
             rows, start = x[group.rows], 0
             for all_a, all_b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
                 a, b = all_a[group.slot, 0], all_b[group.slot, 0]
-                inner = torch.mm(rows.to(a.dtype), a.t())
-                y[group.rows, start : start + width] += torch.mm(inner.to(y.dtype), b.to(y.dtype).t())
+                inner, b = torch.mm(rows.to(a.dtype), a.t()).to(y.dtype), b.to(y.dtype)
+                columns = y[:, start : start + width]
+                if isinstance(group.rows, slice):
+                    columns[group.rows].addmm_(inner, b.t())
+                else:
+                    columns.index_add_(0, group.rows, torch.mm(inner, b.t()))
                 start += width
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
