@@ -29,7 +29,7 @@ log = partial(print, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 after a clean stop, 2 for an error that the user can fix, 1 for any other error, 130 after Ctrl-C."""
+    """Exit status: 0 after a clean stop, 2 for an error that the user can fix, 1 for any other, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["keys"]:
         from server.api import keys_cli
