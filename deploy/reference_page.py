@@ -71,8 +71,7 @@ def recipe() -> str:
     for name, field in Recipe.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "required" if field.is_required() else f"`{field.default}`"
-        meaning = field.description or meanings.get(name, "")
-        rows.append([f"`{name}`", f"`{flag}`" if flag in flags else "", default, meaning])
+        rows.append([f"`{name}`", f"`{flag}`" if flag in flags else "", default, meanings.get(name, "")])
     return table(["field", "flag", "default", "meaning"], rows)
 
 

@@ -57,7 +57,8 @@ def run(settings: Settings) -> int:
             process.prepare_cpu(log)
             startup.ended("LoRA's arithmetic")
         base = _base_model(settings, device)
-        weights = int8.prepare(base, vllm_server.LORA_MODULES, log) if settings.int8 else base.path
+        if settings.int8:
+            int8.prepare(base, vllm_server.LORA_MODULES, log)
         startup.ended("base model")
         settings = settings.model_copy(update={"kv_cache": settings.kv_cache or device.kv_cache_gib})
         service = Service(settings, base, startup, ready=lambda: _ready(settings, startup))
@@ -67,8 +68,7 @@ def run(settings: Settings) -> int:
         log(f"store    {settings.store}")
         if not settings.prepare:
             log(f"address  http://{settings.host}:{settings.port}/v1")
-        arguments = vllm_server.vllm_arguments(settings, base, service.base_names, weights)
-        if not vllm_server.serve(service, arguments):
+        if not vllm_server.serve(service):
             console.complain(
                 "vLLM's engine process ended by itself", "the log above has the cause; start the server again"
             )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from adapters.errors import ConfigError
 from adapters.models import tensors
 from adapters.models.base_models import BaseModel, chat_template, shaping_config
-from server.cpu import engine_process
+from server.cpu import engine_process, int8
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import Settings
 from server.vllm_version import is_cpu_build
@@ -35,10 +34,10 @@ OURS = """model served_model_name host port uds api_key middleware api_server_co
 OURS += ["enable_log_requests", "enable_log_outputs", "log_error_stack"]
 
 
-def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str], weights: Path) -> list[str]:
-    """vLLM's command line, without what the user gave after `--`; `weights`: the directory of `base` or of its copy."""
+def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str]) -> list[str]:
+    """vLLM's command line, without what the user gave after `--`."""
     flags: dict[str, object] = {
-        "model": weights,
+        "model": int8.directory(base) if settings.int8 else base.path,
         "host": settings.host,
         "port": 0 if settings.prepare else settings.port,
         "dtype": settings.dtype,
@@ -68,8 +67,8 @@ def vllm_arguments(settings: Settings, base: BaseModel, names: Sequence[str], we
     return [*arguments, "--served-model-name", *names, "--lora-target-modules", *LORA_MODULES]
 
 
-def serve(service: Service, ours: Sequence[str]) -> bool:
-    """Serve with `ours`, from `vllm_arguments`, and the user's own. Returns whether the engine lived to the end.
+def serve(service: Service) -> bool:
+    """Serve until the server is stopped. Returns whether the engine lived to the end.
 
     Raises:
         ConfigError: an argument after `--`, the address or a plugin of ours cannot be used.
@@ -81,7 +80,7 @@ def serve(service: Service, ours: Sequence[str]) -> bool:
 
     from server.api.connection import Connection
 
-    arguments = _parsed(ours, service.settings.vllm_arguments)
+    arguments = parsed(service)
     configure_logging_from_args(arguments)
     _refuse_failed_plugins()
     if is_cpu_build():
@@ -98,8 +97,8 @@ def serve(service: Service, ours: Sequence[str]) -> bool:
     return not service.ending.engine_died
 
 
-def _parsed(ours: Sequence[str], users: Sequence[str]) -> Namespace:
-    """vLLM's arguments from our command line for it and the user's.
+def parsed(service: Service) -> Namespace:
+    """vLLM's arguments: ours, then the user's.
 
     Raises:
         ConfigError: vLLM refuses them, or the user's change one of `OURS`.
@@ -112,8 +111,9 @@ def _parsed(ours: Sequence[str], users: Sequence[str]) -> Namespace:
             raise ConfigError(f"vLLM: {message}", "after -- give only flags of vLLM's own server")
 
     parser = make_arg_parser(Parser())
+    ours = vllm_arguments(service.settings, service.base, service.base_names)
     before = vars(parser.parse_args(ours))
-    arguments: Namespace = parser.parse_args([*ours, *users])
+    arguments: Namespace = parser.parse_args([*ours, *service.settings.vllm_arguments])
     for name in OURS:
         if vars(arguments)[name] != before[name]:
             flag = f"--{name.replace('_', '-')}"

@@ -75,7 +75,7 @@ def test_a_base_model_that_is_none_is_refused_before_the_engine_starts(tmp_path:
 
 def test_the_rank_is_rounded_up_to_one_of_vllms(base_model: BaseModel):
     settings = read(["--max-rank", "9", "--max-loras", "100"], {})
-    arguments = vllm_arguments(settings, base_model, ("tiny-llama", "base"), base_model.path)
+    arguments = vllm_arguments(settings, base_model, ("tiny-llama", "base"))
     assert "--max-lora-rank=16" in arguments
     assert "--max-cpu-loras=101" in arguments
 
@@ -87,8 +87,8 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
     def start(device: Device, *flags: str) -> list[str]:
         handed_over: list[list[str]] = []
 
-        def serve(service: Service, arguments: list[str]) -> bool:
-            handed_over.append(arguments)
+        def serve(service: Service) -> bool:
+            handed_over.append(vllm_arguments(service.settings, service.base, service.base_names))
             return True
 
         monkeypatch.setattr(process, "_take_signals", lambda: None)
@@ -184,9 +184,11 @@ def test_tokens_are_guessed_ahead_only_if_told(started: Callable[..., list[str]]
 def test_a_cpu_serves_the_copy_with_8_bits_if_told(
     started: Callable[..., list[str]], base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(launch.int8, "prepare", lambda base, *_: Path("/copies", base.fingerprint))
+    prepared = []
+    monkeypatch.setattr(launch.int8, "prepare", lambda base, *_: prepared.append(base.fingerprint))
     assert f"--model={base_model.path}" in started(CPU)
-    assert f"--model=/copies/{base_model.fingerprint}" in started(CPU, "--int8")
+    assert f"--model={launch.int8.directory(base_model)}" in started(CPU, "--int8")
+    assert prepared == [base_model.fingerprint]
 
 
 def test_an_engine_that_died_ends_the_server_with_status_1(
