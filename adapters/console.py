@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +14,8 @@ from typing import NoReturn
 from adapters.errors import ConfigError, MailwrightError
 
 Command = Callable[[argparse.Namespace], int | None]
-UNLIMITED_COLUMNS = 100_000
+# A file or a pipe gets one line a row, however long.
+PIPED_COLUMNS = 100_000
 
 
 def run(command: Callable[[], int | None], debug: bool) -> int:
@@ -53,28 +56,34 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, f"{self.prog} --help shows every flag")
 
 
-def port(text: str) -> int:
-    """The `type` of a flag for a port to bind."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
-
-
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The rows in columns under their headers. A terminal wraps long cells; a file or pipe gets one line a row."""
+    """The rows in columns under their headers, numbers to the right. A terminal wraps long cells; nothing is cut."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*headers, box=None, pad_edge=False, header_style="none")
-    for column in drawn.columns:
-        column.overflow = "fold"
-    for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    console = Console(color_system=None, width=None if sys.stdout.isatty() else UNLIMITED_COLUMNS)
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, header in enumerate(headers):
+        numbers = all(_is_number(row[number]) for row in cells)
+        grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
+    for row in cells:
+        # As Text: a cell such as "[EMAIL]" is no markup.
+        grid.add_row(*map(Text, row))
+    width = shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as captured:
-        console.print(drawn)
+        console.print(grid)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _is_number(cell: str) -> bool:
+    """Also of a missing one, `-`."""
+    try:
+        float(cell.strip(" $%").replace(",", "") or 0)
+    except ValueError:
+        return cell == "-"
+    return True
 
 
 @contextmanager
@@ -83,7 +92,15 @@ def status(doing: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # What a command prints goes to its stdout.
+        redirect_stdout=False,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
         task = progress.add_task(doing, total=None)
         yield lambda text: progress.update(task, description=text)

@@ -64,11 +64,10 @@ def register() -> None:
 
     Again is harmless.
     """
-    from server.cpu import lora, seeds, speculation
+    from server.cpu import lora, sampling
 
     lora.install()
-    seeds.install()
-    speculation.install()
+    sampling.install()
     redaction.install(redaction.ENGINE)
     end_with_parent()
 

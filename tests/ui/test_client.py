@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,7 +93,7 @@ async def talking_to(behaviour: Behaviour) -> AsyncIterator[Client]:
 
 
 def settings(address: str) -> Settings:
-    return Settings(address, "sesame", "127.0.0.1", 7860, Path("kept"), Path("store"), debug=False)
+    return Settings(server=address, api_key="sesame")
 
 
 def answers(behaviour: Behaviour) -> list[Answer]:
