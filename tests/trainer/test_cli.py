@@ -109,7 +109,7 @@ def test_a_base_model_and_a_recipe_that_are_given_are_no_defaults(
 def refused_at_the_base_model(monkeypatch: pytest.MonkeyPatch, capsys: Capture, *arguments: object) -> str:
     """What `sft` prints until it looks for its base model."""
 
-    def find(wanted: str, say: object) -> None:
+    def find(wanted: str, log: object) -> None:
         raise ConfigError(f"{wanted} was looked for")
 
     monkeypatch.setattr(base_models, "find", find)

@@ -20,7 +20,7 @@ from adapters.store.manifest import Comparison, Manifest, Row
 from adapters.store.store import Store
 from adapters.store.version import Version
 from trainer import console
-from trainer.console import bar, say
+from trainer.console import bar, log
 from trainer.evaluation import figures as legend
 from trainer.evaluation.results import PRIMARY, Result
 
@@ -166,7 +166,7 @@ def base_of(version: Version, asked: str | None) -> BaseModel:
         ConfigError: that is another one.
     """
     manifest = version.manifest()
-    base = base_models.find(asked or manifest.base, say)
+    base = base_models.find(asked or manifest.base, log)
     if manifest.base_fingerprint != base.fingerprint:
         raise ConfigError(
             f"{version.id} was trained on another base model ({manifest.base_name})",
@@ -196,10 +196,10 @@ def _writer(asked: Asked, server: str | None) -> Writer:
     if wanted and reason:
         raise ConfigError(reason, "start it with this store and base model, or evaluate in this process: --server none")
     if wanted != NONE and not reason:
-        say(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
+        log(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
         return ThroughServer(address)
     writer = InProcess(asked.base.path, {version.id: version.path for version in versions})
-    say(f"written in process, {writer.device}")
+    log(f"written in process, {writer.device}")
     return writer
 
 

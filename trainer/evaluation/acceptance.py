@@ -39,27 +39,27 @@ class Proof:
     training: Sequence[Example]
     heldout: Sequence[Example]
 
-    def publish(self, store: Store, adapter: Path, facts: dict[str, Any], say: Callable[[str], None]) -> Version:
+    def publish(self, store: Store, adapter: Path, facts: dict[str, Any], log: Callable[[str], None]) -> Version:
         """Publish the adapter in the directory `adapter` with its card, and with its evaluation if there are limits."""
         result, texts = None, False
         if self.limits:
             tasks = self._tasks()
             # Held-out mail of the person's own is nobody else's to read.
             texts = not any(task in self.heldout for task in tasks)
-            result = self.measure(store, adapter, tasks, say)
+            result = self.measure(store, adapter, tasks, log)
             missed = criteria.misses(result, self.limits)
             for reason in missed:
-                say(f"not good enough to be promoted: {reason}")
+                log(f"not good enough to be promoted: {reason}")
             facts = facts | {"evaluation": criteria.evaluation(result, self.limits, missed)}
         return store.publish(self.name, adapter, facts, card=lambda manifest: card.render(manifest, result, texts))
 
-    def measure(self, store: Store, adapter: Path, tasks: Sequence[Example], say: Callable[[str], None]) -> Result:
+    def measure(self, store: Store, adapter: Path, tasks: Sequence[Example], log: Callable[[str], None]) -> Result:
         rows = [limit.row for limit in criteria.parse(self.limits)]
         shown = sorted({int(row.split()[1]) for row in rows if row and "example" in row})
         promoted = store.promoted(self.name) if "promoted" in rows else None
         # The number that it gets, unless somebody else publishes the name meanwhile.
         version = Version(self.name, max((v.number for v in store.versions(self.name)), default=0) + 1, adapter)
-        say(f"evaluating {version.id} on {len(tasks)} tasks, for the {len(self.limits)} limits of the recipe")
+        log(f"evaluating {version.id} on {len(tasks)} tasks, for the {len(self.limits)} limits of the recipe")
         writer = InProcess(self.base.path, {v.id: v.path for v in (version, promoted) if v})
         total = work(version, promoted, self.base, tasks, True, False, shown, self.training)
         with bar("evaluating", total) as advance:

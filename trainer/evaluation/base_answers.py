@@ -19,7 +19,7 @@ from adapters.emails.prompts import task_messages
 from adapters.settings import cache_directory
 from adapters.store.disk import cache, cached
 from trainer.compute.decoding import decode, ends
-from trainer.console import say
+from trainer.console import log
 
 Answer = tuple[str, bool]
 """Text, and whether it ended by itself."""
@@ -54,7 +54,7 @@ def kept(fingerprint: str, questions: Sequence[str], limit: int) -> list[Answer]
 
 
 def keep(fingerprint: str, questions: Sequence[str], limit: int, answers: Sequence[Answer]) -> None:
-    cache(_file(fingerprint, questions, limit), json.dumps(answers, ensure_ascii=False), say)
+    cache(_file(fingerprint, questions, limit), json.dumps(answers, ensure_ascii=False), log)
 
 
 def _file(fingerprint: str, questions: Sequence[str], limit: int) -> Path:

@@ -41,13 +41,13 @@ def train(base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch) 
 
     def run(
         examples: list[Example],
-        say: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
         heldout: list[Example] | None = None,
         share: float = 0.25,
         **fields: Any,
     ) -> Training:
         recipe = Recipe(**RECIPE.model_dump() | {"heldout": share} | fields)
-        training = sft.train(examples, "mine", base_model, recipe, store, "", say, heldout=heldout).manifest().training
+        training = sft.train(examples, "mine", base_model, recipe, store, "", log, heldout=heldout).manifest().training
         assert training
         return training
 
