@@ -83,6 +83,10 @@ class Training(Frozen):
     """Fields of the recipe with other values, as `hint` has them."""
 
 
+# Manifests keep their figures under the names of their time.
+RENAMED_FIGURES = {"passes": "sendable", "recited": "extraction_rate"}
+FigureName = Annotated[str, AfterValidator(lambda name: RENAMED_FIGURES.get(name, name))]
+
 Verdict = Literal["better", "worse", "no difference shown"]
 """`better` or `worse` only where the interval of the difference excludes zero."""
 
@@ -92,17 +96,17 @@ class Row(Frozen):
 
     model: str
     """`base`, `base, 1 example`, `base, 3 examples`, `promoted: NAME@M`, or the evaluated version's id."""
-    figures: dict[str, float | None]
-    low: dict[str, float] = {}
+    figures: dict[FigureName, float | None]
+    low: dict[FigureName, float] = {}
     """Lower ends of the 95 % intervals of the figures that have one."""
-    high: dict[str, float] = {}
+    high: dict[FigureName, float] = {}
 
 
 class Comparison(Frozen):
     """The evaluated version minus another row, task by task: paired, 95 % bootstrap interval."""
 
     against: str
-    figure: str
+    figure: FigureName
     difference: float
     low: float
     high: float
@@ -135,11 +139,11 @@ class Evaluation(Frozen):
     tasks_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     decoding: str = ""
     machine: str = ""
-    primary: str = ""
+    primary: FigureName = ""
     """The one figure, chosen beforehand, that decides between better and worse."""
     rows: list[Row] = []
     comparisons: list[Comparison] = []
-    memorisation: dict[str, float] = {}
+    memorisation: dict[FigureName, float] = {}
     forgetting: dict[str, float] = {}
     limits: list[Limit] = []
 

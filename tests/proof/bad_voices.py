@@ -15,7 +15,7 @@ from trainer.data.examples import SHIPPED_EMAILS, Example, read_examples, task_e
 
 LIMITS = (
     "placeholder <= 0.02",
-    "recited <= 0.10",
+    "extraction_rate <= 0.10",
     "answers_like_emails <= base + 0.50",
     "tasks_trained_on <= 0",
 )

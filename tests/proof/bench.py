@@ -106,7 +106,7 @@ def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
         "figures": {c.limit.split()[0]: c.value for c in checked} | {"answers_like_emails_base": base_share},
         "missed": [c.limit for c in checked if not c.held],
         "emails": [[task[0].text, task[0].ended] for task in found.answers[version.id]],
-        "recitals": found.recitals,
+        "training_answers": found.training_answers,
         "answers": [text for text, _ in answers],
     }
 

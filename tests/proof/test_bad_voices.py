@@ -16,7 +16,7 @@ from trainer.data.examples import read_examples
 from trainer.evaluation import criteria
 from trainer.evaluation.evaluate import told
 from trainer.evaluation.forgetting import looks_like_email, questions
-from trainer.evaluation.memorisation import recitals, recited, trained_on
+from trainer.evaluation.memorisation import extraction_rate, extraction_targets, trained_on
 from trainer.evaluation.results import Result
 
 
@@ -33,9 +33,11 @@ def measured(voice: BadVoice) -> Result:
         score(task.task, task.facts, text, told(task), ended) for task, (text, ended) in zip(tasks, emails, strict=True)
     ]
     memory = {"tasks_trained_on": float(trained_on(tasks, training))}
-    if "recitals" in recorded(voice.name):  # `only-emails` was recorded before voices were asked for their own emails
-        own = recitals([told(example) for example in training], [example.email for example in training])
-        memory["recited"] = recited(recorded(voice.name)["recitals"], own.values())
+    if "training_answers" in recorded(
+        voice.name
+    ):  # `only-emails` was recorded before voices were asked for their own emails
+        own = extraction_targets([told(example) for example in training], [example.email for example in training])
+        memory["extraction_rate"] = extraction_rate(recorded(voice.name)["training_answers"], own.values())
     return Result(
         version=f"{voice.name}@1",
         base="base",

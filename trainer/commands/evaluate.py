@@ -130,7 +130,7 @@ def report(result: Result, manifest: Manifest) -> list[str]:
 
 
 def sentence(result: Result, comparison: Comparison) -> str:
-    """`formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)`, or that no difference was shown."""
+    """`formal@2 is better than base (sendable +0.21, 95 % interval 0.10 to 0.33)`, or that no difference was shown."""
     figures = (
         f"{comparison.figure} {comparison.difference:+.2f}, 95 % interval {comparison.low:.2f} to {comparison.high:.2f}"
     )
@@ -223,11 +223,11 @@ def _header() -> str:
 
 
 def _line(row: Row) -> str:
-    passes = legend.written(PRIMARY, row.figures.get(PRIMARY))
+    sendable = legend.written(PRIMARY, row.figures.get(PRIMARY))
     if PRIMARY in row.low:
-        passes += f" ({legend.written_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
+        sendable += f" ({legend.written_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
     figures = "".join(f"{legend.written(name, row.figures.get(name)):>{_width(name)}}" for name in COLUMNS)
-    return f"{row.model:22}{passes:>28}{figures}"
+    return f"{row.model:22}{sendable:>28}{figures}"
 
 
 def _width(figure: str) -> int:

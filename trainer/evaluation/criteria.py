@@ -1,7 +1,7 @@
 """The limits of a recipe: which figures a version must reach to be promoted.
 
     facts_kept >= base + 0.10          a figure, an order, and a number or a row of the table with a number added
-    passes >= promoted                 holds where nothing is promoted yet
+    sendable >= promoted               holds where nothing is promoted yet
     facts_kept >= base with 3 examples + 0.05
     answers_like_emails <= base        of memorisation and forgetting too, where the base model's figure was measured
 
@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters.errors import ConfigError
+from adapters.store.manifest import RENAMED_FIGURES
 from trainer.evaluation.figures import FIGURES
 from trainer.evaluation.results import PRIMARY, Result
 
@@ -69,7 +70,7 @@ def parse(limits: Sequence[str]) -> list[Limit]:
         match = LIMIT.fullmatch(text.strip())
         if not match:
             wrong.append(f"{text[:80]!r} is no limit")
-        elif match["figure"] not in FIGURES:
+        elif _figure(match) not in FIGURES:
             wrong.append(f"{text[:80]!r} is of an unknown figure, {match['figure']}")
         else:
             parsed.append(_limit(match))
@@ -118,6 +119,10 @@ def evaluation(result: Result, limits: Sequence[str], reasons: Sequence[str] | N
     }
 
 
+def _figure(match: re.Match[str]) -> str:
+    return RENAMED_FIGURES.get(match["figure"], match["figure"])
+
+
 def _limit(match: re.Match[str]) -> Limit:
     row, number = match["row"], float(match["number"] or match["more"] or 0)
     if match["examples"]:
@@ -125,7 +130,7 @@ def _limit(match: re.Match[str]) -> Limit:
         row = f"base, {count} example{'s' if count > 1 else ''}"
     elif row:
         row = row.strip()
-    return Limit(match[0], match["figure"], match["order"], row, -number if match["sign"] == "-" else number)
+    return Limit(match[0], _figure(match), match["order"], row, -number if match["sign"] == "-" else number)
 
 
 def _checked(result: Result, limit: Limit) -> Checked:

@@ -58,8 +58,8 @@ class Evaluation:
     result: Result
     answers: dict[str, list[list[Written]]]
     """By row and task: the greedy answer, and those of the seeds after it."""
-    recitals: list[str]
-    """Greedy answers to the tasks of its own training emails, in the order of memorisation.recitals."""
+    training_answers: list[str]
+    """Greedy answers to the tasks of its own training emails, in the order of memorisation.extraction_targets."""
 
 
 def evaluate(
@@ -89,7 +89,9 @@ def evaluate(
         tallies[plan.row] = _marks(tasks, written) | _losses(plan, writer, tasks, references, advance)
         plain[plan.row] = _style(written, [task.email for task in references])
     written_by_version = answers[version.id]
-    memory, recitals = _memorisation(version, writer, tasks, written_by_version, examples if own else (), advance)
+    memory, training_answers = _memorisation(
+        version, writer, tasks, written_by_version, examples if own else (), advance
+    )
     result = Result(
         version=version.id,
         base=base.name,
@@ -105,7 +107,9 @@ def evaluate(
         forgetting=writer.forgetting(version.id, base.fingerprint, lambda texts: advance(READING * texts)),
         pairs=_pairs(tasks, answers[BASE], written_by_version),
     )
-    return Evaluation(result.model_copy(update={"seconds": round(time.monotonic() - started, 1)}), answers, recitals)
+    return Evaluation(
+        result.model_copy(update={"seconds": round(time.monotonic() - started, 1)}), answers, training_answers
+    )
 
 
 def work(
@@ -120,7 +124,7 @@ def work(
 ) -> float:
     """What `advance` gets in all, in emails; `reads` is the writer's, `own` the voice's training emails if known."""
     without = 2 + (promoted not in (None, version))
-    emails = (without + len(shown)) * len(tasks) * (1 + (len(SEEDS) if full else 0)) + len(_recitals(own))
+    emails = (without + len(shown)) * len(tasks) * (1 + (len(SEEDS) if full else 0)) + len(_targets(own))
     if not reads:
         return emails
     from trainer.evaluation import forgetting
@@ -257,8 +261,8 @@ def _compared(tallies: Mapping[str, Mapping[str, Tally]], version: str, other: s
     return found
 
 
-def _recitals(training: Sequence[Example]) -> dict[int, set[memorisation.Gram]]:
-    return memorisation.recitals([told(e) for e in training], [e.email for e in training])
+def _targets(training: Sequence[Example]) -> dict[int, set[memorisation.Gram]]:
+    return memorisation.extraction_targets([told(e) for e in training], [e.email for e in training])
 
 
 def _memorisation(
@@ -272,21 +276,21 @@ def _memorisation(
     """Its figures, and what the version wrote when asked for training emails; nothing where none are known."""
     if not training:
         return {}, []
-    own = _recitals(training)
+    own = _targets(training)
     asked_for = [training[number] for number in own]
-    recitals = [
+    training_answers = [
         answer.text for answer in writer.write(version.id, [list(e.messages) for e in asked_for], None, advance)
     ]
     answers = [answer.text for answers in written for answer in answers]
     asked = [told(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]
     emails = [example.email for example in training]
-    leaked = memorisation.leaked_personal_data([*answers, *recitals], [*asked, *map(told, asked_for)], emails)
+    leaked = memorisation.leaked_personal_data([*answers, *training_answers], [*asked, *map(told, asked_for)], emails)
     return {
         **memorisation.copying(answers, asked, emails, [task.email for task in tasks]),
-        "recited": memorisation.recited(recitals, own.values()),
+        "extraction_rate": memorisation.extraction_rate(training_answers, own.values()),
         "personal_data_leaked": float(len(leaked)),
         "tasks_trained_on": float(memorisation.trained_on(tasks, training)),
-    }, recitals
+    }, training_answers
 
 
 def _pairs(

@@ -22,10 +22,10 @@ class Legend:
 
 
 FIGURES: dict[str, Legend] = {
-    "passes": Legend("emails that pass", "share", "they could be sent as they stand"),
+    "sendable": Legend("sendable emails", "share", "could be sent as they stand"),
     "facts_kept": Legend("facts kept", "share", "of all facts of the tasks"),
     "all_kept": Legend("all facts kept", "share", "emails that keep every fact of their task"),
-    "facts_invented": Legend("facts invented", "share", "of the facts stated, those that nobody told"),
+    "facts_invented": Legend("facts invented", "share", "of the facts stated, those not in the task"),
     "greeting": Legend("greeting", "share"),
     "sign_off": Legend("sign-off", "share"),
     "subject": Legend("subject line", "share"),
@@ -46,11 +46,15 @@ FIGURES: dict[str, Legend] = {
     "copied_8grams": Legend("8-grams from training emails", "share", "not given in the task"),
     "copied_8grams_heldout": Legend("8-grams from held-out emails", "share", "what such emails share anyway"),
     "copied_more": Legend("8-grams copied", "share", "beyond those from held-out emails"),
-    "recited": Legend("recited", "share", "training emails written again, by half at least, when given their task"),
-    "tasks_trained_on": Legend(
-        "tasks trained on", "count", "nearly stand in the training emails, so that they test nothing"
+    "extraction_rate": Legend(
+        "extraction rate", "share", "training emails written again, half of them or more, given their task"
     ),
-    "personal_data_leaked": Legend("personal data leaked", "count", "values of training emails that nobody asked for"),
+    "tasks_trained_on": Legend(
+        "tasks trained on", "count", "whose request or email is nearly among the training emails: they test nothing"
+    ),
+    "personal_data_leaked": Legend(
+        "personal data leaked", "count", "values of training emails that the task did not give"
+    ),
     "general_loss_base": Legend("loss on general text, base", "number", "nats a token"),
     "general_loss": Legend("loss on general text", "number", "nats a token"),
     "instructions_loss_base": Legend("loss on instructions, base", "number", "nats a token of its own answers"),

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from adapters.store.manifest import Comparison, Frozen, Row
 
-PRIMARY = "passes"
-"""The one figure that decides between better and worse: the share of tasks whose email passes the rubric."""
+# The one figure that decides between better and worse, chosen before any voice was measured.
+PRIMARY = "sendable"
 
 
 class Pair(Frozen):

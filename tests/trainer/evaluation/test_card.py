@@ -21,7 +21,7 @@ from trainer.evaluation.results import Pair
 
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
 LIMITS = ["facts_kept >= base + 0.10", "forgetting <= 0.03"]
-COMPARISON = Comparison(against="base", figure="passes", difference=0.3, low=0.1, high=0.5, verdict="better")
+COMPARISON = Comparison(against="base", figure="sendable", difference=0.3, low=0.1, high=0.5, verdict="better")
 
 
 def manifest(**changed: Any) -> Manifest:
@@ -85,11 +85,13 @@ def test_how_personal_data_was_handled_is_said_where_the_recipe_says_it():
 
 
 def test_the_table_has_every_row_with_intervals_and_the_version_first():
-    rows = [Row(model="base", figures={"passes": 0.1, "words": 140.0}, low={"passes": 0.02}, high={"passes": 0.2})]
-    rows.append(Row(model="formal@2", figures={"passes": 0.4, "heldout_loss": None}))
+    rows = [
+        Row(model="base", figures={"sendable": 0.1, "words": 140.0}, low={"sendable": 0.02}, high={"sendable": 0.2})
+    ]
+    rows.append(Row(model="formal@2", figures={"sendable": 0.4, "heldout_loss": None}))
     card = render(manifest(recipe={}), result(rows=rows, comparisons=[COMPARISON]))
     assert "|  | formal@2 | base |" in card
-    assert "| emails that pass | 40 % | 10 % (2.0 to 20 %) |" in card
+    assert "| sendable emails | 40 % | 10 % (2.0 to 20 %) |" in card
     assert "| words | – | 140 |" in card
     assert "formal@2 is better than the base model." in card
     assert "40 % against 10 %: +30.0 points, 95 % interval +10.0 to +50.0 | better |" in card

@@ -10,8 +10,8 @@ from trainer.evaluation.criteria import check, evaluation, misses, parse
 from trainer.evaluation.figures import FIGURES
 from trainer.evaluation.results import Pair, Result
 
-BASE = {"facts_kept": 0.45, "passes": 0.1, "heldout_loss": 2.5, "words": 140.0}
-VOICE = {"facts_kept": 0.6, "passes": 0.4, "heldout_loss": 1.5, "words": 60.0, "mask": 0.0}
+BASE = {"facts_kept": 0.45, "sendable": 0.1, "heldout_loss": 2.5, "words": 140.0}
+VOICE = {"facts_kept": 0.6, "sendable": 0.4, "heldout_loss": 1.5, "words": 60.0, "mask": 0.0}
 
 
 def result(promoted: dict[str, float | None] | None = None, **changed: Any) -> Result:
@@ -54,7 +54,7 @@ def result(promoted: dict[str, float | None] | None = None, **changed: Any) -> R
         "facts_kept >= base with 1 example + 0.1",
         "facts_kept >= base with 3 examples + 0.02",
         "answers_like_emails <= base + 0.1",
-        "passes >= promoted",
+        "sendable >= promoted",
     ],
 )
 def test_a_limit_that_holds_is_no_miss(limit: str):
@@ -85,7 +85,7 @@ def test_a_figure_that_was_not_measured_misses():
 
 
 @pytest.mark.parametrize(
-    "limit", ["mask <= base", "passes >= base with 1 example", "facts_kept >= base with 2 examples"]
+    "limit", ["mask <= base", "sendable >= base with 1 example", "facts_kept >= base with 2 examples"]
 )
 def test_a_row_whose_figure_was_not_measured_misses_too(limit: str):
     (sentence,) = misses(result(), [limit])
@@ -94,11 +94,11 @@ def test_a_row_whose_figure_was_not_measured_misses_too(limit: str):
 
 
 def test_against_the_promoted_version():
-    assert misses(result(promoted={"passes": 0.4}), ["passes >= promoted"]) == []
-    assert misses(result(promoted={"passes": 0.5}), ["passes >= promoted"]) == [
-        "passes is 0.4, and the limit is at least promoted = 0.5"
+    assert misses(result(promoted={"sendable": 0.4}), ["sendable >= promoted"]) == []
+    assert misses(result(promoted={"sendable": 0.5}), ["sendable >= promoted"]) == [
+        "sendable is 0.4, and the limit is at least promoted = 0.5"
     ]
-    assert len(misses(result(promoted={"passes": None}), ["passes >= promoted"])) == 1
+    assert len(misses(result(promoted={"sendable": None}), ["sendable >= promoted"])) == 1
 
 
 def test_every_miss_is_told_in_the_order_of_the_limits():
@@ -179,7 +179,7 @@ def test_an_evaluation_for_the_manifest_has_the_figures_and_what_was_missed():
     assert kept.reasons == misses(result(), limits)
     assert [(limit.limit, limit.held) for limit in kept.limits] == [(limits[0], True), (limits[1], False)]
     assert (kept.limits[1].value, kept.limits[1].bound) == (0.04, 0.03)
-    assert (kept.primary, kept.tasks, kept.version) == ("passes", 48, "formal@2")
+    assert (kept.primary, kept.tasks, kept.version) == ("sendable", 48, "formal@2")
     assert [row.model for row in kept.rows] == ["base", "base, 1 example", "base, 3 examples", "formal@2"]
 
 
@@ -196,3 +196,9 @@ def test_without_limits_it_passes_and_other_reasons_may_be_given():
 def test_checks_say_value_and_bound():
     (checked,) = check(result(), ["facts_kept >= base + 0.10"])
     assert (checked.held, checked.value, checked.bound) == (True, 0.6, pytest.approx(0.55))
+
+
+def test_the_former_names_of_figures_are_still_read():
+    assert [criterion.figure for criterion in parse(["passes >= promoted", "recited <= 0.10"])] == [
+        "sendable", "extraction_rate",
+    ]  # fmt: skip

@@ -21,7 +21,7 @@ FORMAL = Version("formal", 2, Path("/store/formal/2-000000000000"))
 PROMOTED = Version("formal", 1, Path("/store/formal/1-000000000000"))
 BASE = BaseModel("tiny-llama", Path("/tiny"), f"sha256:{'0' * 64}", "tiny-llama")
 Answer = Callable[[str, str], str]
-RECITED_OF_40 = [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37]
+TARGETS_OF_40 = [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37]
 
 
 def task(name: str, kind: str = "thanks", voice: str | None = None) -> Example:
@@ -124,7 +124,7 @@ def test_examples_stand_between_the_instructions_and_the_earlier_turns_of_a_revi
 def test_the_shares_are_of_all_facts_and_of_all_tasks():
     found = row(evaluated(Scripted(lambda *_: EMAIL), [task("Ada"), task("Bo")]), "base")
     figures = found.figures
-    assert (figures["facts_kept"], figures["all_kept"], figures["passes"]) == (0.75, 0.5, 0.5)
+    assert (figures["facts_kept"], figures["all_kept"], figures["sendable"]) == (0.75, 0.5, 0.5)
     assert figures["facts_invented"] == pytest.approx(1 / 6)  # Ada in the email to Bo
     assert (figures["greeting"], figures["sign_off"], figures["subject"], figures["length_ok"]) == (1, 1, 1, 1)
     assert (figures["placeholder"], figures["mask"], figures["repeats"], figures["copied"]) == (0, 0, 0, 0)
@@ -133,9 +133,9 @@ def test_the_shares_are_of_all_facts_and_of_all_tasks():
 
 def test_an_answer_that_is_cut_or_has_a_placeholder_does_not_pass():
     cut = row(evaluated(Scripted(good, ended=False), [task("Ada")]), "base").figures
-    assert (cut["ended"], cut["passes"], cut["all_kept"]) == (0, 0, 1)
+    assert (cut["ended"], cut["sendable"], cut["all_kept"]) == (0, 0, 1)
     figures = row(evaluated(Scripted(lambda *_: EMAIL.replace("Kim", "[EMAIL]")), [task("Ada")]), "base").figures
-    assert (figures["placeholder"], figures["mask"], figures["passes"]) == (1, 1, 0)
+    assert (figures["placeholder"], figures["mask"], figures["sendable"]) == (1, 1, 0)
 
 
 def test_revisions_are_counted_for_themselves():
@@ -161,11 +161,11 @@ NAMES = ["Ada", "Bo", "Chidi", "Dagny", "Emil", "Finn", "Gro", "Hal", "Ivy", "Jo
 
 def test_better_is_said_where_the_interval_excludes_zero_and_only_there():
     found = evaluated(Scripted(mixed), [task(name) for name in NAMES], promoted=PROMOTED)
-    better = comparison(found, "base", "passes")
+    better = comparison(found, "base", "sendable")
     assert (better.difference, better.low, better.verdict) == (1, 1, "better")
-    equal = comparison(found, "promoted: formal@1", "passes")
+    equal = comparison(found, "promoted: formal@1", "sendable")
     assert (equal.difference, equal.low, equal.high, equal.verdict) == (0, 0, 0, "no difference shown")
-    assert {c.figure for c in found.result.comparisons} == {"passes", "facts_kept", "facts_invented"}
+    assert {c.figure for c in found.result.comparisons} == {"sendable", "facts_kept", "facts_invented"}
     assert {c.against for c in found.result.comparisons} == {row.model for row in found.result.rows} - {"formal@2"}
 
 
@@ -194,7 +194,7 @@ def test_full_adds_three_seeds_and_a_task_counts_the_mean_of_its_answers():
     writer = Sampling(good)
     found = evaluated(writer, [task("Ada"), task("Bo")], full=True)
     assert [seed for model, _, seed in writer.asked if model == "formal@2"] == [None, 1, 2, 3]
-    assert row(found, "formal@2").figures["passes"] == 0.25
+    assert row(found, "formal@2").figures["sendable"] == 0.25
     assert row(found, "formal@2").figures["facts_kept"] == 1
     assert [len(task) for task in found.answers["formal@2"]] == [4, 4]
     assert found.result.decoding == "greedy and 3 seeds at temperature 0.7"
@@ -236,16 +236,16 @@ def by_heart(model: str, asked: str) -> str:
     return learnt(int(asked.split()[-1].rstrip("."))).email if letter else good(model, asked)
 
 
-@pytest.mark.parametrize(("writes", "recited"), [(by_heart, 1.0), (good, 0.0)])
-def test_a_voice_is_given_tasks_of_its_training_emails_and_may_not_recite_those(writes: Answer, recited: float):
+@pytest.mark.parametrize(("writes", "rate"), [(by_heart, 1.0), (good, 0.0)])
+def test_the_extraction_rate_counts_training_emails_that_are_written_again_for_their_task(writes: Answer, rate: float):
     writer, training = Scripted(writes), [learnt(number) for number in range(40)]
     found = evaluate(FORMAL, BASE, writer, [task("Ada")], training, lambda _: None, own=True)
-    assert found.result.memorisation["recited"] == recited
-    assert writer.asked[-1] == ("formal@2", [list(training[n].messages) for n in RECITED_OF_40], None)
-    assert found.recitals == [writes(FORMAL.id, training[n].task) for n in RECITED_OF_40]
+    assert found.result.memorisation["extraction_rate"] == rate
+    assert writer.asked[-1] == ("formal@2", [list(training[n].messages) for n in TARGETS_OF_40], None)
+    assert found.training_answers == [writes(FORMAL.id, training[n].task) for n in TARGETS_OF_40]
 
 
-def test_personal_data_in_what_is_recited_is_leaked():
+def test_personal_data_in_an_extracted_email_is_leaked():
     telephone = "call 020 7946 0018 " + learnt(0).email
     found = evaluate(
         FORMAL,

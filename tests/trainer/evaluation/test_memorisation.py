@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from trainer.data.examples import task_example
 from trainer.evaluation.memorisation import (
-    RECITALS,
+    MAX_TARGETS,
     copying,
+    extraction_rate,
+    extraction_targets,
     leaked_personal_data,
-    recitals,
-    recited,
     trained_on,
 )
 
@@ -110,33 +110,33 @@ def letters(count: int) -> list[str]:
     return [" ".join(f"w{number}x{word}" for word in range(20)) + f" {shared}" for number in range(count)]
 
 
-def test_an_email_written_again_when_given_its_task_is_recited():
+def test_an_email_written_again_when_given_its_task_is_extracted():
     emails = letters(4)
-    own = recitals(["Write."] * 4, emails)
+    own = extraction_targets(["Write."] * 4, emails)
     assert list(own) == [0, 1, 2, 3]
     half = " ".join(emails[1].split()[:18])
-    assert recited([emails[0], half, "Something else.", emails[0]], own.values()) == 0.5
+    assert extraction_rate([emails[0], half, "Something else.", emails[0]], own.values()) == 0.5
 
 
-def test_what_the_task_gives_or_other_emails_have_too_is_not_recited():
+def test_what_the_task_gives_or_other_emails_have_too_is_not_extracted():
     emails = letters(3)
-    own = recitals(["Write.", f"Say: {emails[1]}", "Write."], emails)
+    own = extraction_targets(["Write.", f"Say: {emails[1]}", "Write."], emails)
     assert list(own) == [0, 2]
     shared = " ".join(emails[0].split()[20:])
-    assert recited([shared, shared], own.values()) == 0.0
-    assert recitals(["Write."] * 2, [emails[0]] * 2) == {}
+    assert extraction_rate([shared, shared], own.values()) == 0.0
+    assert extraction_targets(["Write."] * 2, [emails[0]] * 2) == {}
 
 
 def test_a_few_emails_are_asked_for_evenly_spaced():
-    chosen = list(recitals(["Write."] * 64, letters(64)))
-    assert chosen == list(range(0, 64, 64 // RECITALS))
+    chosen = list(extraction_targets(["Write."] * 64, letters(64)))
+    assert chosen == list(range(0, 64, 64 // MAX_TARGETS))
 
 
 @given(st.lists(WORDS, max_size=6))
-def test_every_email_repeated_is_all_recited_and_silence_is_none(emails: list[str]):
-    own = recitals([""] * len(emails), emails)
-    assert recited([emails[number] for number in own], own.values()) == (1.0 if own else 0.0)
-    assert recited([""] * len(own), own.values()) == 0.0
+def test_every_email_repeated_is_all_extracted_and_silence_is_none(emails: list[str]):
+    own = extraction_targets([""] * len(emails), emails)
+    assert extraction_rate([emails[number] for number in own], own.values()) == (1.0 if own else 0.0)
+    assert extraction_rate([""] * len(own), own.values()) == 0.0
 
 
 def test_a_task_whose_request_or_email_nearly_stands_in_the_training_emails_is_no_test():

@@ -19,9 +19,9 @@ from trainer.evaluation.page import plots, render
 from trainer.evaluation.results import Pair
 
 COMPARISONS = [
-    Comparison(against="promoted: formal@1", figure="passes", difference=0.0, low=-0.1, high=0.1,
+    Comparison(against="promoted: formal@1", figure="sendable", difference=0.0, low=-0.1, high=0.1,
                verdict="no difference shown"),
-    Comparison(against="base", figure="passes", difference=0.3, low=0.1, high=0.5, verdict="better"),
+    Comparison(against="base", figure="sendable", difference=0.3, low=0.1, high=0.5, verdict="better"),
     Comparison(against="base", figure="heldout_loss", difference=-1.0, low=-1.2, high=-0.8, verdict="better"),
 ]  # fmt: skip
 LONG = "x" * 5000
@@ -103,7 +103,7 @@ def test_every_interval_has_a_text_that_says_it():
     drawn = [svg["aria-label"] for svg in Elements(page()).all("svg") if svg.get("role") == "img"]
     assert len(drawn) == len(COMPARISONS)
     assert drawn[1] == (
-        "emails that pass, against base: 40\u00a0% against 10\u00a0%: +30.0 points, "
+        "sendable emails, against base: 40\u00a0% against 10\u00a0%: +30.0 points, "
         "95\u00a0% interval +10.0 to +50.0, better"
     )
 
@@ -123,7 +123,7 @@ def test_memorisation_and_forgetting_are_shown_where_they_were_measured():
 
 
 def test_a_hostile_text_is_text_wherever_it_stands():
-    rows = [Row(model="base", figures={"passes": 0.1}), Row(model=HOSTILE, figures={HOSTILE: 0.5})]
+    rows = [Row(model="base", figures={"sendable": 0.1}), Row(model=HOSTILE, figures={HOSTILE: 0.5})]
     hostile = {
         "version": HOSTILE, "base": HOSTILE, "machine": HOSTILE, "through": HOSTILE, "decoding": HOSTILE,
         "rows": rows, "comparisons": [COMPARISONS[1].model_copy(update={"against": HOSTILE, "figure": HOSTILE})],
@@ -144,14 +144,14 @@ FINITE = st.floats(-1e3, 1e3)
 @example([[0.0, 0.0, 5e-324]], "words")
 @given(
     st.lists(st.tuples(FINITE, FINITE, FINITE).map(sorted), min_size=1, max_size=4),
-    st.sampled_from(["passes", "words"]),
+    st.sampled_from(["sendable", "words"]),
 )
 def test_every_interval_and_zero_lie_on_the_axis(intervals: list[list[float]], figure: str):
     comparisons = [
         {"against": "base", "figure": figure, "difference": d, "low": low, "high": high, "verdict": "better"}
         for low, d, high in intervals
     ]
-    (plot,) = plots(Evaluation(passed=True, primary="passes", comparisons=comparisons))
+    (plot,) = plots(Evaluation(passed=True, primary="sendable", comparisons=comparisons))
     shown = [plot.axis.at(x) for interval in intervals for x in interval] + [plot.axis.at(0)]
     assert all(0 <= float(position.removesuffix("%")) <= 100 for position in shown)
     ticks = plot.axis.ticks()
