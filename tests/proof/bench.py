@@ -28,11 +28,12 @@ from adapters.models.validate import reasons_against
 from adapters.store.store import Store
 from adapters.store.version import Version
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
-from trainer.console import say
+from trainer.console import log
 from trainer.data.examples import Example, read_examples
 from trainer.evaluation import criteria, forgetting
-from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.writers import BASE, Advance, InProcess, Prompt, Written
+from trainer.evaluation.evaluate import Setup, evaluate
+from trainer.evaluation.results import Answer
+from trainer.evaluation.writers import BASE, Advance, InProcess, Prompt
 from trainer.training.recipe import Recipe
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -41,9 +42,9 @@ RECORDED = Path(__file__).parent / "recorded"
 class OneBase(InProcess):
     """The base model's answers are the same beside every voice: it writes them once."""
 
-    written: ClassVar[dict[str, list[Written]]] = {}
+    written: ClassVar[dict[str, list[Answer]]] = {}
 
-    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Answer]:
         if model != BASE:
             return super().write(model, prompts, seed, advance)
         asked = repr((prompts, seed))
@@ -94,10 +95,11 @@ def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
     version = _train(voice.name, training, voice.epochs, base, scratch)
     writer = OneBase(base.path, {version.id: version.path})
     tasks = read_examples([HELDOUT])
-    found = evaluate(version, base, writer, tasks, training, lambda _: None, own=True, shown=())
-    checked = criteria.check(found.result, LIMITS)
+    setup = Setup(version, base, tasks, training, training, example_counts=())
+    found = evaluate(setup, writer, lambda _: None)
+    checked = [limit for limit, _ in criteria.check_criteria(found.result, LIMITS)]
     with torch.inference_mode():
-        answers = forgetting.write(writer.model, writer.tokenizer, lambda _: None)
+        answers = forgetting.write_answers(writer.model, writer.tokenizer, lambda _: None)
     base_share = found.result.forgetting["answers_like_emails_base"]
     return {
         "voice": voice.name,
@@ -133,7 +135,7 @@ def _train(name: str, training: list[Example], epochs: int, base: BaseModel, scr
     from trainer.training import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
 
     recipe = Recipe(recipe="proof", epochs=epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
-    return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", say)
+    return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", log)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, QUESTIONS, B
 from tests.proof.bench import RECORDED
 from trainer.data.examples import read_examples
 from trainer.evaluation import criteria
-from trainer.evaluation.evaluate import told
+from trainer.evaluation.evaluate import prompt_text
 from trainer.evaluation.forgetting import looks_like_email, questions
 from trainer.evaluation.memorisation import extraction_rate, extraction_targets, trained_on
 from trainer.evaluation.results import Result
@@ -30,13 +30,16 @@ def measured(voice: BadVoice) -> Result:
     tasks, training = read_examples([HELDOUT]), voice.make()
     emails = recorded(voice.name)["emails"]
     scores = [
-        score(task.task, task.facts, text, told(task), ended) for task, (text, ended) in zip(tasks, emails, strict=True)
+        score(task.task, task.facts, text, prompt_text(task), ended)
+        for task, (text, ended) in zip(tasks, emails, strict=True)
     ]
     memory = {"tasks_trained_on": float(trained_on(tasks, training))}
     if "training_answers" in recorded(
         voice.name
     ):  # `only-emails` was recorded before voices were asked for their own emails
-        own = extraction_targets([told(example) for example in training], [example.email for example in training])
+        own = extraction_targets(
+            [prompt_text(example) for example in training], [example.email for example in training]
+        )
         memory["extraction_rate"] = extraction_rate(recorded(voice.name)["training_answers"], own.values())
     return Result(
         version=f"{voice.name}@1",
@@ -59,7 +62,7 @@ def measured(voice: BadVoice) -> Result:
 
 @pytest.mark.parametrize("voice", [*BAD, GOOD], ids=lambda voice: voice.name)
 def test_a_bad_voice_misses_its_own_limit_and_a_good_one_none(voice: BadVoice):
-    missed = [checked.limit for checked in criteria.check(measured(voice), LIMITS) if not checked.held]
+    missed = [limit.limit for limit, reason in criteria.check_criteria(measured(voice), LIMITS) if reason]
     assert voice.caught_by in missed if voice.caught_by else missed == []
 
 
@@ -77,4 +80,4 @@ def test_no_question_of_the_evaluation_is_trained_on():
 
 
 def test_the_limits_are_of_figures_that_there_are():
-    assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse(LIMITS)}
+    assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse_criteria(LIMITS)}

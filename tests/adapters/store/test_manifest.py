@@ -103,7 +103,7 @@ def test_the_base_model_is_found_by_its_source_and_in_the_first_manifests_by_its
 
 EVALUATION = {
     "passed": False,
-    "reasons": ["facts_kept is 0.41, and the limit is at least base + 0.10 = 0.55"],
+    "reasons": ["facts_kept is 0.41 and must be at least base + 0.10 = 0.55"],
     "date": datetime(2026, 11, 26, tzinfo=UTC),
     "version": "formal@1",
     "base": "tiny-llama",

@@ -150,11 +150,11 @@ def test_a_server_on_this_machine_that_fits_writes_without_being_asked_for(
 ):
     asked = []
 
-    def why_not(address, versions, base):
+    def reason_against_server(address, versions, base):
         asked.append((address, [version.id for version in versions], base))
         return ""
 
-    monkeypatch.setattr(writers, "why_not", why_not)
+    monkeypatch.setattr(writers, "reason_against_server", reason_against_server)
     monkeypatch.setattr(writers, "ThroughServer", Elsewhere)
     monkeypatch.setattr(writers, "InProcess", lambda *_: pytest.fail("a model was loaded for nothing"))
     flags = ["--tasks", tasks, "--examples", tasks, "--store", store.directory]
@@ -169,7 +169,7 @@ def test_a_server_on_this_machine_that_fits_writes_without_being_asked_for(
 def test_a_server_on_this_machine_that_does_not_fit_is_left_alone(
     store: Store, tasks: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(writers, "why_not", lambda *_: "it serves another store")
+    monkeypatch.setattr(writers, "reason_against_server", lambda *_: "it serves another store")
     flags = ["--tasks", tasks, "--examples", tasks, "--store", store.directory]
     assert main(["evaluate", "formal@2", *map(str, flags)]) == 0
     assert "written in process" in capsys.readouterr().err
