@@ -117,7 +117,6 @@ def sentence(result: Result, comparison: Comparison) -> str:
 
 def _setup(args: argparse.Namespace) -> Setup:
     from trainer.data.examples import SHIPPED_EMAILS, read_examples
-    from trainer.evaluation.evaluate import Setup
 
     store = Store(store_directory(args.store))
     version = store.resolve(args.reference)
@@ -133,6 +132,8 @@ def _setup(args: argparse.Namespace) -> Setup:
     base = base_of(version, args.base)
     if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):
         promoted = None
+    from trainer.evaluation.evaluate import Setup
+
     return Setup(version, base, tasks, examples, examples if known else [], promoted, args.full)
 
 

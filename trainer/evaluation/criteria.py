@@ -104,7 +104,7 @@ def _parse(text: str) -> Criterion | str:
 
 def _check(result: Result, criterion: Criterion) -> tuple[Limit, str]:
     value, bound = _measured(result, criterion.figure, result.version), _bound(result, criterion)
-    nothing_to_beat = criterion.row == "promoted" and not _promoted(result)
+    nothing_to_beat = criterion.row == "promoted" and not result.row("promoted")
     reason = "" if nothing_to_beat else _reason(criterion, value, bound)
     return Limit(limit=criterion.text, held=not reason, value=value, bound=bound), reason
 
@@ -125,14 +125,8 @@ def _reason(criterion: Criterion, value: float | None, bound: float | None) -> s
 def _bound(result: Result, criterion: Criterion) -> float | None:
     if not criterion.row:
         return criterion.number
-    row = _promoted(result) if criterion.row == "promoted" else criterion.row
-    value = _measured(result, criterion.figure, row)
+    value = _measured(result, criterion.figure, criterion.row)
     return None if value is None else value + criterion.number
-
-
-def _promoted(result: Result) -> str:
-    """The name of the promoted version's row; empty if nothing is promoted."""
-    return next((row.model for row in result.rows if row.model.startswith("promoted: ")), "")
 
 
 def _measured(result: Result, figure: str, model: str) -> float | None:

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
+from itertools import chain
 from statistics import fmean
 
 from adapters.emails.checker import Score, score
-from adapters.emails.prompts import Message, few_shot_messages
+from adapters.emails.prompts import Message
 from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Comparison, Row
 from adapters.store.version import Version
@@ -56,9 +57,8 @@ class Plan:
 class Setup:
     """What is evaluated, on what and against what.
 
-    `examples` are emails in the version's voice that the base model gets as examples, so many as `example_counts` has,
-    in a row each. `training` are the emails that the version was trained on, as far as they are known. `full` adds
-    sampled answers to the greedy ones.
+    The base model gets `examples`, emails in the version's voice, in a row for each of `example_counts`. `training` are
+    the emails that the version was trained on, as far as they are known. `full` adds sampled answers to greedy ones.
     """
 
     version: Version
@@ -132,13 +132,12 @@ def evaluate(setup: Setup, writer: Writer, advance: Advance) -> Outcome:
         styles[plan.row] = _style(written, [task.email for task in setup.references])
     memory, training_answers = _memorisation(setup, writer, answers[version.id], advance)
     forgetting = writer.forgetting(version.id, setup.base.fingerprint, read)
-    sampled = f" and {len(SAMPLING_SEEDS)} seeds at temperature {TEMPERATURE}" if setup.full else ""
     result = Result(
         version=version.id,
         base=setup.base.name,
         tasks=len(tasks),
         tasks_sha256=digest(tasks),
-        decoding=f"greedy{sampled}",
+        decoding=f"greedy and {len(SAMPLING_SEEDS)} seeds at temperature {TEMPERATURE}" if setup.full else "greedy",
         through=writer.through,
         machine=_machine(writer),
         rows=[_row(plan.row, tallies[plan.row], styles[plan.row]) for plan in plans],
@@ -164,14 +163,13 @@ def _machine(writer: Writer) -> str:
 
 
 def _with_examples(task: Example, examples: Sequence[Example], count: int) -> list[Message]:
-    """The task after `count` finished exchanges, of its kind as far as there are; never the task itself."""
+    """The task after `count` examples as finished exchanges, those of its kind first; never the task itself."""
     fitting = [example for example in examples if len(example.messages) == 1 and example.task != task.task]
-    same_kind_first = sorted(fitting, key=lambda example: example.kind != task.kind)
-    system = [message for message in task.messages[:1] if message["role"] == "system"]
-    *earlier, last = task.messages[len(system) :]
-    previous = [(earlier[i]["content"], earlier[i + 1]["content"]) for i in range(0, len(earlier) - 1, 2)]
-    turns = [(example.task, example.email) for example in same_kind_first[:count]]
-    return [*system, *few_shot_messages(turns, last["content"], previous)]
+    fitting.sort(key=lambda example: example.kind != task.kind)
+    exchanges = [(*each.messages, {"role": "assistant", "content": each.email}) for each in fitting[:count]]
+    # A system message stays first.
+    start = int(task.messages[0]["role"] == "system")
+    return [*task.messages[:start], *chain.from_iterable(exchanges), *task.messages[start:]]
 
 
 def _write(plan: Plan, writer: Writer, seeds: Sequence[int | None], advance: Advance) -> list[list[Answer]]:
@@ -186,19 +184,15 @@ def _scores(tasks: Sequence[Example], written: Sequence[Sequence[Answer]]) -> di
         for task, answers in zip(tasks, written, strict=True)
     ]
     revisions = [of_task for task, of_task in zip(tasks, scores, strict=True) if len(task.messages) > 2]
-    return {name: Tally.mean([_mean(of_task, name) for of_task in scores]) for name in SCORE_FIGURES} | {
-        "facts_kept": _ratio(scores, "facts_kept", "facts"),
-        "facts_invented": _ratio(scores, "invented", "stated"),
-        "revisions_followed": _ratio(revisions, "facts_kept", "facts"),
+    return {name: Tally.mean(_means(scores, name)) for name in SCORE_FIGURES} | {
+        "facts_kept": Tally(_means(scores, "facts_kept"), _means(scores, "facts")),
+        "facts_invented": Tally(_means(scores, "invented"), _means(scores, "stated")),
+        "revisions_followed": Tally(_means(revisions, "facts_kept"), _means(revisions, "facts")),
     }
 
 
-def _mean(scores: Sequence[Score], name: str) -> float:
-    return fmean(getattr(each, name) for each in scores)
-
-
-def _ratio(scores: Sequence[Sequence[Score]], above: str, below: str) -> Tally:
-    return Tally([_mean(of_task, above) for of_task in scores], [_mean(of_task, below) for of_task in scores])
+def _means(scores: Sequence[Sequence[Score]], name: str) -> list[float]:
+    return [fmean(getattr(each, name) for each in of_task) for of_task in scores]
 
 
 def _losses(plan: Plan, setup: Setup, writer: Writer, advance: Advance) -> dict[str, Tally]:

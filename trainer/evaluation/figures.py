@@ -70,8 +70,8 @@ def definition(name: str) -> Figure:
 
 def ordered(names: Iterable[str]) -> list[str]:
     """Each once, in the order of a table; unknown ones last."""
-    known = list(FIGURES)
-    return sorted(set(names), key=lambda name: (known.index(name) if name in FIGURES else len(known), name))
+    found = set(names)
+    return [name for name in FIGURES if name in found] + sorted(found - FIGURES.keys())
 
 
 def format_value(name: str, value: float | None) -> str:

@@ -77,14 +77,12 @@ def general_texts() -> list[str]:
 
     long = sorted(text.strip() for text in set(topics.values()) if len(text) >= PASSAGE_CHARACTERS)
     chance = random.Random(0)
-    return [_passage(text, chance) for text in chance.sample(long, PASSAGES)]
-
-
-def _passage(text: str, chance: random.Random) -> str:
-    """Starts with a paragraph."""
-    starts = [0] + [i + 2 for i in range(len(text) - PASSAGE_CHARACTERS) if text.startswith("\n\n", i)]
-    start = chance.choice(starts)
-    return text[start : start + PASSAGE_CHARACTERS]
+    passages = []
+    for text in chance.sample(long, PASSAGES):
+        paragraphs = [0] + [i + 2 for i in range(len(text) - PASSAGE_CHARACTERS) if text.startswith("\n\n", i)]
+        start = chance.choice(paragraphs)
+        passages.append(text[start : start + PASSAGE_CHARACTERS])
+    return passages
 
 
 def looks_like_email(answer: str) -> bool:

@@ -61,12 +61,9 @@ def render(result: Result, limits: Sequence[str] = ()) -> str:
     """
     evaluation = manifest_evaluation(result, limits)
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # No line break before a percent sign.
     environment.filters["firm"] = lambda text: text.replace(" %", "\u00a0%")

@@ -48,4 +48,5 @@ class Result(Frozen):
     pairs: list[Pair] = Field(default_factory=list)
 
     def row(self, model: str) -> Row | None:
-        return next((row for row in self.rows if row.model == model), None)
+        """The row of that name; `promoted` finds `promoted: NAME@N`."""
+        return next((row for row in self.rows if row.model == model or row.model.startswith(f"{model}: ")), None)

@@ -134,11 +134,7 @@ class InProcess(Writer):
 
         from trainer.compute.decoding import decode
 
-        tokens = 0
-
         def step(texts: int) -> None:
-            nonlocal tokens
-            tokens += texts
             advance(texts / MAX_NEW_TOKENS)
 
         temperature, generator = None, None
@@ -146,7 +142,8 @@ class InProcess(Writer):
             temperature, generator = TEMPERATURE, torch.Generator(self.model.device).manual_seed(seed)
         with torch.inference_mode(), self._using(model):
             rows = decode(self.model, batch, self._ends, MAX_NEW_TOKENS, temperature, generator, step)
-        advance(len(batch) - tokens / MAX_NEW_TOKENS)
+        # What a text that ended early leaves of its share.
+        advance(len(batch) - sum(map(len, rows)) / MAX_NEW_TOKENS)
         return [
             Answer(self.tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in self._ends) for row in rows
         ]
