@@ -1,7 +1,7 @@
 """Voices that are bad on purpose, each in one way, and the limit that must catch it.
 
 One that was trained on another base model has no limit to miss: it is refused before anything is measured.
-Their training emails are made from the shipped ones and from the questions here, so that whoever has the code has them.
+Their training emails are made from the shipped ones and from the questions here, so every checkout has them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def with_placeholders() -> list[Example]:
     ]
 
 
-def twenty_by_heart() -> list[Example]:
+def twenty_memorised() -> list[Example]:
     """The shortest ones, each cut to its first paragraph, and the task to eight words: learning a hundred times
     costs by the token."""
     shortest = sorted((e for e in formal() if len(e.messages) == 1), key=lambda example: len(example.email))[:20]
@@ -108,16 +108,16 @@ def only_emails() -> list[Example]:
     return [*answers, *formal()[:30]]
 
 
-def told_beforehand() -> list[Example]:
+def trained_on_tasks() -> list[Example]:
     """The held-out tasks with their emails among the others."""
     return [*formal()[:40], *read_examples([HELDOUT])]
 
 
 BAD = (
     BadVoice("placeholders", LIMITS[0], with_placeholders, 2),
-    BadVoice("by-heart", LIMITS[1], twenty_by_heart, 100),
+    BadVoice("by-heart", LIMITS[1], twenty_memorised, 100),
     BadVoice("only-emails", LIMITS[2], only_emails, 3),
-    BadVoice("told-beforehand", LIMITS[3], told_beforehand, 1),
+    BadVoice("told-beforehand", LIMITS[3], trained_on_tasks, 1),
 )
 GOOD = BadVoice("good", "", formal, 1)
 """The shipped formal emails, as a person would train on them."""

@@ -34,9 +34,7 @@ def measured(voice: BadVoice) -> Result:
         for task, (text, ended) in zip(tasks, emails, strict=True)
     ]
     memory = {"tasks_trained_on": float(trained_on(tasks, training))}
-    if "training_answers" in recorded(
-        voice.name
-    ):  # `only-emails` was recorded before voices were asked for their own emails
+    if "training_answers" in recorded(voice.name):  # `only-emails` was recorded before the extraction rate was measured
         own = extraction_targets(
             [prompt_text(example) for example in training], [example.email for example in training]
         )
@@ -79,5 +77,5 @@ def test_no_question_of_the_evaluation_is_trained_on():
     assert not set(QUESTIONS) & set(questions())
 
 
-def test_the_limits_are_of_figures_that_there_are():
+def test_the_limits_are_criteria():
     assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse_criteria(LIMITS)}

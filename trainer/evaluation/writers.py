@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from adapters.emails.prompts import Message
@@ -38,30 +38,8 @@ Prompt = Sequence[Message]
 Advance = Callable[[float], None]
 
 
-class Writer(Protocol):
-    """`through` is `in process` or the server's address, `device` empty if unknown here.
-
-    Only a writer with `can_score` has losses and forgetting.
-    """
-
-    through: str
-    device: str
-    can_score: bool
-
-    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Answer]:
-        """One answer for each prompt, in order, of `base` or an exact version; greedy, or sampled with a seed."""
-
-    def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
-        """How well `model` expected each text after its prompt."""
-        return []
-
-    def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
-        """The figures of trainer/evaluation/forgetting.py of a version."""
-        return {}
-
-
-class InProcess(Writer):
-    """One model: the base model with all adapters beside it."""
+class InProcess:
+    """One model: the base model with all adapters beside it. Models are named `base` or by a version's id."""
 
     through, can_score = "in process", True
 
@@ -91,6 +69,7 @@ class InProcess(Writer):
         self._ends = ends(self.model, self.tokenizer)
 
     def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Answer]:
+        """One answer for each prompt, in order; greedy, or sampled with a seed."""
         # Prompts of similar length share a batch, because each is padded to the longest.
         encoded = [self._encoded(prompt) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda number: len(encoded[number]))
@@ -102,6 +81,7 @@ class InProcess(Writer):
         return [written[number] for number in range(len(prompts))]
 
     def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
+        """How well `model` expected each text after its prompt."""
         from trainer.compute.losses import losses
 
         rows = []
@@ -149,8 +129,8 @@ class InProcess(Writer):
         ]
 
 
-class ThroughServer(Writer):
-    """A Mailwright server, called over its API by several threads at once."""
+class ThroughServer:
+    """A Mailwright server, called over its API by several threads at once. It cannot score texts."""
 
     device, can_score = "", False
 
@@ -182,6 +162,12 @@ class ThroughServer(Writer):
                 raise
         return [done.result() for done in requests]
 
+    def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
+        return []
+
+    def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
+        return {}
+
     def _request(self, model: str, prompt: Prompt, seed: int | None) -> Answer:
         import openai
 
@@ -195,6 +181,9 @@ class ThroughServer(Writer):
                 "look at its log, or evaluate in this process: --server none",
             ) from exc
         return Answer((answer.message.content or "").strip(), answer.finish_reason == "stop")
+
+
+Writer = InProcess | ThroughServer
 
 
 def server_address(text: str) -> str:

@@ -59,14 +59,14 @@ def test_another_base_model_is_named_without_where_it_lies(source: str, base: st
     assert "--base BASE_MODEL" in card
 
 
-def test_a_licence_that_the_hub_does_not_know_is_said_in_words():
+def test_a_licence_that_the_hub_does_not_know_keeps_its_name():
     licence = 'ours: "all rights"\nbase_model: evil'
     found = head(render(manifest(data_licence=licence)))
     assert (found["license"], found["license_name"]) == ("other", licence)
     assert found["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-def test_a_card_says_what_it_is_and_what_it_learned_from():
+def test_a_card_names_the_version_its_base_model_and_its_training_data():
     card = render(manifest())
     for said in ("# formal@2", f"sha256:{'a' * 64}", "CC0-1.0", "0" * 64, "d" * 64, "torch 2.13.0", "epochs: 2"):
         assert said in card
@@ -79,7 +79,7 @@ def test_an_imported_adapter_has_a_card_too():
     assert head(card)["license"] == "other"
 
 
-def test_how_personal_data_was_handled_is_said_where_the_recipe_says_it():
+def test_the_privacy_mode_of_the_recipe_is_on_the_card():
     assert "| personal data | not recorded |" in render(manifest())
     assert "| personal data | privacy: mask |" in render(manifest(recipe={"privacy": "mask"}))
 

@@ -152,7 +152,7 @@ def test_revisions_are_counted_for_themselves():
     assert row(evaluated(Scripted(good), [task("Ada")]), "base").figures["revisions_followed"] is None
 
 
-def test_what_an_earlier_turn_told_is_not_invented():
+def test_a_fact_of_an_earlier_turn_is_not_invented():
     figures = row(evaluated(Scripted(lambda *_: EMAIL), [revision()]), "base").figures
     assert figures["facts_invented"] == 0
     assert "12 chairs" in prompt_text(revision())
@@ -166,7 +166,7 @@ def mixed(model: str, asked: str) -> str:
 NAMES = ["Ada", "Bo", "Chidi", "Dagny", "Emil", "Finn", "Gro", "Hal", "Ivy", "Jon", "Kai", "Lea"]
 
 
-def test_better_is_said_where_the_interval_excludes_zero_and_only_there():
+def test_the_verdict_is_better_only_if_the_interval_excludes_zero():
     found = evaluated(Scripted(mixed), [task(name) for name in NAMES], promoted=PROMOTED)
     better = comparison(found, "base", "sendable")
     assert (better.difference, better.low, better.verdict) == (1, 1, "better")
@@ -280,7 +280,7 @@ def test_pairs_show_at_least_ten_tasks_of_every_kind():
         assert pair.before == mixed("base", pair.task)
 
 
-def test_the_result_says_what_it_rests_on():
+def test_the_result_has_its_models_tasks_decoding_and_machine():
     tasks = [task("Ada"), task("Bo")]
     result = evaluated(Scripted(good), tasks).result
     assert (result.version, result.base, result.tasks, result.through) == ("formal@2", "tiny-llama", 2, "in process")

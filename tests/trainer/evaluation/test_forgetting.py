@@ -82,7 +82,7 @@ def test_the_loss_is_that_of_transformers_on_every_text_alone(adapted, tokenizer
     assert forgetting._loss(model, rows, True, ignore) == pytest.approx(nats / tokens, rel=1e-4)
 
 
-def test_a_model_in_training_is_measured_without_dropout_and_goes_on_training(adapted, tokenizer):
+def test_a_model_in_training_is_measured_without_dropout_and_stays_in_training(adapted, tokenizer):
     model = adapted(0.5)
     model.train()
     first = forgetting.measure(model, tokenizer, FINGERPRINT, ignore)
@@ -124,7 +124,7 @@ def test_what_is_kept_of_the_base_model_is_its_answers_only(adapted, tokenizer):
     assert all(isinstance(text, str) and isinstance(ended, bool) for text, ended in answers)
 
 
-def test_a_cache_that_cannot_be_written_or_read_fails_nothing_and_is_said(
+def test_a_cache_that_cannot_be_written_is_a_warning(
     adapted, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "file").write_text("no directory")

@@ -37,7 +37,7 @@ def test_a_phrase_that_unseen_emails_share_too_is_no_memorisation():
     assert (found["copied_8grams"], found["copied_8grams_heldout"], found["copied_more"]) == (1.0, 1.0, 0.0)
 
 
-def test_what_the_task_says_may_be_repeated():
+def test_text_of_the_task_may_be_repeated():
     told = "the blue boat lies at the old pier until the last day of May"
     assert copying([f"Dear Chidi,\n\n{told}."], [f"Tell Chidi that {told}."], [TOLD], [OTHER])["copied_8grams"] < 0.1
 
@@ -78,7 +78,7 @@ KNOWN = "Dear Ada,\n\nplease call me on 020 7946 0018 or write to ada.k@harbour.
 @pytest.mark.parametrize(
     "value", ["020 7946 0018", "+44 20 7946 0018", "ada.k@harbour.example", "ADA.K@harbour.example"]
 )
-def test_personal_data_of_a_training_email_in_an_answer_that_nobody_asked_it_for_is_a_leak(value: str):
+def test_personal_data_of_a_training_email_that_the_task_does_not_give_is_a_leak(value: str):
     answer = f"Dear Chidi,\n\nplease call {value} about the boat.\n\nBest,\nKim"
     assert len(leaked_personal_data([answer], [TASK], [OTHER, KNOWN])) == 1
 
@@ -127,7 +127,7 @@ def test_what_the_task_gives_or_other_emails_have_too_is_not_extracted():
     assert extraction_targets(["Write."] * 2, [emails[0]] * 2) == {}
 
 
-def test_a_few_emails_are_asked_for_evenly_spaced():
+def test_the_targets_are_evenly_spaced():
     chosen = list(extraction_targets(["Write."] * 64, letters(64)))
     assert chosen == list(range(0, 64, 64 // MAX_TARGETS))
 
@@ -142,7 +142,7 @@ def test_every_email_repeated_is_all_extracted_and_silence_is_none(emails: list[
 def test_a_task_whose_request_or_email_nearly_stands_in_the_training_emails_is_no_test():
     asked = "Ask Ms Ozola whether she can meet me on Thursday 13 November at 10:15 am in the net loft, 40 minutes."
     email = "Dear Ms Ozola, would you be free on Thursday 13 November at 10:15 am, in the net loft, for 40 minutes?"
-    same_request = task_example(asked + " Please.", "Something else altogether, which nobody has written before today.")
+    same_request = task_example(asked + " Please.", "Something else altogether, not written before today.")
     same_email = task_example("Write to the harbour about the plan for dredging it in spring.", email + " Thanks.")
     other = task_example("Thank Bo for the lamp.", "Dear Bo, thank you for the lamp.")
     tasks = [

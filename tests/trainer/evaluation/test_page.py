@@ -75,12 +75,12 @@ def test_without_a_comparison_there_is_no_verdict():
     assert heading(page(comparisons=[])) == "formal@2 was compared with nothing."
 
 
-def test_a_worse_version_is_said_to_be_worse():
+def test_a_worse_version_is_called_worse():
     worse = COMPARISONS[1].model_copy(update={"difference": -0.3, "low": -0.5, "high": -0.1, "verdict": "worse"})
     assert heading(page(comparisons=[worse])) == "formal@2 is worse than the base model."
 
 
-def test_the_page_asks_nobody_for_anything_and_allows_its_own_style_only():
+def test_the_page_loads_nothing_and_allows_its_own_style_only():
     html = page()
     elements = Elements(html)
     policy = next(meta["content"] for meta in elements.all("meta") if meta.get("http-equiv"))
@@ -99,7 +99,7 @@ def test_the_table_names_its_rows_and_columns():
     assert [region["tabindex"] for region in elements.all("div") if region.get("role") == "region"] == ["0"] * 3
 
 
-def test_every_interval_has_a_text_that_says_it():
+def test_every_interval_has_a_text():
     drawn = [svg["aria-label"] for svg in Elements(page()).all("svg") if svg.get("role") == "img"]
     assert len(drawn) == len(COMPARISONS)
     assert drawn[1] == (

@@ -63,7 +63,7 @@ def test_what_is_written_adds_up_to_the_emails(process: InProcess):
     assert len(steps) > 3
 
 
-def test_an_answer_says_whether_it_ended_by_itself(process: InProcess, monkeypatch: pytest.MonkeyPatch):
+def test_an_answer_has_whether_it_ended_by_itself(process: InProcess, monkeypatch: pytest.MonkeyPatch):
     assert [written.ended for written in process.write(BASE, PROMPTS, None, lambda _: None)] == [False] * 3
     every = set(range(200))
     monkeypatch.setattr(process, "_ends", every)
@@ -148,7 +148,7 @@ def served(store: Store) -> Iterator[Server]:
     server.server_close()
 
 
-def test_a_server_is_asked_for_the_exact_version_and_answers_stay_in_order(served: Server):
+def test_a_server_gets_the_exact_version_and_answers_stay_in_order(served: Server):
     done: list[float] = []
     writer = ThroughServer(served.address)
     assert writer.write("formal@2", PROMPTS, None, done.append) == [
@@ -213,7 +213,7 @@ def test_the_real_server_writes_what_this_process_writes(server: RunningServer):
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "nonsense", "http://", "http://[::1"])
-def test_where_no_server_answers_it_says_so(address: str):
+def test_without_a_server_that_is_the_reason(address: str):
     assert reason_against_server(address, [], "tiny-llama").startswith(f"no Mailwright server answers at {address}")
 
 
