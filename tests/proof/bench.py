@@ -2,7 +2,7 @@
 
     python -m tests.proof.bench [--base MODEL] [--only NAME] [--output DIR]
 
-Writes tests/proof/recorded/NAME.json for `make test`, and prints a line for each voice: the figures that have limits,
+Writes tests/proof/recorded/NAME.json for `make test`, and prints a line for each voice: the figures of the criteria,
 and which it missed. Exit status 1 if one was not caught by its own figure, or the good one by any.
 A last one, trained on another base model, is refused before anything is measured.
 """
@@ -27,7 +27,7 @@ from adapters.models.base_models import BaseModel
 from adapters.models.validate import reasons_against
 from adapters.store.store import Store
 from adapters.store.version import Version
-from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
+from tests.proof.bad_voices import ANOTHER_BASE, BAD, CRITERIA, GOOD, BadVoice, formal
 from trainer.console import log
 from trainer.data.examples import Example, read_examples
 from trainer.evaluation import criteria, forgetting
@@ -97,7 +97,7 @@ def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
     tasks = read_examples([HELDOUT])
     setup = Setup(version, base, tasks, training, training, example_counts=())
     found = evaluate(setup, writer, lambda _: None)
-    checked = [limit for limit, _ in criteria.check_criteria(found.result, LIMITS)]
+    checked = [limit for limit, _ in criteria.check_criteria(found.result, CRITERIA)]
     with torch.inference_mode():
         answers = forgetting.write_answers(writer.model, writer.tokenizer, lambda _: None)
     base_share = found.result.forgetting["answers_like_emails_base"]

@@ -10,7 +10,7 @@ import pytest
 from adapters.emails.checker import score
 from adapters.emails.tasks import HELDOUT
 from adapters.store.manifest import Manifest, Row
-from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, QUESTIONS, BadVoice
+from tests.proof.bad_voices import ANOTHER_BASE, BAD, CRITERIA, GOOD, QUESTIONS, BadVoice
 from tests.proof.bench import RECORDED
 from trainer.data.examples import read_examples
 from trainer.evaluation import criteria
@@ -26,7 +26,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def measured(voice: BadVoice) -> Result:
-    """The figures that have limits, counted again from what the voice wrote."""
+    """The figures of the criteria, counted again from what the voice wrote."""
     tasks, training = read_examples([HELDOUT]), voice.make()
     emails = recorded(voice.name)["emails"]
     scores = [
@@ -59,8 +59,8 @@ def measured(voice: BadVoice) -> Result:
 
 
 @pytest.mark.parametrize("voice", [*BAD, GOOD], ids=lambda voice: voice.name)
-def test_a_bad_voice_misses_its_own_limit_and_a_good_one_none(voice: BadVoice):
-    missed = [limit.limit for limit, reason in criteria.check_criteria(measured(voice), LIMITS) if reason]
+def test_a_bad_voice_misses_its_own_criterion_and_a_good_one_none(voice: BadVoice):
+    missed = [limit.limit for limit, reason in criteria.check_criteria(measured(voice), CRITERIA) if reason]
     assert voice.caught_by in missed if voice.caught_by else missed == []
 
 
@@ -77,5 +77,5 @@ def test_no_question_of_the_evaluation_is_trained_on():
     assert not set(QUESTIONS) & set(questions())
 
 
-def test_the_limits_are_criteria():
-    assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse_criteria(LIMITS)}
+def test_each_criterion_catches_a_bad_voice():
+    assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse_criteria(CRITERIA)}

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from adapters.store.manifest import Verdict
+from adapters.store.manifest import Comparison, Verdict
 
 RESAMPLES, CONFIDENCE, SEED = 10_000, 0.95, 20261126
 # Resamples at once: 8 MB for 1,000 tasks.
@@ -40,20 +39,13 @@ class Tally:
         return float(_ratio(np.array(self.above, float), np.array(self.below, float))) if self.above else None
 
 
-class Difference(NamedTuple):
-    difference: float
-    low: float
-    high: float
-    verdict: Verdict
-
-
 def interval(tally: Tally) -> tuple[float, float] | None:
     """The 95 % percentile interval of the figure; None for fewer than two tasks, which have no spread."""
     return _bootstrapped(_ratio, tally) if len(tally.above) > 1 else None
 
 
-def difference(one: Tally, other: Tally, smaller_is_better: bool = False) -> Difference | None:
-    """The figure of `one` minus that of `other` on the same tasks; None for fewer than two.
+def compare(figure: str, one: Tally, against: str, other: Tally, smaller_is_better: bool = False) -> Comparison | None:
+    """The figure of `one` minus that of `other`, of the row `against`, on the same tasks; None for fewer than two.
 
     Raises:
         ValueError: the two do not have the same number of tasks.
@@ -65,7 +57,8 @@ def difference(one: Tally, other: Tally, smaller_is_better: bool = False) -> Dif
     low, high = _bootstrapped(_difference, one, other)
     better, worse = (high < 0, low > 0) if smaller_is_better else (low > 0, high < 0)
     verdict: Verdict = "better" if better else "worse" if worse else "no difference shown"
-    return Difference(one.figure - other.figure, low, high, verdict)
+    value = one.figure - other.figure
+    return Comparison(against=against, figure=figure, difference=value, low=low, high=high, verdict=verdict)
 
 
 def _bootstrapped(statistic: object, *tallies: Tally) -> tuple[float, float]:

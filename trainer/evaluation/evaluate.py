@@ -24,7 +24,7 @@ from adapters.store.version import Version
 from trainer.compute.device import processor
 from trainer.data.examples import Example, digest
 from trainer.evaluation import memorisation, style
-from trainer.evaluation.bootstrap import Tally, difference, interval
+from trainer.evaluation.bootstrap import Tally, compare, interval
 from trainer.evaluation.results import PRIMARY, Answer, Pair, Result
 from trainer.evaluation.writers import BASE, TEMPERATURE, Advance, Writer
 
@@ -235,13 +235,13 @@ def _row(model: str, tallies: Mapping[str, Tally], styles: Mapping[str, float | 
 
 
 def _comparisons(tallies: Mapping[str, Mapping[str, Tally]], version: str) -> list[Comparison]:
-    comparisons = []
-    for other in [row for row in tallies if row != version]:
-        for figure in COMPARED:
-            found = difference(tallies[version][figure], tallies[other][figure], figure in SMALLER_IS_BETTER)
-            if found:
-                comparisons.append(Comparison(against=other, figure=figure, **found._asdict()))
-    return comparisons
+    comparisons = [
+        compare(figure, tallies[version][figure], row, tallies[row][figure], figure in SMALLER_IS_BETTER)
+        for row in tallies
+        if row != version
+        for figure in COMPARED
+    ]
+    return [comparison for comparison in comparisons if comparison]
 
 
 def _memorisation(

@@ -3,12 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.store.manifest import Comparison
 from trainer.evaluation import bootstrap
-from trainer.evaluation.bootstrap import Tally, difference, interval
+from trainer.evaluation.bootstrap import Tally, compare, interval
 
 SHARES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=2, max_size=30)
 KEPT = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30)
 few = settings(max_examples=30, deadline=None)
+
+
+def difference(one: Tally, other: Tally, smaller_is_better: bool = False) -> Comparison | None:
+    return compare("facts_kept", one, "base", other, smaller_is_better)
 
 
 def kept(pairs: list[tuple[int, int]]) -> Tally:
