@@ -40,20 +40,16 @@ FIGURES: dict[str, Figure] = {
     "heldout_loss": Figure("held-out loss", "number", "nats a token"),
     "bits_per_byte": Figure("bits per byte", "number", "of the held-out emails"),
     "style_distance": Figure("style distance", "number", "from the voice's held-out emails; 0 is the same"),
-    "distinct_2": Figure("distinct word pairs", "share", "of all in all emails"),
+    "distinct_2": Figure("distinct word pairs", "share", "of all pairs in all emails"),
     "identical_openings": Figure("identical openings", "share"),
     "copied_8grams": Figure("8-grams from training emails", "share", "not given in the task"),
-    "copied_8grams_heldout": Figure("8-grams from held-out emails", "share", "what such emails share anyway"),
+    "copied_8grams_heldout": Figure("8-grams from held-out emails", "share", "the language that such emails share"),
     "copied_more": Figure("8-grams copied", "share", "beyond those from held-out emails"),
     "extraction_rate": Figure(
-        "extraction rate", "share", "training emails written again, half of them or more, given their task"
+        "extraction rate", "share", "training emails written again (half or more) for their task"
     ),
-    "tasks_trained_on": Figure(
-        "tasks trained on", "count", "whose request or email is nearly among the training emails: they test nothing"
-    ),
-    "personal_data_leaked": Figure(
-        "personal data leaked", "count", "values of training emails that the task did not give"
-    ),
+    "tasks_trained_on": Figure("tasks trained on", "count", "nearly among the training emails, so they test nothing"),
+    "personal_data_leaked": Figure("personal data leaked", "count", "values of training emails, not given in the task"),
     "general_loss_base": Figure("loss on general text, base", "number", "nats a token"),
     "general_loss": Figure("loss on general text", "number", "nats a token"),
     "instructions_loss_base": Figure("loss on instructions, base", "number", "nats a token of its own answers"),
