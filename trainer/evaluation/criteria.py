@@ -52,9 +52,15 @@ def parse_criteria(texts: Sequence[str]) -> list[Criterion]:
     """Raises:
     ConfigError: texts that are no criteria, or of unknown figures; every one is listed.
     """
-    parsed = [_parse(text) for text in texts]
-    criteria = [each for each in parsed if isinstance(each, Criterion)]
-    wrong = [each for each in parsed if isinstance(each, str)]
+    criteria, wrong = [], []
+    for text in texts:
+        match = CRITERION.fullmatch(text.strip())
+        if not match:
+            wrong.append(f"{text[:80]!r} is not a criterion")
+        elif _figure(match) not in FIGURES:
+            wrong.append(f"{text[:80]!r} is of an unknown figure, {_figure(match)}")
+        else:
+            criteria.append(_criterion(match))
     if wrong:
         raise ConfigError(
             f"the recipe's `limits` cannot be used: {'; '.join(wrong)}",
@@ -87,19 +93,17 @@ def manifest_evaluation(result: Result, texts: Sequence[str]) -> Evaluation:
     )
 
 
-def _parse(text: str) -> Criterion | str:
-    """The criterion, or what is wrong with the text."""
-    match = CRITERION.fullmatch(text.strip())
-    if not match:
-        return f"{text[:80]!r} is not a criterion"
-    figure = RENAMED_FIGURES.get(match["figure"], match["figure"])
-    if figure not in FIGURES:
-        return f"{text[:80]!r} is of an unknown figure, {figure}"
+def _figure(match: re.Match[str]) -> str:
+    return RENAMED_FIGURES.get(match["figure"], match["figure"])
+
+
+def _criterion(match: re.Match[str]) -> Criterion:
     row, examples = match["row"], int(match["examples"] or 0)
     if examples:
         row = f"base, {examples} example{'s' if examples > 1 else ''}"
     number = float(match["number"] or match["more"] or 0)
-    return Criterion(match[0], figure, match["order"], row, examples, -number if match["sign"] == "-" else number)
+    sign = -1 if match["sign"] == "-" else 1
+    return Criterion(match[0], _figure(match), match["order"], row, examples, sign * number)
 
 
 def _check(result: Result, criterion: Criterion) -> tuple[Limit, str]:
