@@ -73,6 +73,10 @@ class Training(Frozen):
     remedy: dict[str, float] = {}
 
 
+# Manifests keep their figures under the names of their time.
+RENAMED_FIGURES = {"passes": "sendable", "recited": "extraction_rate"}
+FigureName = Annotated[str, AfterValidator(lambda name: RENAMED_FIGURES.get(name, name))]
+
 # `better` or `worse` only where the interval of the difference excludes zero.
 Verdict = Literal["better", "worse", "no difference shown"]
 
@@ -82,17 +86,17 @@ class Row(Frozen):
 
     # `base`, `base, 1 example`, `base, 3 examples`, `promoted: NAME@M`, or the evaluated version's id.
     model: str
-    figures: dict[str, float | None]
+    figures: dict[FigureName, float | None]
     # The ends of the 95 % intervals of the figures that have one.
-    low: dict[str, float] = {}
-    high: dict[str, float] = {}
+    low: dict[FigureName, float] = {}
+    high: dict[FigureName, float] = {}
 
 
 class Comparison(Frozen):
     """The evaluated version minus another row, task by task: paired, 95 % bootstrap interval."""
 
     against: str
-    figure: str
+    figure: FigureName
     difference: float
     low: float
     high: float
@@ -126,10 +130,10 @@ class Evaluation(Frozen):
     decoding: str = ""
     machine: str = ""
     # The one figure, chosen beforehand, that decides between better and worse.
-    primary: str = ""
+    primary: FigureName = ""
     rows: list[Row] = []
     comparisons: list[Comparison] = []
-    memorisation: dict[str, float] = {}
+    memorisation: dict[FigureName, float] = {}
     forgetting: dict[str, float] = {}
     limits: list[Limit] = []
 

@@ -24,7 +24,7 @@ from trainer.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from trainer.compute.device import Device
-    from trainer.evaluation.base_answers import Answer
+    from trainer.evaluation.results import Answer
 
 REQUESTS = DATA / "everyday.jsonl"
 TOKENS = 160
@@ -80,11 +80,11 @@ def _ended(base: BaseModel, device: Device, log: Log) -> list[tuple[str, Answer]
     from trainer.evaluation import base_answers
 
     asked = requests()
-    answers = base_answers.kept(base.fingerprint, asked, TOKENS)
+    answers = base_answers.load_answers(base.fingerprint, asked, TOKENS)
     if answers is None:
         log(f"the base model answers {len(asked)} everyday requests, once:")
         answers = _answers(base, device, asked)
-        base_answers.keep(base.fingerprint, asked, TOKENS, answers)
+        base_answers.save_answers(base.fingerprint, asked, TOKENS, answers)
     return [(request, answer) for request, answer in zip(asked, answers, strict=True) if answer[0] and answer[1]]
 
 
@@ -100,4 +100,4 @@ def _answers(base: BaseModel, device: Device, asked: Sequence[str]) -> list[Answ
     model.to(device.kind).eval().requires_grad_(False)
     pack(model)
     with bar("answering", len(asked) * TOKENS) as advance:
-        return base_answers.write(model, tokenizer, asked, TOKENS, advance)
+        return base_answers.write_answers(model, tokenizer, asked, TOKENS, advance)

@@ -35,7 +35,7 @@ from trainer.console import Log, bar
 from trainer.data.check import check_before_training
 from trainer.data.examples import Example, digest
 from trainer.evaluation import card, forgetting
-from trainer.evaluation.acceptance import Proof
+from trainer.evaluation.acceptance import Acceptance
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks, checkpoints
 from trainer.training.dataset import Rows
@@ -249,8 +249,8 @@ def _publish(learnt: Learnt, store: Store, run: checkpoints.Run, log: Log, tell:
     reasons = reasons_against(adapter, learnt.base, published=False)
     if reasons:
         raise AdapterUnusable(run.name, reasons)
-    proof = Proof(run.name, learnt.base, learnt.recipe.limits, learnt.rows.emails, learnt.rows.heldout)
-    published = proof.publish(store, adapter, learnt.facts(), log)
+    acceptance = Acceptance(run.name, learnt.base, learnt.recipe.limits, learnt.rows.emails, learnt.rows.heldout)
+    published = acceptance.publish(store, adapter, learnt.facts(), log)
     reached = range(1, len(learnt.curve.train) + 1)
     for epoch in sorted({*reached} & {*learnt.recipe.sample_epochs}):
         version = published
