@@ -89,11 +89,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    """Also of a missing one, `-`."""
+    """Also of a missing one: nothing, or a dash."""
+    plain = cell.strip(" $%").replace(",", "").replace("\N{MINUS SIGN}", "-")
     try:
-        float(cell.strip(" $%").replace(",", "") or 0)
+        float(plain or 0)
     except ValueError:
-        return cell == "-"
+        return plain in ("-", "–")
     return True
 
 

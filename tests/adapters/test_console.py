@@ -6,10 +6,10 @@ from adapters.console import status, table
 
 
 def test_numbers_are_aligned_to_the_right_and_text_to_the_left():
-    assert table(["name", "size", "cost"], [["a", 5, "$1.50"], ["bcdefg", 1234, "-"]]).splitlines() == [
-        "name    size   cost",
-        "a          5  $1.50",
-        "bcdefg  1234      -",
+    assert table(["name", "size", "cost"], [["a", 5, "$1.50"], ["bcdefg", "−1,234", "–"]]).splitlines() == [
+        "name      size   cost",
+        "a            5  $1.50",
+        "bcdefg  −1,234      –",
     ]
 
 

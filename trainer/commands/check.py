@@ -1,4 +1,4 @@
-"""`trainer check`: the command line of trainer/data/check.py. Parses, calls, prints; no logic."""
+"""`trainer check`: the command line of trainer/data/check.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainer.data.check import CountTokens
     from trainer.data.examples import Row
     from trainer.data.findings import Finding, Report
+    from trainer.data.statistics import Tokens
 
 EXAMPLES = """examples:
   trainer check mine.jsonl
@@ -29,13 +30,13 @@ EXAMPLES = """examples:
 exit status: 0 ready or usable with warnings, 1 not usable, 2 after an error
 """
 HELP = """Look through files of emails before you train on them: rows that cannot be used, lengths, duplicates, emails
-that another file or the shipped evaluation has too, placeholders, missing ends, languages, variety, personal data.
-Then a verdict, and what to do. The files are only read."""
+that are also in another file or in the shipped evaluation, placeholders, missing ends, languages, variety, personal
+data. Then a verdict, and what to do. The files are only read."""
 PARTS = 6
-DELAY = 2
-"""Seconds before a progress bar shows."""
-SHOWN, ALIKE, BAR = 10, 4, 40
-"""Places that a finding shows, and of one cluster; characters of the longest bar."""
+PROGRESS_AFTER_SECONDS = 2
+# Places listed for a finding, and for one cluster of duplicates.
+MAX_PLACES, MAX_ALIKE = 10, 4
+MAX_BAR_CHARACTERS = 40
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     option("files", metavar="FILE", type=Path, nargs="+", help="emails, as `trainer sft --data` reads them")
     option("--heldout", metavar="FILE", type=Path, action="append", default=[], help="emails kept back to measure on")
     option("--max-length", metavar="N", type=int, help="tokens of task and email together (default: 1024, as in sft)")
-    option("--fix", metavar="FILE", type=Path, help="write a cleaned copy, and FILE.changes.jsonl with what it lacks")
+    option("--fix", metavar="FILE", type=Path, help="write a cleaned copy, and the removed rows to FILE.changes.jsonl")
     option("--force", action="store_true", help="overwrite what --fix writes")
     parser.set_defaults(command=_check)
 
@@ -98,11 +99,11 @@ def _heldout(files: list[Path]) -> list[Row]:
 
 
 def _counter(base: str | None) -> CountTokens | None:
-    """None without --base where the default base model was not fetched yet: a check fetches nothing unasked."""
+    """None without --base if the default base model is not on this machine: a check downloads nothing unasked."""
     found = base_models.find(base, log) if base else base_models.known(base_models.DEFAULT_NAME)
     if not found:
         return None
-    # The same tokens as of AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.
+    # Gives the same tokens as AutoTokenizer, whose import takes 12 s on 2 cores, where this one takes 2 s.
     from transformers import PreTrainedTokenizerFast
 
     from trainer.data.check import token_counter
@@ -114,13 +115,12 @@ def _counter(base: str | None) -> CountTokens | None:
 def _progress() -> Iterator[Callable[[str], None]]:
     from tqdm import tqdm
 
-    with tqdm(total=PARTS, unit="part", delay=DELAY, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
-        begun: list[str] = []
+    bar = tqdm(total=PARTS, unit="part", delay=PROGRESS_AFTER_SECONDS, file=sys.stderr, dynamic_ncols=True, leave=False)
+    with bar:
 
         def begin(part: str) -> None:
+            bar.update(1 if bar.desc else 0)
             bar.set_description(part)
-            bar.update(1 if begun else 0)
-            begun.append(part)
 
         yield begin
 
@@ -136,26 +136,23 @@ def _refuse_to_overwrite(written: list[Path], read: list[Path], force: bool) -> 
 def _lines(report: Report) -> Iterator[str]:
     yield f"{', '.join(report.files)}: {len(report.rows)} emails, {report.different} different ones"
     if report.tokens:
-        yield from _histogram(report)
+        yield from _histogram(report.tokens, report.max_length)
     yield f"kinds       {_counted(report.kinds)}"
     yield f"voices      {_counted(report.voices)}"
     yield f"threads     {report.threads or 'none named'}"
-    asked = f" (of {report.languages.asked} emails of 20 words or more; shorter ones tell too little)"
-    yield f"languages   {_counted(report.languages.found)}{asked}"
-    of = report.variety
-    yield f"variety     {of.distinct_1:.0%} of all words and {of.distinct_2:.0%} of all pairs of words are different"
-    yield f"            {of.opening:.0%} of the emails share the commonest opening, {of.sign_off:.0%} the close"
+    languages, variety = report.languages, report.variety
+    yield f"languages   {_counted(languages.found)} (of {languages.asked} emails of 20 words or more)"
+    yield f"variety     {variety.distinct_1:.0%} of all words and {variety.distinct_2:.0%} of all pairs of words differ"
+    yield f"            {variety.opening:.0%} of the emails share the commonest opening, {variety.sign_off:.0%} the end"
     yield f"personal    {_counted(report.personal)}"
     for number, finding in enumerate(report.findings, start=1):
-        yield ""
-        yield f"{number}. {'note: ' if finding.level == 'notes' else ''}{finding.sentence}"
+        yield f"\n{number}. {'note: ' if finding.level == 'notes' else ''}{finding.sentence}"
         places = _places(report, finding)
-        yield from (f"   {place}" for place in places[:SHOWN])
-        if len(places) > SHOWN:
-            yield f"   and {len(places) - SHOWN} more; --json lists all"
+        yield from (f"   {place}" for place in places[:MAX_PLACES])
+        if len(places) > MAX_PLACES:
+            yield f"   and {len(places) - MAX_PLACES} more; --json lists all"
         yield f"   -> {finding.remedy}"
-    yield ""
-    yield report.verdict
+    yield f"\n{report.verdict}"
 
 
 def _places(report: Report, finding: Finding) -> list[str]:
@@ -167,21 +164,18 @@ def _places(report: Report, finding: Finding) -> list[str]:
 
 
 def _alike(places: list[str]) -> str:
-    more = len(places) - ALIKE
-    return " = ".join(places[:ALIKE]) + (f" and {more} more" if more > 0 else "")
+    more = len(places) - MAX_ALIKE
+    return " = ".join(places[:MAX_ALIKE]) + (f" and {more} more" if more > 0 else "")
 
 
-def _histogram(report: Report) -> Iterator[str]:
-    tokens = report.tokens
-    if not tokens:
-        return
+def _histogram(tokens: Tokens, max_length: int) -> Iterator[str]:
     yield (
         f"tokens      {tokens.total:,} in all; of an email with its task {tokens.shortest} to {tokens.longest}, "
-        f"half of them up to {tokens.median}; {report.max_length} are taken"
+        f"half of them up to {tokens.median}; {max_length} are accepted"
     )
     most = max(count for _, _, count in tokens.histogram)
     for start, below, count in tokens.histogram:
-        yield f"{start:8}-{below - 1:<6} {'█' * max(round(BAR * count / most), count > 0)} {count}"
+        yield f"{start:8}-{below - 1:<6} {'█' * max(round(MAX_BAR_CHARACTERS * count / most), count > 0)} {count}"
 
 
 def _counted(counts: dict[str, int]) -> str:

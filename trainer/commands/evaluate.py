@@ -1,5 +1,4 @@
-"""`trainer evaluate`: the command line of trainer/evaluation/evaluate.py. Parses, chooses who writes, prints; no
-figures."""
+"""`trainer evaluate`: the command line of trainer/evaluation/evaluate.py."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.console import table
 from adapters.emails.tasks import HELDOUT
 from adapters.errors import ConfigError
 from adapters.models import base_models
@@ -42,14 +42,13 @@ task, and say whether this one is better: by the share of emails that could be s
 The tasks are rows {"task", "email", "facts"}; without --tasks the 48 shipped ones. A Mailwright server that serves this
 version writes the answers if one runs here; otherwise they are written in this process, which also measures held-out
 loss and forgetting."""
+# The columns beside the primary figure; every other figure is in --json and --html.
 COLUMNS = ("facts_kept", "all_kept", "facts_invented", "placeholder", "ended", "words")
-"""Beside the primary figure; every other one is in --json and --html."""
-NONE = "none"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is evaluated: `promoted` is None where the version itself is, and `own` where its emails are known."""
+class Plan:
+    """`promoted` is None if the version itself is promoted; `own`: the examples are what it was trained on."""
 
     version: Version
     promoted: Version | None
@@ -92,34 +91,34 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    asked = _asked(args)
+    plan = _plan(args)
     for file in filter(None, (args.answers, args.html, args.card)):
         console.check_directory(file)
-    writer = _writer(asked, args.server)
+    writer = _writer(plan, args.server)
     from trainer.evaluation import evaluate as evaluation
 
-    own = asked.examples if asked.own else []
-    total = evaluation.work(asked.version, asked.promoted, asked.base, asked.tasks, writer.reads, args.full, own=own)
+    own = plan.examples if plan.own else []
+    total = evaluation.work(plan.version, plan.promoted, plan.base, plan.tasks, writer.reads, args.full, own=own)
     with bar("writing", total) as advance:
         found = evaluation.evaluate(
-            asked.version,
-            asked.base,
+            plan.version,
+            plan.base,
             writer,
-            asked.tasks,
-            asked.examples,
+            plan.tasks,
+            plan.examples,
             advance,
-            promoted=asked.promoted,
-            own=asked.own,
+            promoted=plan.promoted,
+            own=plan.own,
             full=args.full,
         )
-    manifest = asked.version.manifest()
+    manifest = plan.version.manifest()
     print(found.result.model_dump_json(indent=2) if args.json else "\n".join(report(found.result, manifest)))
     _write_files(found, manifest, args)
 
 
 def report(result: Result, manifest: Manifest) -> list[str]:
-    """The table, a sentence for each comparison of the primary figure, and what all of it rests on."""
-    lines = [_header(), *map(_line, result.rows), ""]
+    headers = ["", *(legend.title(name) for name in (PRIMARY, *COLUMNS))]
+    lines = [table(headers, map(_cells, result.rows)), ""]
     lines += [sentence(result, comparison) for comparison in result.comparisons if comparison.figure == PRIMARY]
     for part in (result.memorisation, result.forgetting):
         if part:
@@ -130,7 +129,7 @@ def report(result: Result, manifest: Manifest) -> list[str]:
 
 
 def sentence(result: Result, comparison: Comparison) -> str:
-    """`formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)`, or that no difference was shown."""
+    """`formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)`, or that none was shown."""
     figures = (
         f"{comparison.figure} {comparison.difference:+.2f}, 95 % interval {comparison.low:.2f} to {comparison.high:.2f}"
     )
@@ -139,7 +138,7 @@ def sentence(result: Result, comparison: Comparison) -> str:
     return f"{result.version} is {comparison.verdict} than {comparison.against} ({figures})"
 
 
-def _asked(args: argparse.Namespace) -> Asked:
+def _plan(args: argparse.Namespace) -> Plan:
     from trainer.data.examples import SHIPPED_EMAILS, read_examples
 
     store = Store(store_directory(args.store))
@@ -156,14 +155,14 @@ def _asked(args: argparse.Namespace) -> Asked:
     base = base_of(version, args.base)
     if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):
         promoted = None
-    return Asked(version, promoted, base, tasks, examples, own)
+    return Plan(version, promoted, base, tasks, examples, own)
 
 
 def base_of(version: Version, asked: str | None) -> BaseModel:
-    """The base model that the version was trained on; `asked` is what --base says.
+    """The base model that the version was trained on; `asked` is the value of --base.
 
     Raises:
-        ConfigError: that is another one.
+        ConfigError: `asked` is another base model.
     """
     manifest = version.manifest()
     base = base_models.find(asked or manifest.base, log)
@@ -175,30 +174,24 @@ def base_of(version: Version, asked: str | None) -> BaseModel:
     return base
 
 
-def _writer(asked: Asked, server: str | None) -> Writer:
-    """A server that fits, else this process.
+def _writer(plan: Plan, server: str | None) -> Writer:
+    """A server that serves the version, else this process.
 
     Raises:
-        ConfigError: the server that was asked for does not fit.
+        ConfigError: the server that --server names does not serve it.
     """
-    from trainer.evaluation.writers import (
-        DEFAULT_SERVER,
-        InProcess,
-        ThroughServer,
-        server_at,
-        why_not,
-    )
+    from trainer.evaluation.writers import DEFAULT_SERVER, InProcess, ThroughServer, server_at, why_not
 
-    versions = [version for version in (asked.version, asked.promoted) if version]
+    versions = [version for version in (plan.version, plan.promoted) if version]
     wanted = server or os.environ.get("MAILWRIGHT_SERVER")
     address = server_at(wanted or DEFAULT_SERVER)
-    reason = "" if wanted == NONE else why_not(address, versions, asked.base.name)
+    reason = "" if wanted == "none" else why_not(address, versions, plan.base.name)
     if wanted and reason:
         raise ConfigError(reason, "start it with this store and base model, or evaluate in this process: --server none")
-    if wanted != NONE and not reason:
+    if wanted != "none" and not reason:
         log(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
         return ThroughServer(address)
-    writer = InProcess(asked.base.path, {version.id: version.path for version in versions})
+    writer = InProcess(plan.base.path, {version.id: version.path for version in versions})
     log(f"written in process, {writer.device}")
     return writer
 
@@ -217,21 +210,11 @@ def _write_files(found: Evaluation, manifest: Manifest, args: argparse.Namespace
         console.write(args.card, card.render(manifest, found.result))
 
 
-def _header() -> str:
-    titles = "".join(f"{legend.title(name):>{_width(name)}}" for name in COLUMNS)
-    return f"{'':22}{legend.title(PRIMARY):>28}{titles}"
-
-
-def _line(row: Row) -> str:
-    passes = legend.written(PRIMARY, row.figures.get(PRIMARY))
+def _cells(row: Row) -> list[str]:
+    primary = legend.written(PRIMARY, row.figures.get(PRIMARY))
     if PRIMARY in row.low:
-        passes += f" ({legend.written_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
-    figures = "".join(f"{legend.written(name, row.figures.get(name)):>{_width(name)}}" for name in COLUMNS)
-    return f"{row.model:22}{passes:>28}{figures}"
-
-
-def _width(figure: str) -> int:
-    return max(8, len(legend.title(figure)) + 3)
+        primary += f" ({legend.written_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
+    return [row.model, primary, *(legend.written(name, row.figures.get(name)) for name in COLUMNS)]
 
 
 def _how(manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""`trainer import`: the command line of trainer/mail/importer.py. Parses, calls, prints; no logic."""
+"""`trainer import`: the command line of trainer/mail/importer.py."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ EXAMPLES = """examples:
 HELP = """Turn your sent emails into examples that `trainer sft` learns from.
 
 PATH is an mbox, a Maildir, an .eml file, a folder of these, a table (CSV, TSV, JSON, JSON lines, Parquet), or JSON
-lines in OpenAI's fine-tuning format. An email becomes an example if it is from --me and a person wrote it: quotes and
-what follows the name are cut off, attachments are not opened. Its task is written from recipient, subject and the facts
-found in it; for a reply, the message answered is part of the task.
+lines in OpenAI's fine-tuning format. An email becomes an example if it is from --me and was written by a person: quotes
+and what follows the name are cut off, attachments are not opened. Its task is built from recipient, subject and the
+facts found in it; for a reply, the message answered is part of the task.
 
-Addresses, phone numbers, links and bank numbers become invented ones, the same throughout a thread (--privacy fake): an
-adapter can repeat what it saw, and is served to whoever may ask for it. --names does the same for people's names."""
-SHOWN = 100
-"""Lines about single messages on the terminal."""
+Addresses, phone numbers, links and bank numbers are replaced by invented ones, the same throughout a thread (--privacy
+fake): an adapter can repeat what it was trained on to every user. --names replaces people's names too."""
+# Lines about single messages on the terminal.
+MAX_MESSAGE_LINES = 100
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -59,14 +59,16 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--privacy",
         choices=("keep", "mask", "fake"),
         default="fake",
-        help="personal data: leave it, put [EMAIL] and the like, or invented values in its place (default: fake)",
+        help="personal data: leave it, replace it by [EMAIL] and the like, or by invented values (default: fake)",
     )
-    option("--names", action="store_true", help="names of people are personal data too")
+    option("--names", action="store_true", help="treat names of people as personal data too")
     option("--columns", metavar="KEY=COLUMN,...", help="columns of a table: body, subject, to, from, date, thread")
     option(
-        "--describe-with", metavar="URL", help="an OpenAI-compatible endpoint that writes the tasks; it is sent mail"
+        "--describe-with",
+        metavar="URL",
+        help="an OpenAI-compatible endpoint that writes the tasks; it gets your mail",
     )
-    option("--describe-model", metavar="MODEL", help="the model that it is asked for")
+    option("--describe-model", metavar="MODEL", help="the model at that endpoint")
     option("--seed", metavar="N", type=int, default=0, help="seed of the phrasings and the invented values")
     parser.set_defaults(command=_import)
 
@@ -83,15 +85,15 @@ def _import(args: argparse.Namespace) -> None:
     options = importer.Options(tuple(args.me), columns, args.privacy, args.names, args.seed, _describe(args))
     rows, report = importer.read_mail(args.path, options, _progress)
     write_rows(rows, output)
-    told = [*report.problems, *report.notes]
-    for line in told[:SHOWN]:
+    messages = [*report.problems, *report.notes]
+    for line in messages[:MAX_MESSAGE_LINES]:
         log(line)
-    if len(told) > SHOWN:
-        log(f"and {len(told) - SHOWN} more; --json lists all")
+    if len(messages) > MAX_MESSAGE_LINES:
+        log(f"and {len(messages) - MAX_MESSAGE_LINES} more; --json lists all")
     if args.json:
         print(json.dumps(report.as_dict() | {"output": str(output)}, indent=2, ensure_ascii=False))
-        return
-    print("\n".join([*_sentences(report, args), f"next: trainer check {output}"]))
+    else:
+        print("\n".join([*_sentences(report, args), f"next: trainer check {output}"]))
 
 
 def _describe(args: argparse.Namespace) -> Describe | None:

@@ -2,9 +2,7 @@
 
     trainer compare-starts --data trainer/data/shipped/voices/formal.jsonl --minutes 5
 
-Both learn from the same emails in the same order and are measured on the same held-out ones. How many steps fit into
-the minutes nobody knows beforehand, so that the learning rate rises in WARMUP_STEPS steps and then stays. The trainers
-are those of trainer/training/sft_trainer.py. This file does not know how the result is shown.
+Both learn from the same emails in the same order and are measured on the same held-out ones.
 """
 
 from __future__ import annotations
@@ -36,43 +34,42 @@ from trainer.training.sft import sample_email
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 from trainer.trials.trial_rows import rows_of_trials
 
-MOST = 32
-"""Held-out emails that are read, or measuring would take longer than learning."""
-MEASURED = 5
-"""How often their loss is measured during the training, in equal parts of the time."""
+# With more, measuring would take longer than training.
+MAX_HELDOUT_EMAILS = 32
+# How often the held-out loss is measured, in equal parts of the time.
+EVALUATIONS = 5
+# How many steps fit into the time is unknown beforehand: the learning rate rises in these and then stays.
 WARMUP_STEPS = 10
-ENDLESS = 10**9
-"""Steps, more than fit into any time."""
+# More than fit into any time.
+ENDLESS_STEPS = 10**9
+# The unit of the progress bar: this many for each training.
 PARTS = 1000
-"""Of the bar, for each training."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """One of the two trainings; losses in nats a token."""
 
+    # `pretrained` or `random`.
     start: str
-    """`pretrained` or `random`."""
+    # Trained ones.
     weights: int
-    """Trained ones."""
     learning_rate: float
+    # Read in training; an email that is read again counts again.
     emails: int
-    """Read in training; one that is read again counts again."""
     tokens: int
+    # Of training alone, without measuring and sample emails.
     seconds: float
-    """Of training alone, without measuring and writing."""
+    # Of every step; a NaN or infinite one is the last.
     losses: tuple[float, ...]
-    """Of every step. One that is no number is the last."""
+    # (seconds of training, held-out loss); the first is before the first step.
     heldout: tuple[tuple[float, float], ...]
-    """Seconds of training, and the held-out loss after them; the first is before the first step."""
+    # What the base model writes for the held-out task; None for random weights, which write noise.
     wrote_before: str | None
-    """For the held-out task, by the base model; random weights write noise, which nobody needs to wait for."""
     wrote: str
-    """For the same task, in the end."""
 
     @property
     def training_loss(self) -> float:
-        """Of the last steps."""
         return fmean(self.losses[-WINDOW:])
 
     @property
@@ -81,7 +78,7 @@ class Trained:
 
     @property
     def after(self) -> float:
-        """No number where the training broke off."""
+        """NaN if the training ended at a NaN or infinite loss."""
         return self.heldout[-1][1] if math.isfinite(self.losses[-1]) else math.nan
 
 
@@ -92,16 +89,16 @@ class Comparison:
     batch_size: int
     heldout_emails: int
     vocabulary: int
+    # The held-out task that both write an email for.
     task: str
-    """The held-out task that both wrote an email for."""
     pretrained: Trained
     random: Trained
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives it no type
-    """Ends the training after `seconds`, and has the held-out loss measured meanwhile; the clock stands still for that.
+    """Ends the training after `seconds`, and has the held-out loss measured on the way, which does not count as time.
 
-    The trainer has to measure once before the first step. `advance` is called with how many of PARTS went by.
+    The trainer must evaluate once before the first step. `advance` gets PARTS in all.
     """
 
     def __init__(self, seconds: float, advance: Callable[[float], None]) -> None:
@@ -119,7 +116,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives it no 
         parts = min(PARTS, int(PARTS * self.trained / self._seconds))
         self._advance(parts - self.parts)
         self.parts = parts
-        part = self._seconds / MEASURED
+        part = self._seconds / EVALUATIONS
         control.should_training_stop |= self.trained >= self._seconds
         control.should_evaluate = self.trained // part > self.heldout[-1][0] // part or control.should_training_stop
 
@@ -129,9 +126,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives it no 
 
 
 def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minutes: float, log: Log) -> Comparison:
-    """Train twice for as many `minutes`; nothing is published.
-
-    Of the recipe everything counts but its epochs, early stop, sample epochs and limits.
+    """Train twice for so many `minutes`; nothing is published. The recipe's epochs, early stop and limits are ignored.
 
     Raises:
         DataError: emails that are too long, all listed, before a model is loaded.
@@ -141,7 +136,7 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     rows = rows_of_trials(examples, recipe, base, device, log, "for a comparison")
-    rows = replace(rows, heldout=rows.heldout[:MOST])
+    rows = replace(rows, heldout=rows.heldout[:MAX_HELDOUT_EMAILS])
     prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
     log(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")
     with bar("training", 2 * PARTS) as advance:
@@ -183,7 +178,7 @@ def _train(
             device,
             scratch,
             from_scratch=start == "random",
-            max_steps=ENDLESS,
+            max_steps=ENDLESS_STEPS,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=WARMUP_STEPS,
             eval_strategy="no",
@@ -216,6 +211,6 @@ def _train(
 
 
 def _emails(trainer: CompletionTrainer, rows: int, batch_size: int) -> int:
-    """Read in the steps so far: an epoch's last batch may be a smaller one."""
+    """Read in the steps so far: the last batch of an epoch may be smaller."""
     epochs, steps = divmod(int(trainer.state.global_step), math.ceil(rows / batch_size))
     return epochs * rows + steps * batch_size
