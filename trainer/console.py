@@ -63,6 +63,15 @@ def check_directory(file: Path) -> None:
         raise ConfigError(f"{file} cannot be written: there is no directory {file.parent}", "make it first")
 
 
+def check_new_file(file: Path, force: bool) -> None:
+    """Raise ConfigError, before anything slow, if `file` cannot be written, or exists and is not to be overwritten."""
+    check_directory(file)
+    if file.is_dir():
+        raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
+    if file.exists() and not force:
+        raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
+
+
 def check_new_directory(directory: Path) -> None:
     """Raise ConfigError, before anything slow, if `directory` is not empty or cannot be made."""
     check_directory(directory)

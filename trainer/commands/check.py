@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.console import status
 from adapters.errors import ConfigError, DataError
 from adapters.models import base_models
+from trainer import console
 from trainer.console import log
 
 if TYPE_CHECKING:
@@ -32,22 +32,15 @@ exit status: 0 ready or usable with warnings, 1 not usable, 2 after an error
 HELP = """Look through files of emails before you train on them: rows that cannot be used, lengths, duplicates, emails
 that are also in another file or in the shipped evaluation, placeholders, missing ends, languages, variety, personal
 data. Then a verdict, and what to do. The files are only read."""
-PARTS = 6
-PROGRESS_AFTER_SECONDS = 2
 # Places listed for a finding, and for one cluster of duplicates.
 MAX_PLACES, MAX_ALIKE = 10, 4
 MAX_BAR_CHARACTERS = 40
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer check` to the trainer's commands; `shared` has --base, --json and --debug."""
+    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
-        "check",
-        parents=[shared],
-        help="is a file of emails fit to train on?",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "check", parents=[shared], help="is a file of emails fit to train on?", description=HELP, epilog=EXAMPLES
     )
     option = parser.add_argument
     option("files", metavar="FILE", type=Path, nargs="+", help="emails, as `trainer sft --data` reads them")
@@ -65,7 +58,7 @@ def _check(args: argparse.Namespace) -> int:
 
     changes_file = args.fix and args.fix.with_name(f"{args.fix.name}.changes.jsonl")
     if args.fix:
-        _refuse_to_overwrite([args.fix, changes_file], [*args.files, *args.heldout], args.force)
+        _check_output([args.fix, changes_file], [*args.files, *args.heldout], args.force)
     missing = [str(file) for file in (*args.files, *args.heldout) if not file.is_file()]
     if missing:
         raise ConfigError(f"there is no file {', '.join(missing)}", "give files of emails, as trainer sft --data takes")
@@ -73,7 +66,7 @@ def _check(args: argparse.Namespace) -> int:
     heldout = _heldout(args.heldout)
     max_length = args.max_length or Recipe.model_fields["max_length"].default
     counter = _counter(args.base)
-    with _progress() as begin:
+    with status("checking") as begin:
         report = check(rows, problems, counter, max_length, heldout, begin)
     if args.fix:
         kept, changes = fix(rows, report)
@@ -111,26 +104,11 @@ def _counter(base: str | None) -> CountTokens | None:
     return token_counter(PreTrainedTokenizerFast.from_pretrained(found.path))
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    from tqdm import tqdm
-
-    bar = tqdm(total=PARTS, unit="part", delay=PROGRESS_AFTER_SECONDS, file=sys.stderr, dynamic_ncols=True, leave=False)
-    with bar:
-
-        def begin(part: str) -> None:
-            bar.update(1 if bar.desc else 0)
-            bar.set_description(part)
-
-        yield begin
-
-
-def _refuse_to_overwrite(written: list[Path], read: list[Path], force: bool) -> None:
+def _check_output(written: list[Path], read: list[Path], force: bool) -> None:
     for file in written:
         if file.resolve() in {other.resolve() for other in read}:
             raise ConfigError(f"{file} is one of the files that are checked", "--fix writes a copy: name another file")
-        if file.exists() and not force:
-            raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
+        console.check_new_file(file, force)
 
 
 def _lines(report: Report) -> Iterator[str]:

@@ -44,14 +44,13 @@ FIGURES = (
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer compare-starts` to the trainer's commands; `shared` has --base, --json and --debug."""
+    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
         "compare-starts",
         parents=[shared],
         help="the same minutes from the base model's weights and from random ones",
         description=HELP,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--minutes", metavar="N", type=float, default=MINUTES, help=f"of training for each (default: {MINUTES:g})"

@@ -35,14 +35,9 @@ and the next estimate on this machine is corrected by the difference."""
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer estimate` to the trainer's commands; `shared` has --base, --json and --debug."""
+    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
-        "estimate",
-        parents=[shared],
-        help="what will a training take and cost?",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "estimate", parents=[shared], help="what will a training take and cost?", description=HELP, epilog=EXAMPLES
     )
     parser.add_argument(
         "--prices", metavar="FILE", type=Path, help="GPUs and prices (default: trainer/trials/prices.yaml)"

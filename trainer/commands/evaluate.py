@@ -59,14 +59,9 @@ class Plan:
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer evaluate` to the trainer's commands; `shared` has --base, --store, --json and --debug."""
+    """`shared` has --base, --store, --json and --debug."""
     parser = commands.add_parser(
-        "evaluate",
-        parents=[shared],
-        help="is a voice better than the base model?",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "evaluate", parents=[shared], help="is a voice better than the base model?", description=HELP, epilog=EXAMPLES
     )
     option = parser.add_argument
     option("reference", metavar="NAME[@N]")

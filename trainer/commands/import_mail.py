@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
 from adapters.store.manifest import check_name
-from trainer.console import log
+from trainer.console import bar, check_new_file, log
 
 if TYPE_CHECKING:
     from trainer.mail.importer import Describe, Report
@@ -40,14 +39,13 @@ MAX_MESSAGE_LINES = 100
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer import` to the trainer's commands; `shared` has --json and --debug."""
+    """`shared` has --json and --debug."""
     parser = commands.add_parser(
         "import",
         parents=[shared],
         help="turn a mailbox or a table of emails into examples",
         description=HELP,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
     option("path", metavar="PATH", type=Path)
@@ -79,8 +77,7 @@ def _import(args: argparse.Namespace) -> None:
 
     check_name(args.name)
     output = args.output or Path(f"{args.name}.jsonl")
-    if output.exists() and not args.force:
-        raise ConfigError(f"{output} is there already", "--force overwrites it, --output names another file")
+    check_new_file(output, args.force)
     columns = tables.parse_columns(args.columns) if args.columns else {}
     options = importer.Options(tuple(args.me), columns, args.privacy, args.names, args.seed, _describe(args))
     rows, report = importer.read_mail(args.path, options, _progress)
@@ -106,13 +103,8 @@ def _describe(args: argparse.Namespace) -> Describe | None:
     return describer(args.describe_with, args.describe_model, log)
 
 
-@contextmanager
-def _progress(what: str, total: int, unit: str) -> Iterator[Advance]:
-    from tqdm import tqdm
-
-    scaled = unit == "B"
-    with tqdm(desc=what, total=total, unit=unit, unit_scale=scaled, file=sys.stderr, dynamic_ncols=True) as bar:
-        yield bar.update
+def _progress(what: str, total: int, _unit: str) -> AbstractContextManager[Advance]:
+    return bar(what, total)
 
 
 def _sentences(report: Report, args: argparse.Namespace) -> Iterator[str]:

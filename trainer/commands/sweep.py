@@ -50,14 +50,13 @@ RATES_HINT = "give two or more numbers between 0 and 1 with commas between them:
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer sweep` to the trainer's commands; `shared` has --base, --json and --debug."""
+    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
         "sweep",
         parents=[shared],
         help="which learning rate is too slow, just right, too fast?",
         description=HELP,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
     option("--rates", metavar="N,N", help=f"learning rates to try (default: {','.join(map(format_rate, RATES))})")
@@ -77,7 +76,7 @@ def _sweep(args: argparse.Namespace) -> int:
         raise ConfigError(f"--steps {args.steps} shows nothing", f"give {MIN_STEPS} or more; {STEPS} is the default")
     rates = RATES if args.rates is None else _rates(args.rates)
     if args.write:
-        _check_file(args.write, args.force)
+        console.check_new_file(args.write, args.force)
     run = sft.chosen(args)
     from trainer.trials.sweep import sweep
 
@@ -103,14 +102,6 @@ def _rates(text: str) -> list[float]:
     if len(set(rates)) < 2:
         raise ConfigError(f"--rates {text} leaves nothing to compare", RATES_HINT)
     return rates
-
-
-def _check_file(file: Path, force: bool) -> None:
-    console.check_directory(file)
-    if file.is_dir():
-        raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
-    if file.exists() and not force:
-        raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
 
 
 def recipe_with(recipe: Recipe, chosen: Trial, sweep: Sweep) -> str:
