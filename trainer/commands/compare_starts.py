@@ -31,16 +31,6 @@ The recipe is that of `trainer sft`; the time replaces its epochs, and early-sto
 ignored. A --learning-rate counts for both. At least 8 emails, or half of all, are held out, and at most 32 of them are
 read. Loading, measuring and writing come on top of the minutes. Nothing is published."""
 MINUTES = 5.0
-FIGURES = (
-    "steps",
-    "emails read",
-    "weights trained",
-    "learning rate",
-    "held-out loss before",
-    "held-out loss after",
-    "training loss at the end",
-    "tokens a second",
-)
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -71,7 +61,8 @@ def _compare_starts(args: argparse.Namespace) -> None:
 
 def _report(found: Comparison) -> Iterator[str]:
     starts = {"base model, LoRA": found.pretrained, "random weights": found.random}
-    yield table(["begins with", *starts], zip(FIGURES, *map(_figures, starts.values()), strict=True))
+    left, right = map(_figures, starts.values())
+    yield table(["begins with", *starts], [(title, left[title], right[title]) for title in left])
     yield (
         f"{_minutes(found.minutes)} each, {found.batch_size} emails a step; held out: {found.heldout_emails}; nats a "
         f"token, blind chance among {found.vocabulary:,} tokens is {math.log(found.vocabulary):.3f}"
@@ -92,17 +83,17 @@ def _report(found: Comparison) -> Iterator[str]:
     yield difference(found)
 
 
-def _figures(start: Trained) -> list[str]:
-    return [
-        f"{len(start.losses):,}",
-        f"{start.emails:,}",
-        f"{start.weights:,}",
-        format_rate(start.learning_rate),
-        format_loss(start.before),
-        format_loss(start.after),
-        format_loss(start.training_loss),
-        f"{start.tokens / start.seconds:,.0f}",
-    ]
+def _figures(start: Trained) -> dict[str, str]:
+    return {
+        "steps": f"{len(start.losses):,}",
+        "emails read": f"{start.emails:,}",
+        "weights trained": f"{start.weights:,}",
+        "learning rate": format_rate(start.learning_rate),
+        "held-out loss before": format_loss(start.before),
+        "held-out loss after": format_loss(start.after),
+        "training loss at the end": format_loss(start.training_loss),
+        "tokens a second": f"{start.tokens / start.seconds:,.0f}",
+    }
 
 
 def difference(found: Comparison) -> str:

@@ -100,12 +100,8 @@ def _here(here: Here, recipe: Recipe) -> Iterator[str]:
 
 def _cheapest_of_each(rented: Sequence[Quote]) -> list[Quote]:
     """Per GPU the cheapest paid offer, and the free one."""
-    best: dict[tuple[str, bool], Quote] = {}
-    for quote in rented:
-        key = (quote.gpu, quote.usd_an_hour == 0)
-        if key not in best or quote.usd_an_hour < best[key].usd_an_hour:
-            best[key] = quote
-    return list(best.values())
+    dearest_first = sorted(rented, key=lambda quote: quote.usd_an_hour, reverse=True)
+    return list({(quote.gpu, quote.usd_an_hour == 0): quote for quote in dearest_first}.values())
 
 
 def _cells(quote: Quote) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ def report(result: Result, manifest: Manifest) -> list[str]:
 
 
 def sentence(result: Result, comparison: Comparison) -> str:
-    """`formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)`, or that none was shown."""
+    """`formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)`, or that no difference was shown."""
     figures = (
         f"{comparison.figure} {comparison.difference:+.2f}, 95 % interval {comparison.low:.2f} to {comparison.high:.2f}"
     )

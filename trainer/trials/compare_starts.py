@@ -42,8 +42,6 @@ EVALUATIONS = 5
 WARMUP_STEPS = 10
 # More than fit into any time.
 ENDLESS_STEPS = 10**9
-# The unit of the progress bar: this many for each training.
-PARTS = 1000
 
 
 @dataclass(frozen=True)
@@ -98,24 +96,21 @@ class Comparison:
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives it no type
     """Ends the training after `seconds`, and has the held-out loss measured on the way, which does not count as time.
 
-    The trainer must evaluate once before the first step. `advance` gets PARTS in all.
+    The trainer must evaluate once before the first step. `advance` gets the seconds of training.
     """
 
     def __init__(self, seconds: float, advance: Callable[[float], None]) -> None:
         self.trained = 0.0
         self.heldout: list[tuple[float, float]] = []
-        self.parts = 0
         self._seconds = seconds
         self._advance = advance
         self._since = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         now = time.monotonic()
-        self.trained += now - self._since
-        self._since = now
-        parts = min(PARTS, int(PARTS * self.trained / self._seconds))
-        self._advance(parts - self.parts)
-        self.parts = parts
+        step, self._since = now - self._since, now
+        self._advance(min(step, self._seconds - self.trained))
+        self.trained += step
         part = self._seconds / EVALUATIONS
         control.should_training_stop |= self.trained >= self._seconds
         control.should_evaluate = self.trained // part > self.heldout[-1][0] // part or control.should_training_stop
@@ -139,7 +134,7 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     rows = replace(rows, heldout=rows.heldout[:MAX_HELDOUT_EMAILS])
     prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
     log(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")
-    with bar("training", 2 * PARTS) as advance:
+    with bar("training", 2 * 60 * minutes) as advance:
         pretrained, random = (
             _train(start, recipe.learning_rate or rate, rows, base, recipe, tokenizer, device, 60 * minutes, advance)
             for start, rate in (("pretrained", prior), ("random", LEARNING_RATE))
@@ -192,7 +187,7 @@ def _train(
             wrote_before = sample_email(trainer, rows.heldout[0], recipe.sample_tokens)
         with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model):
             trainer.train()
-        advance(PARTS - clock.parts)
+        advance(max(0.0, seconds - clock.trained))
         trained = Trained(
             start=start,
             weights=trainer.model.num_parameters(only_trainable=True),
