@@ -19,9 +19,9 @@ PIPED_COLUMNS = 160
 
 
 def run(command: Callable[[], int | None], debug: bool) -> int:
-    """Exit status: what `command` answers, 2 after an error that the user can mend, 130 after Ctrl-C.
+    """The exit status: the one that `command` returns, 2 after an error that the user can mend, 130 after Ctrl-C.
 
-    If nobody reads on, as in `adapters list | head -1`, it is 141, what the shell gives a program that SIGPIPE ends.
+    141, as the shell reports SIGPIPE, if the reader of a pipe ends first, as in `adapters list | head -1`.
     """
     try:
         status = command() or 0
@@ -42,7 +42,7 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
 
 
 def run_parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Command) -> int:
-    """`run` with the arguments that `parser` makes of `argv`, else of the command line."""
+    """`run` with the arguments parsed from `argv`, by default from the command line."""
     given = sys.argv[1:] if argv is None else argv
     return run(lambda: command(parser.parse_args(given)), "--debug" in given)
 
@@ -82,7 +82,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         numbers = all(_is_number(row[number]) for row in cells)
         grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
     for row in cells:
-        # As Text: a cell such as "[EMAIL]" is no markup.
+        # As Text, because rich would read a cell such as "[EMAIL]" as markup.
         grid.add_row(*map(Text, row))
     width = shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns
     console = Console(file=io.StringIO(), width=width, color_system=None)
@@ -92,7 +92,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    """Also of a missing one: nothing, or a dash."""
+    """Missing numbers count too: an empty cell, or a dash."""
     plain = cell.strip(" $%").replace(",", "").replace("\N{MINUS SIGN}", "-")
     try:
         float(plain or 0)
@@ -103,7 +103,7 @@ def _is_number(cell: str) -> bool:
 
 @contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what is being done and for how long; gives a function that changes the text."""
+    """Show a text and the elapsed time on a terminal; call what it gives with another text."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 

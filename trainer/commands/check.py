@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   trainer check mine.jsonl
   trainer check mine.jsonl --heldout kept_back.jsonl        also looks for emails of one file in the other
-  trainer check mine.jsonl --fix cleaned.jsonl              writes what is fit to train on
+  trainer check mine.jsonl --fix cleaned.jsonl              writes what can be trained on
   trainer check mine.jsonl --base ./my-model --max-length 2048 --json
 
 exit status: 0 ready or usable with warnings, 1 not usable, 2 after an error
@@ -38,7 +38,6 @@ MAX_BAR_CHARACTERS = 40
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
         "check", parents=[shared], help="is a file of emails fit to train on?", description=HELP, epilog=EXAMPLES
     )
@@ -61,7 +60,7 @@ def _check(args: argparse.Namespace) -> int:
         _check_output([args.fix, changes_file], [*args.files, *args.heldout], args.force)
     missing = [str(file) for file in (*args.files, *args.heldout) if not file.is_file()]
     if missing:
-        raise ConfigError(f"there is no file {', '.join(missing)}", "give files of emails, as trainer sft --data takes")
+        raise ConfigError(f"there is no file {', '.join(missing)}", "give files of emails, as for trainer sft --data")
     rows, problems = read_rows(args.files)
     heldout = _heldout(args.heldout)
     max_length = args.max_length or Recipe.model_fields["max_length"].default
@@ -151,9 +150,9 @@ def _histogram(tokens: Tokens, max_length: int) -> Iterator[str]:
         f"tokens      {tokens.total:,} in all; of an email with its task {tokens.shortest} to {tokens.longest}, "
         f"half of them up to {tokens.median}; {max_length} are accepted"
     )
-    most = max(count for _, _, count in tokens.histogram)
+    highest = max(count for _, _, count in tokens.histogram)
     for start, below, count in tokens.histogram:
-        yield f"{start:8}-{below - 1:<6} {'█' * max(round(MAX_BAR_CHARACTERS * count / most), count > 0)} {count}"
+        yield f"{start:8}-{below - 1:<6} {'█' * max(round(MAX_BAR_CHARACTERS * count / highest), count > 0)} {count}"
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -34,7 +34,6 @@ MINUTES = 5.0
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
         "compare-starts",
         parents=[shared],
@@ -80,7 +79,7 @@ def _report(found: Comparison) -> Iterator[str]:
     ):
         yield f"\n{title}"
         yield _quoted(text)
-    yield difference(found)
+    yield f"\n{difference(found)}"
 
 
 def _figures(start: Trained) -> dict[str, str]:

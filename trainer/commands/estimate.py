@@ -35,7 +35,6 @@ and the next estimate on this machine is corrected by the difference."""
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
         "estimate", parents=[shared], help="what will a training take and cost?", description=HELP, epilog=EXAMPLES
     )
@@ -70,11 +69,11 @@ def lines(found: Estimate, known: Prices) -> Iterator[str]:
         yield "          or fewer: early_stop may end the run before"
     if found.here:
         yield from _here(found.here, found.recipe)
-    least, most = known.setup_hours
+    shortest, longest = known.setup_hours
     yield ""
     yield (
-        f"On GPUs elsewhere, not run there: by a formula, times {prices.FASTER} to {prices.SLOWER}; {least:g} to "
-        f"{most:g} hours of set-up are paid too."
+        f"On GPUs elsewhere, not run there: by a formula, times {prices.FASTER} to {prices.SLOWER}; {shortest:g} to "
+        f"{longest:g} hours of set-up are paid too."
     )
     yield f"It needs about {found.gpu_memory_gb:.1f} GB of a GPU's memory. The cheapest price of each (--json has all):"
     order = list(known.gpus)

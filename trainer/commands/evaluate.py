@@ -36,7 +36,7 @@ EXAMPLES = """examples:
   trainer evaluate formal@2 --server http://127.0.0.1:8000         through a server that runs
 """
 HELP = """Let the base model (with no, one and three examples), the promoted version and this one write every held-out
-task, and say whether this one is better: by the share of emails that could be sent as they stand, and only where the
+task, and decide whether this one is better: by the share of emails that could be sent as they stand, and only if the
 95 % interval of the difference excludes zero.
 
 The tasks are rows {"task", "email", "facts"}; without --tasks the 48 shipped ones. A Mailwright server that serves this
@@ -59,7 +59,6 @@ class Plan:
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """`shared` has --base, --store, --json and --debug."""
     parser = commands.add_parser(
         "evaluate", parents=[shared], help="is a voice better than the base model?", description=HELP, epilog=EXAMPLES
     )
@@ -70,8 +69,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--examples",
         metavar="FILE",
         type=Path,
-        help="the emails that the voice was trained on: shown to the base model, and what may not be copied "
-        "(default: the shipped ones of that name, else formal ones to show)",
+        help="the emails that the voice was trained on: examples for the base model, and what may not be copied "
+        "(default: the shipped ones of that name, else formal ones as examples)",
     )
     option("--full", action="store_true", help="also three seeds at temperature 0.7: four times as long")
     option(

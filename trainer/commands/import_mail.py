@@ -39,7 +39,6 @@ MAX_MESSAGE_LINES = 100
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """`shared` has --json and --debug."""
     parser = commands.add_parser(
         "import",
         parents=[shared],

@@ -50,7 +50,6 @@ RATES_HINT = "give two or more numbers between 0 and 1 with commas between them:
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """`shared` has --base, --json and --debug."""
     parser = commands.add_parser(
         "sweep",
         parents=[shared],

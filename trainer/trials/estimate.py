@@ -41,7 +41,7 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Of the whole run: what the manifest will say, unless the run ends early."""
+        """Of the whole run, as the manifest records it unless the run ends early."""
         return self.tokens_an_epoch * self.epochs
 
 

@@ -118,8 +118,6 @@ class Size:
 
 @dataclass(frozen=True)
 class Range:
-    """Least, likeliest, most."""
-
     low: float
     middle: float
     high: float
@@ -186,11 +184,11 @@ def tokens_a_second(prices: Prices, gpu: str, size: Size) -> float:
 
 def quotes(prices: Prices, size: Size, tokens: int, steps: int, memory: float) -> list[Quote]:
     """The time and cost of a run of `tokens` in `steps` on every rented GPU; it needs `memory` GB."""
-    least, most = prices.setup_hours
+    shortest, longest = prices.setup_hours
     found = []
     for price in prices.rented:
         hours = _hours(prices, price.gpu, size, tokens, steps)
-        paid = Range(hours.low + least, hours.middle + (least + most) / 2, hours.high + most)
+        paid = Range(hours.low + shortest, hours.middle + (shortest + longest) / 2, hours.high + longest)
         fits = memory <= prices.gpus[price.gpu].memory_gb
         origin = price.source, str(price.date)
         found.append(
