@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from adapters.errors import ConfigError, MailwrightError
 
@@ -50,7 +50,10 @@ def complain(error: str, hint: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ConfigError where argparse would print its usage and exit."""
+    """Raises ConfigError where argparse would print its usage and exit; texts of the help keep their line breaks."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, f"{self.prog} --help shows every flag")
@@ -68,7 +71,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         numbers = all(_is_number(row[number]) for row in cells)
         grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
     for row in cells:
-        # As Text: a cell such as "[EMAIL]" is no markup.
+        # As Text, because rich would read a cell such as "[EMAIL]" as markup.
         grid.add_row(*map(Text, row))
     width = shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns
     console = Console(file=io.StringIO(), width=width, color_system=None)
@@ -78,17 +81,18 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    """Also of a missing one, `-`."""
+    """Missing numbers count too: an empty cell, or a dash."""
+    plain = cell.strip(" $%").replace(",", "").replace("\N{MINUS SIGN}", "-")
     try:
-        float(cell.strip(" $%").replace(",", "") or 0)
+        float(plain or 0)
     except ValueError:
-        return cell == "-"
+        return plain in ("-", "–")
     return True
 
 
 @contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what is being done and for how long; gives a function that changes the text."""
+    """Show a text and the elapsed time on a terminal; call what it gives with another text."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 

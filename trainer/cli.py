@@ -1,6 +1,6 @@
-"""The command line of the trainer; every command has a file of its own. No logic.
+"""The command line of the trainer; every command has its own file in trainer/commands/.
 
-Nothing heavy is imported before a command really runs, so that `--help` answers at once.
+Heavy libraries are imported when a command runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ EXAMPLES = """examples:
   trainer estimate --data my_email_dataset.json
   trainer sft --data my_email_dataset.json --name my_email_assistant
   trainer sft --data trainer/data/shipped/voices/formal.jsonl --name formal --recipe quick
-  trainer sft --data mine.jsonl --data kept.jsonl --name mine --epochs 5 --learning-rate 5e-4
   trainer evaluate formal
-  trainer evaluate formal@2 --tasks my_tasks.jsonl --json
 """
-PLAIN = argparse.RawDescriptionHelpFormatter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    every = Parser(add_help=False)
-    every.add_argument("--json", action="store_true", help="print the result as JSON")
-    every.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    based = Parser(add_help=False, parents=[every])
+    common = Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as JSON")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    based = Parser(add_help=False, parents=[common])
     based.add_argument(
         "--base",
         metavar="MODEL",
@@ -47,12 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     stored.add_argument(
         "--store", metavar="DIR", help="the store (default: MAILWRIGHT_STORE, else ~/.local/share/mailwright/store)"
     )
-    parser = Parser(prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES, formatter_class=PLAIN)
+    parser = Parser(prog="trainer", description="Teach and evaluate voices.", epilog=EXAMPLES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     sft.add(commands, stored)
     estimate.add(commands, based)
-    import_mail.add(commands, every)
+    import_mail.add(commands, common)
     check.add(commands, based)
     sweep.add(commands, based)
     compare_starts.add(commands, based)

@@ -17,8 +17,8 @@ from trainer.compute import distributed
 
 # Long-running functions take one to report their progress with: `log`, or a test's own.
 Log = Callable[[str], None]
+# The characters of a sparkline: on its scale, above it, and for NaN or infinity.
 LEVELS, ABOVE, BROKEN = "▁▂▃▄▅▆▇█", "^", "x"
-"""The characters of a sparkline: on its scale, above it, and for NaN or infinity."""
 
 
 def log(line: str) -> None:
@@ -28,14 +28,14 @@ def log(line: str) -> None:
 
 @contextmanager
 def bar(what: str, total: float) -> Iterator[Callable[[float], None]]:
-    """Gives what is to be called with the work done since the last call, of `total` in all, in any unit."""
+    """A progress bar; call what it gives with the work done since the last call, in the unit of `total`."""
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f} % |{bar}| {elapsed}, {remaining} left"
     with tqdm(
         total=total, desc=what, bar_format=form, file=sys.stderr, dynamic_ncols=True, disable=not distributed.FIRST
-    ) as shown:
-        yield shown.update
+    ) as progress:
+        yield progress.update
 
 
 def sparkline(values: Sequence[float], low: float = 0.0, high: float | None = None) -> str:
@@ -52,14 +52,28 @@ def sparkline(values: Sequence[float], low: float = 0.0, high: float | None = No
     return "".join(map(level, values))
 
 
+def finite(number: float) -> float | None:
+    """None for NaN and infinity, which JSON lacks."""
+    return number if math.isfinite(number) else None
+
+
 def check_directory(file: Path) -> None:
-    """Raise ConfigError, before anything slow, if there is no directory to write `file` into."""
+    """Raise ConfigError, before anything slow, if the directory of `file` does not exist."""
     if not file.parent.is_dir():
         raise ConfigError(f"{file} cannot be written: there is no directory {file.parent}", "make it first")
 
 
+def check_new_file(file: Path, force: bool) -> None:
+    """Raise ConfigError, before anything slow, if `file` cannot be written, or exists and is not to be overwritten."""
+    check_directory(file)
+    if file.is_dir():
+        raise ConfigError(f"{file} cannot be written: it is a directory", "name a file in it")
+    if file.exists() and not force:
+        raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
+
+
 def check_new_directory(directory: Path) -> None:
-    """Raise ConfigError, before anything slow, if `directory` is there with something in it, or cannot be made."""
+    """Raise ConfigError, before anything slow, if `directory` is not empty or cannot be made."""
     check_directory(directory)
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise ConfigError(f"{directory} is there already and no directory", "name another one")

@@ -24,10 +24,10 @@ def test_a_terminal_wraps_a_long_cell_and_loses_nothing_of_it(monkeypatch: pytes
 
 
 def test_numbers_are_aligned_to_the_right_and_text_to_the_left():
-    assert table(["name", "size", "cost"], [["a", 5, "$1.50"], ["bcdefg", 1234, "-"]]).splitlines() == [
-        "name    size   cost",
-        "a          5  $1.50",
-        "bcdefg  1234      -",
+    assert table(["name", "size", "cost"], [["a", 5, "$1.50"], ["bcdefg", "−1,234", "–"]]).splitlines() == [
+        "name      size   cost",
+        "a            5  $1.50",
+        "bcdefg  −1,234      –",
     ]
 
 

@@ -22,6 +22,22 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cpu, feature, lambda: False)
 
 
+@pytest.fixture
+def loss_becomes_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the third step of every training. A high learning rate cannot be relied on to break a run: where the weights
+    become huge but stay finite, the norms give zeros, and all tokens are as likely: better than the tiny model begins.
+    """
+    from trainer.training.sft_trainer import CompletionTrainer
+
+    whole = CompletionTrainer.compute_loss
+
+    def compute_loss(trainer: Any, model: Any, *inputs: Any, **named: Any) -> Any:
+        loss = whole(trainer, model, *inputs, **named)
+        return loss * float("nan") if model.training and trainer.state.global_step >= 2 else loss
+
+    monkeypatch.setattr(CompletionTrainer, "compute_loss", compute_loss)
+
+
 @pytest.fixture(scope="package")
 def ours(tiny_base: Path) -> Any:
     """The tiny model with the attention of trainer/compute/attention.py."""

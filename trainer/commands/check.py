@@ -1,58 +1,51 @@
-"""`trainer check`: the command line of trainer/data/check.py. Parses, calls, prints; no logic."""
+"""`trainer check`: the command line of trainer/data/check.py."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.console import status
 from adapters.errors import ConfigError, DataError
 from adapters.models import base_models
+from trainer import console
 from trainer.console import log
 
 if TYPE_CHECKING:
     from trainer.data.check import CountTokens
     from trainer.data.examples import Row
     from trainer.data.findings import Finding, Report
+    from trainer.data.statistics import Tokens
 
 EXAMPLES = """examples:
   trainer check mine.jsonl
   trainer check mine.jsonl --heldout kept_back.jsonl        also looks for emails of one file in the other
-  trainer check mine.jsonl --fix cleaned.jsonl              writes what is fit to train on
+  trainer check mine.jsonl --fix cleaned.jsonl              writes what can be trained on
   trainer check mine.jsonl --base ./my-model --max-length 2048 --json
 
 exit status: 0 ready or usable with warnings, 1 not usable, 2 after an error
 """
 HELP = """Look through files of emails before you train on them: rows that cannot be used, lengths, duplicates, emails
-that another file or the shipped evaluation has too, placeholders, missing ends, languages, variety, personal data.
-Then a verdict, and what to do. The files are only read."""
-PARTS = 6
-DELAY = 2
-"""Seconds before a progress bar shows."""
-SHOWN, ALIKE, BAR = 10, 4, 40
-"""Places that a finding shows, and of one cluster; characters of the longest bar."""
+that are also in another file or in the shipped evaluation, placeholders, missing ends, languages, variety, personal
+data. Then a verdict, and what to do. The files are only read."""
+# Places listed for a finding, and for one cluster of duplicates.
+MAX_PLACES, MAX_ALIKE = 10, 4
+MAX_BAR_CHARACTERS = 40
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer check` to the trainer's commands; `shared` has --base, --json and --debug."""
     parser = commands.add_parser(
-        "check",
-        parents=[shared],
-        help="is a file of emails fit to train on?",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "check", parents=[shared], help="is a file of emails fit to train on?", description=HELP, epilog=EXAMPLES
     )
     option = parser.add_argument
     option("files", metavar="FILE", type=Path, nargs="+", help="emails, as `trainer sft --data` reads them")
     option("--heldout", metavar="FILE", type=Path, action="append", default=[], help="emails kept back to measure on")
     option("--max-length", metavar="N", type=int, help="tokens of task and email together (default: 1024, as in sft)")
-    option("--fix", metavar="FILE", type=Path, help="write a cleaned copy, and FILE.changes.jsonl with what it lacks")
+    option("--fix", metavar="FILE", type=Path, help="write a cleaned copy, and the removed rows to FILE.changes.jsonl")
     option("--force", action="store_true", help="overwrite what --fix writes")
     parser.set_defaults(command=_check)
 
@@ -64,15 +57,15 @@ def _check(args: argparse.Namespace) -> int:
 
     changes_file = args.fix and args.fix.with_name(f"{args.fix.name}.changes.jsonl")
     if args.fix:
-        _refuse_to_overwrite([args.fix, changes_file], [*args.files, *args.heldout], args.force)
+        _check_output([args.fix, changes_file], [*args.files, *args.heldout], args.force)
     missing = [str(file) for file in (*args.files, *args.heldout) if not file.is_file()]
     if missing:
-        raise ConfigError(f"there is no file {', '.join(missing)}", "give files of emails, as trainer sft --data takes")
+        raise ConfigError(f"there is no file {', '.join(missing)}", "give files of emails, as for trainer sft --data")
     rows, problems = read_rows(args.files)
     heldout = _heldout(args.heldout)
     max_length = args.max_length or Recipe.model_fields["max_length"].default
     counter = _counter(args.base)
-    with _progress() as begin:
+    with status("checking") as begin:
         report = check(rows, problems, counter, max_length, heldout, begin)
     if args.fix:
         kept, changes = fix(rows, report)
@@ -98,11 +91,11 @@ def _heldout(files: list[Path]) -> list[Row]:
 
 
 def _counter(base: str | None) -> CountTokens | None:
-    """None without --base where the default base model was not fetched yet: a check fetches nothing unasked."""
+    """None without --base if the default base model is not on this machine: a check downloads nothing unasked."""
     found = base_models.find(base, log) if base else base_models.known(base_models.DEFAULT_NAME)
     if not found:
         return None
-    # The same tokens as of AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.
+    # Gives the same tokens as AutoTokenizer, whose import takes 12 s on 2 cores, where this one takes 2 s.
     from transformers import PreTrainedTokenizerFast
 
     from trainer.data.check import token_counter
@@ -110,52 +103,33 @@ def _counter(base: str | None) -> CountTokens | None:
     return token_counter(PreTrainedTokenizerFast.from_pretrained(found.path))
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    from tqdm import tqdm
-
-    with tqdm(total=PARTS, unit="part", delay=DELAY, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
-        begun: list[str] = []
-
-        def begin(part: str) -> None:
-            bar.set_description(part)
-            bar.update(1 if begun else 0)
-            begun.append(part)
-
-        yield begin
-
-
-def _refuse_to_overwrite(written: list[Path], read: list[Path], force: bool) -> None:
+def _check_output(written: list[Path], read: list[Path], force: bool) -> None:
     for file in written:
         if file.resolve() in {other.resolve() for other in read}:
             raise ConfigError(f"{file} is one of the files that are checked", "--fix writes a copy: name another file")
-        if file.exists() and not force:
-            raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
+        console.check_new_file(file, force)
 
 
 def _lines(report: Report) -> Iterator[str]:
     yield f"{', '.join(report.files)}: {len(report.rows)} emails, {report.different} different ones"
     if report.tokens:
-        yield from _histogram(report)
+        yield from _histogram(report.tokens, report.max_length)
     yield f"kinds       {_counted(report.kinds)}"
     yield f"voices      {_counted(report.voices)}"
     yield f"threads     {report.threads or 'none named'}"
-    asked = f" (of {report.languages.asked} emails of 20 words or more; shorter ones tell too little)"
-    yield f"languages   {_counted(report.languages.found)}{asked}"
-    of = report.variety
-    yield f"variety     {of.distinct_1:.0%} of all words and {of.distinct_2:.0%} of all pairs of words are different"
-    yield f"            {of.opening:.0%} of the emails share the commonest opening, {of.sign_off:.0%} the close"
+    languages, variety = report.languages, report.variety
+    yield f"languages   {_counted(languages.found)} (of {languages.asked} emails of 20 words or more)"
+    yield f"variety     {variety.distinct_1:.0%} of all words and {variety.distinct_2:.0%} of all pairs of words differ"
+    yield f"            {variety.opening:.0%} of the emails share the commonest opening, {variety.sign_off:.0%} the end"
     yield f"personal    {_counted(report.personal)}"
     for number, finding in enumerate(report.findings, start=1):
-        yield ""
-        yield f"{number}. {'note: ' if finding.level == 'notes' else ''}{finding.sentence}"
+        yield f"\n{number}. {'note: ' if finding.level == 'notes' else ''}{finding.sentence}"
         places = _places(report, finding)
-        yield from (f"   {place}" for place in places[:SHOWN])
-        if len(places) > SHOWN:
-            yield f"   and {len(places) - SHOWN} more; --json lists all"
+        yield from (f"   {place}" for place in places[:MAX_PLACES])
+        if len(places) > MAX_PLACES:
+            yield f"   and {len(places) - MAX_PLACES} more; --json lists all"
         yield f"   -> {finding.remedy}"
-    yield ""
-    yield report.verdict
+    yield f"\n{report.verdict}"
 
 
 def _places(report: Report, finding: Finding) -> list[str]:
@@ -167,21 +141,18 @@ def _places(report: Report, finding: Finding) -> list[str]:
 
 
 def _alike(places: list[str]) -> str:
-    more = len(places) - ALIKE
-    return " = ".join(places[:ALIKE]) + (f" and {more} more" if more > 0 else "")
+    more = len(places) - MAX_ALIKE
+    return " = ".join(places[:MAX_ALIKE]) + (f" and {more} more" if more > 0 else "")
 
 
-def _histogram(report: Report) -> Iterator[str]:
-    tokens = report.tokens
-    if not tokens:
-        return
+def _histogram(tokens: Tokens, max_length: int) -> Iterator[str]:
     yield (
         f"tokens      {tokens.total:,} in all; of an email with its task {tokens.shortest} to {tokens.longest}, "
-        f"half of them up to {tokens.median}; {report.max_length} are taken"
+        f"half of them up to {tokens.median}; {max_length} are accepted"
     )
-    most = max(count for _, _, count in tokens.histogram)
+    highest = max(count for _, _, count in tokens.histogram)
     for start, below, count in tokens.histogram:
-        yield f"{start:8}-{below - 1:<6} {'█' * max(round(BAR * count / most), count > 0)} {count}"
+        yield f"{start:8}-{below - 1:<6} {'█' * max(round(MAX_BAR_CHARACTERS * count / highest), count > 0)} {count}"
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -1,32 +1,24 @@
-"""`trainer estimate`: the command line of trainer/trials/estimate.py. Parses, calls, prints; no figures of its own."""
+"""`trainer estimate`: the command line of trainer/trials/estimate.py."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.console import table
 from trainer.commands import sft
 from trainer.console import log
-from trainer.training.recipe import Recipe
-from trainer.trials.prices import (
-    FASTER,
-    SLOWER,
-    Prices,
-    Quote,
-    Range,
-    load,
-    memory_gb,
-    own_quote,
-    quotes,
-)
+from trainer.trials import prices
+from trainer.trials.prices import BreakEven, Prices, Quote, Range
 
 if TYPE_CHECKING:
-    from trainer.trials.estimate import BreakEven, Here, Lesson, Work
+    from trainer.training.recipe import Recipe
+    from trainer.trials.estimate import Estimate, Here
 
 EXAMPLES = """examples:
   trainer estimate --data my_email_dataset.json                   takes ten steps here, which are thrown away
@@ -35,36 +27,16 @@ EXAMPLES = """examples:
   trainer estimate --data mine.jsonl --prices my_prices.yaml --json
 """
 HELP = """What will `trainer sft` with the same options take? Tokens (exact), time and memory on this machine (from ten
-real training steps), time and cost on rented GPUs and on a card of your own (by formula, not run there), and after how
-many models that card has paid for itself.
+real training steps), time and cost on rented GPUs and on a card of your own (by a formula, not run there), and after
+how many models that card has paid for itself.
 
-Nothing is published. The prediction is kept: `trainer sft` with the same emails and options says afterwards how far
-off it was, and the next estimate on this machine is corrected by that."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """All that is printed."""
-
-    recipe: Recipe
-    work: Work
-    here: Here | None
-    memory_gb: float
-    rented: list[Quote]
-    own: Quote
-    break_even: BreakEven
-    lesson: Lesson
+Nothing is published. The prediction is kept: `trainer sft` with the same emails and options compares itself with it,
+and the next estimate on this machine is corrected by the difference."""
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer estimate` to the trainer's commands; `shared` has --base, --json and --debug."""
     parser = commands.add_parser(
-        "estimate",
-        parents=[shared],
-        help="what will a training take and cost?",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "estimate", parents=[shared], help="what will a training take and cost?", description=HELP, epilog=EXAMPLES
     )
     parser.add_argument(
         "--prices", metavar="FILE", type=Path, help="GPUs and prices (default: trainer/trials/prices.yaml)"
@@ -75,24 +47,17 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    prices = load(args.prices)
+    known = prices.load(args.prices)
     run = sft.chosen(args)
-    from trainer.trials import estimate
+    from trainer.trials.estimate import estimate
 
-    work, tokenizer = estimate.work(run.examples, run.recipe, run.base, run.device, log)
-    here = None if args.no_probe else estimate.here(work, run.base, run.recipe, tokenizer, run.device, log)
-    memory = memory_gb(work.size, work.batch, work.longest)
-    rented = quotes(prices, work.size, work.tokens, work.steps, memory)
-    own = own_quote(prices, work.size, work.tokens, work.steps, memory)
-    even = estimate.break_even(prices, rented, own)
-    found = Found(run.recipe, work, here, memory, rented, own, even, estimate.lesson(prices, work))
-    if stale := prices.staleness(datetime.now(UTC).date()):
+    found = estimate(run.examples, run.base, run.recipe, run.device, known, not args.no_probe, log)
+    if stale := known.staleness(datetime.now(UTC).date()):
         log(f"warning: {stale}")
-    print(json.dumps(_as_json(found), indent=2) if args.json else "\n".join(lines(found, prices)))
+    print(json.dumps(_as_json(found), indent=2) if args.json else "\n".join(lines(found, known)))
 
 
-def lines(found: Found, prices: Prices) -> Iterator[str]:
-    """The estimate for a person."""
+def lines(found: Estimate, known: Prices) -> Iterator[str]:
     work, rows = found.work, found.work.rows
     epochs = "1 epoch" if work.epochs == 1 else f"{work.epochs} epochs"
     yield (
@@ -104,19 +69,18 @@ def lines(found: Found, prices: Prices) -> Iterator[str]:
         yield "          or fewer: early_stop may end the run before"
     if found.here:
         yield from _here(found.here, found.recipe)
-    least, most = prices.setup_hours
+    shortest, longest = known.setup_hours
     yield ""
     yield (
-        f"On GPUs elsewhere, not run there: by a formula, times {FASTER} to {SLOWER}; {least:g} to {most:g} hours of "
-        "set-up are paid too."
+        f"On GPUs elsewhere, not run there: by a formula, times {prices.FASTER} to {prices.SLOWER}; {shortest:g} to "
+        f"{longest:g} hours of set-up are paid too."
     )
-    yield f"It needs about {found.memory_gb:.1f} GB of a GPU's memory. The cheapest price of each (--json has all):"
-    order = list(prices.gpus)
+    yield f"It needs about {found.gpu_memory_gb:.1f} GB of a GPU's memory. The cheapest price of each (--json has all):"
+    order = list(known.gpus)
     rented = sorted(_cheapest_of_each(found.rented), key=lambda quote: order.index(quote.gpu))
-    yield from _table([*rented, found.own])
+    yield table(["GPU", "where", "$ an hour", "training", "cost", "price of"], map(_cells, [*rented, found.own]))
     yield ""
     yield _break_even(found.break_even, found.own)
-    yield from _lesson(found.lesson, prices)
 
 
 def _here(here: Here, recipe: Recipe) -> Iterator[str]:
@@ -128,61 +92,35 @@ def _here(here: Here, recipe: Recipe) -> Iterator[str]:
     if here.runs:
         runs = "the last run like it" if here.runs == 1 else f"the median of the last {here.runs} runs like it"
         yield f"          corrected by {here.correction - 1:+.0%}: {runs} on this machine, against its probe"
-    yield "          loading is not in it" + (
-        ", nor the evaluation that the recipe's limits ask for" if recipe.limits else ""
-    )
-    yield f"memory    {here.memory_gib:.1f} GiB of {here.machine_memory_gib:.1f} GiB here, most that the probe held"
+    limits = " and the evaluation for the recipe's limits" if recipe.limits else ""
+    yield f"          without loading{limits}"
+    yield f"memory    {here.memory_gib:.1f} GiB of {here.machine_memory_gib:.1f} GiB here, the peak of the probe"
 
 
 def _cheapest_of_each(rented: Sequence[Quote]) -> list[Quote]:
-    """What is free stands beside what is paid for."""
-    best: dict[tuple[str, bool], Quote] = {}
-    for quote in rented:
-        key = (quote.gpu, quote.usd_an_hour == 0)
-        if key not in best or quote.usd_an_hour < best[key].usd_an_hour:
-            best[key] = quote
-    return list(best.values())
+    """Per GPU the cheapest paid offer, and the free one."""
+    dearest_first = sorted(rented, key=lambda quote: quote.usd_an_hour, reverse=True)
+    return list({(quote.gpu, quote.usd_an_hour == 0): quote for quote in dearest_first}.values())
 
 
-def _table(found: Sequence[Quote]) -> Iterator[str]:
-    form = "  {:<12} {:<13} {:>9}  {:<20} {:<18} {}"
-    yield form.format("GPU", "where", "$ an hour", "training", "cost", "price of")
-    for quote in found:
-        time, cost = _range(quote.hours, lambda hours: _duration(hours * 3600)), _range(quote.usd, _usd)
-        if not quote.fits:
-            time, cost = "does not fit", "-"
-        hourly = f"{quote.usd_an_hour:.2f}" if quote.usd_an_hour else "free"
-        origin = f"{quote.date}, {quote.source}" if quote.date else "electricity, assumed"
-        yield form.format(quote.gpu, quote.provider, hourly, time, cost, origin)
+def _cells(quote: Quote) -> tuple[str, ...]:
+    time, cost = _range(quote.hours, lambda hours: _duration(hours * 3600)), _range(quote.usd, _usd)
+    if not quote.fits:
+        time, cost = "does not fit", "-"
+    hourly = f"{quote.usd_an_hour:.2f}" if quote.usd_an_hour else "free"
+    origin = f"{quote.date}, {quote.source}" if quote.date else "electricity, assumed"
+    return quote.gpu, quote.provider, hourly, time, cost, origin
 
 
 def _break_even(even: BreakEven, own: Quote) -> str:
     card = f"A card of your own ({own.gpu}, {even.card_usd:,.0f} dollars, an assumption)"
     if not even.rented:
-        return f"{card} cannot be compared: the run fits on no rented GPU of the list."
+        return f"{card} cannot be compared: the run does not fit on any rented GPU of the list."
     rented, electricity = even.rented.usd.middle, even.electricity_usd
     against = f"{_usd(rented)} a model rented ({even.rented.provider}, {even.rented.gpu})"
     if even.models is None:
         return f"{card} never pays for itself: its electricity is {_usd(electricity)} a model, against {against}."
     return f"{card} pays for itself after {even.models:,} such models: {against}, {_usd(electricity)} of electricity."
-
-
-def _lesson(lesson: Lesson, prices: Prices) -> Iterator[str]:
-    billions = f"{prices.lesson.parameters / 1e9:g} billion parameters"
-    (least, most), (low, high) = lesson.hours, lesson.usd
-    yield (
-        f"The lesson says {least:g} to {most:g} hours and {low:g} to {high:g} dollars a model of {billions}, and "
-        f"{lesson.break_even} models for a card of {lesson.card_usd:,.0f} dollars: {lesson.card_usd:,.0f} / {high:g} = "
-        f"{lesson.computed}."
-    )
-    yield (
-        f"By our formula those hours on a rented {lesson.gpu} are {_range_of(lesson.tokens, 1e6, 1)} million tokens, "
-        f"such as {_range_of(lesson.emails, 1000, 0)} thousand emails like these, {prices.lesson.epochs} times each."
-    )
-
-
-def _range_of(ends: tuple[float, float], unit: float, digits: int) -> str:
-    return f"{ends[0] / unit:,.{digits}f} to {ends[1] / unit:,.{digits}f}"
 
 
 def _range(ends: Range, write: Callable[[float], str]) -> str:
@@ -197,11 +135,11 @@ def _duration(seconds: float) -> str:
 
 
 def _usd(usd: float) -> str:
-    """Dollars; of fractions of a cent the first digit."""
+    """Fractions of a cent get one digit."""
     return f"${usd:,.2f}" if usd >= 0.01 or not usd else f"${usd:.1g}" if usd >= 0.0001 else "under $0.0001"
 
 
-def _as_json(found: Found) -> dict[str, Any]:
+def _as_json(found: Estimate) -> dict[str, Any]:
     work, rows = found.work, found.work.rows
     return {
         "emails": len(rows.emails),
@@ -213,9 +151,8 @@ def _as_json(found: Found) -> dict[str, Any]:
         "longest": work.longest,
         "size": asdict(work.size),
         "here": asdict(found.here) if found.here else None,
-        "gpu_memory_gb": found.memory_gb,
+        "gpu_memory_gb": found.gpu_memory_gb,
         "rented": [asdict(quote) for quote in found.rented],
         "own": asdict(found.own),
         "break_even": asdict(found.break_even),
-        "lesson": asdict(found.lesson),
     }

@@ -1,5 +1,4 @@
-"""`trainer evaluate`: the command line of trainer/evaluation/evaluate.py. Parses, chooses who writes, prints; no
-figures."""
+"""`trainer evaluate`: the command line of trainer/evaluation/evaluate.py."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.console import table
 from adapters.emails.tasks import HELDOUT
 from adapters.errors import ConfigError
 from adapters.models import base_models
@@ -34,26 +34,19 @@ EXAMPLES = """examples:
   trainer evaluate formal@2 --server http://127.0.0.1:8000         through a server that runs
 """
 HELP = """Let the base model (with no, one and three examples), the promoted version and this one write every held-out
-task, and say whether this one is better: by the share of emails that could be sent as they stand, and only where the
+task, and decide whether this one is better: by the share of emails that could be sent as they stand, and only if the
 95 % interval of the difference excludes zero.
 
 The tasks are rows {"task", "email", "facts"}; without --tasks the 48 shipped ones. A Mailwright server that serves this
 version writes the answers if one runs here; otherwise they are written in this process, which also measures held-out
 loss and forgetting."""
+# The columns beside the primary figure; every other figure is in --json and --html.
 COLUMNS = ("facts_kept", "all_kept", "facts_invented", "placeholder", "ended", "words")
-"""Beside the primary figure; every other one is in --json and --html."""
-NONE = "none"
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer evaluate` to the trainer's commands; `shared` has --base, --store, --json and --debug."""
     parser = commands.add_parser(
-        "evaluate",
-        parents=[shared],
-        help="is a voice better than the base model?",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "evaluate", parents=[shared], help="is a voice better than the base model?", description=HELP, epilog=EXAMPLES
     )
     option = parser.add_argument
     option("reference", metavar="NAME[@N]")
@@ -62,8 +55,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--examples",
         metavar="FILE",
         type=Path,
-        help="the emails that the voice was trained on: shown to the base model, and what may not be copied "
-        "(default: the shipped ones of that name, else formal ones to show)",
+        help="the emails that the voice was trained on: examples for the base model, and what may not be copied "
+        "(default: the shipped ones of that name, else formal ones as examples)",
     )
     option("--full", action="store_true", help="also three seeds at temperature 0.7: four times as long")
     option(
@@ -92,8 +85,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def report(result: Result, manifest: Manifest) -> list[str]:
-    """The table, a sentence for each comparison of the primary figure, and what all of it rests on."""
-    lines = [_header(), *map(_line, result.rows), ""]
+    headers = ["", *(figures.definition(name).title for name in (PRIMARY, *COLUMNS))]
+    lines = [table(headers, map(_cells, result.rows)), ""]
     lines += [sentence(result, comparison) for comparison in result.comparisons if comparison.figure == PRIMARY]
     for part in (result.memorisation, result.forgetting):
         if part:
@@ -138,10 +131,10 @@ def _setup(args: argparse.Namespace) -> Setup:
 
 
 def base_of(version: Version, asked: str | None) -> BaseModel:
-    """The base model that the version was trained on; `asked` is what --base says.
+    """The base model that the version was trained on; `asked` is the value of --base.
 
     Raises:
-        ConfigError: that is another one.
+        ConfigError: `asked` is another base model.
     """
     manifest = version.manifest()
     base = base_models.find(asked or manifest.base, log)
@@ -157,7 +150,7 @@ def _writer(setup: Setup, server: str | None) -> Writer:
     """A server that fits, else this process.
 
     Raises:
-        ConfigError: the server that was asked for does not fit.
+        ConfigError: the server that --server names does not serve it.
     """
     from trainer.evaluation.writers import (
         DEFAULT_SERVER,
@@ -170,10 +163,10 @@ def _writer(setup: Setup, server: str | None) -> Writer:
     versions = [version for version in (setup.version, setup.promoted) if version]
     wanted = server or os.environ.get("MAILWRIGHT_SERVER")
     address = server_address(wanted or DEFAULT_SERVER)
-    reason = "" if wanted == NONE else reason_against_server(address, versions, setup.base.name)
+    reason = "" if wanted == "none" else reason_against_server(address, versions, setup.base.name)
     if wanted and reason:
         raise ConfigError(reason, "start it with this store and base model, or evaluate in this process: --server none")
-    if wanted != NONE and not reason:
+    if wanted != "none" and not reason:
         log(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
         return ThroughServer(address)
     writer = InProcess(setup.base.path, {version.id: version.path for version in versions})
@@ -195,21 +188,11 @@ def _write_files(outcome: Outcome, manifest: Manifest, args: argparse.Namespace)
         console.write(args.card, card.render(manifest, outcome.result))
 
 
-def _header() -> str:
-    titles = "".join(f"{figures.definition(name).title:>{_width(name)}}" for name in COLUMNS)
-    return f"{'':22}{figures.definition(PRIMARY).title:>28}{titles}"
-
-
-def _line(row: Row) -> str:
-    sendable = figures.format_value(PRIMARY, row.figures.get(PRIMARY))
+def _cells(row: Row) -> list[str]:
+    primary = figures.format_value(PRIMARY, row.figures.get(PRIMARY))
     if PRIMARY in row.low:
-        sendable += f" ({figures.format_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
-    others = "".join(f"{figures.format_value(name, row.figures.get(name)):>{_width(name)}}" for name in COLUMNS)
-    return f"{row.model:22}{sendable:>28}{others}"
-
-
-def _width(figure: str) -> int:
-    return max(8, len(figures.definition(figure).title) + 3)
+        primary += f" ({figures.format_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
+    return [row.model, primary, *(figures.format_value(name, row.figures.get(name)) for name in COLUMNS)]
 
 
 def _how(manifest: Manifest) -> str:

@@ -1,18 +1,17 @@
-"""`trainer import`: the command line of trainer/mail/importer.py. Parses, calls, prints; no logic."""
+"""`trainer import`: the command line of trainer/mail/importer.py."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
 from adapters.store.manifest import check_name
-from trainer.console import log
+from trainer.console import bar, check_new_file, log
 
 if TYPE_CHECKING:
     from trainer.mail.importer import Describe, Report
@@ -29,25 +28,23 @@ EXAMPLES = """examples:
 HELP = """Turn your sent emails into examples that `trainer sft` learns from.
 
 PATH is an mbox, a Maildir, an .eml file, a folder of these, a table (CSV, TSV, JSON, JSON lines, Parquet), or JSON
-lines in OpenAI's fine-tuning format. An email becomes an example if it is from --me and a person wrote it: quotes and
-what follows the name are cut off, attachments are not opened. Its task is written from recipient, subject and the facts
-found in it; for a reply, the message answered is part of the task.
+lines in OpenAI's fine-tuning format. An email becomes an example if it is from --me and was written by a person: quotes
+and what follows the name are cut off, attachments are not opened. Its task is built from recipient, subject and the
+facts found in it; for a reply, the message answered is part of the task.
 
-Addresses, phone numbers, links and bank numbers become invented ones, the same throughout a thread (--privacy fake): an
-adapter can repeat what it saw, and is served to whoever may ask for it. --names does the same for people's names."""
-SHOWN = 100
-"""Lines about single messages on the terminal."""
+Addresses, phone numbers, links and bank numbers are replaced by invented ones, the same throughout a thread (--privacy
+fake): an adapter can repeat what it was trained on to every user. --names replaces people's names too."""
+# Lines about single messages on the terminal.
+MAX_MESSAGE_LINES = 100
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds `trainer import` to the trainer's commands; `shared` has --json and --debug."""
     parser = commands.add_parser(
         "import",
         parents=[shared],
         help="turn a mailbox or a table of emails into examples",
         description=HELP,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
     option("path", metavar="PATH", type=Path)
@@ -59,14 +56,16 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--privacy",
         choices=("keep", "mask", "fake"),
         default="fake",
-        help="personal data: leave it, put [EMAIL] and the like, or invented values in its place (default: fake)",
+        help="personal data: leave it, replace it by [EMAIL] and the like, or by invented values (default: fake)",
     )
-    option("--names", action="store_true", help="names of people are personal data too")
+    option("--names", action="store_true", help="treat names of people as personal data too")
     option("--columns", metavar="KEY=COLUMN,...", help="columns of a table: body, subject, to, from, date, thread")
     option(
-        "--describe-with", metavar="URL", help="an OpenAI-compatible endpoint that writes the tasks; it is sent mail"
+        "--describe-with",
+        metavar="URL",
+        help="an OpenAI-compatible endpoint that writes the tasks; it gets your mail",
     )
-    option("--describe-model", metavar="MODEL", help="the model that it is asked for")
+    option("--describe-model", metavar="MODEL", help="the model at that endpoint")
     option("--seed", metavar="N", type=int, default=0, help="seed of the phrasings and the invented values")
     parser.set_defaults(command=_import)
 
@@ -77,21 +76,20 @@ def _import(args: argparse.Namespace) -> None:
 
     check_name(args.name)
     output = args.output or Path(f"{args.name}.jsonl")
-    if output.exists() and not args.force:
-        raise ConfigError(f"{output} is there already", "--force overwrites it, --output names another file")
+    check_new_file(output, args.force)
     columns = tables.parse_columns(args.columns) if args.columns else {}
     options = importer.Options(tuple(args.me), columns, args.privacy, args.names, args.seed, _describe(args))
     rows, report = importer.read_mail(args.path, options, _progress)
     write_rows(rows, output)
-    told = [*report.problems, *report.notes]
-    for line in told[:SHOWN]:
+    messages = [*report.problems, *report.notes]
+    for line in messages[:MAX_MESSAGE_LINES]:
         log(line)
-    if len(told) > SHOWN:
-        log(f"and {len(told) - SHOWN} more; --json lists all")
+    if len(messages) > MAX_MESSAGE_LINES:
+        log(f"and {len(messages) - MAX_MESSAGE_LINES} more; --json lists all")
     if args.json:
         print(json.dumps(report.as_dict() | {"output": str(output)}, indent=2, ensure_ascii=False))
-        return
-    print("\n".join([*_sentences(report, args), f"next: trainer check {output}"]))
+    else:
+        print("\n".join([*_sentences(report, args), f"next: trainer check {output}"]))
 
 
 def _describe(args: argparse.Namespace) -> Describe | None:
@@ -104,13 +102,8 @@ def _describe(args: argparse.Namespace) -> Describe | None:
     return describer(args.describe_with, args.describe_model, log)
 
 
-@contextmanager
-def _progress(what: str, total: int, unit: str) -> Iterator[Advance]:
-    from tqdm import tqdm
-
-    scaled = unit == "B"
-    with tqdm(desc=what, total=total, unit=unit, unit_scale=scaled, file=sys.stderr, dynamic_ncols=True) as bar:
-        yield bar.update
+def _progress(what: str, total: int, _unit: str) -> AbstractContextManager[Advance]:
+    return bar(what, total)
 
 
 def _sentences(report: Report, args: argparse.Namespace) -> Iterator[str]:

@@ -1,4 +1,4 @@
 """Short runs that publish nothing: estimate, sweep, compare-starts.
 
-May import training and what is below it.
+May import trainer/training and the rooms below it.
 """

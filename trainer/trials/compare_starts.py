@@ -2,9 +2,7 @@
 
     trainer compare-starts --data trainer/data/shipped/voices/formal.jsonl --minutes 5
 
-Both learn from the same emails in the same order and are measured on the same held-out ones. How many steps fit into
-the minutes nobody knows beforehand, so that the learning rate rises in WARMUP_STEPS steps and then stays. The trainers
-are those of trainer/training/sft_trainer.py. This file does not know how the result is shown.
+Both learn from the same emails in the same order and are measured on the same held-out ones.
 """
 
 from __future__ import annotations
@@ -36,43 +34,40 @@ from trainer.training.sft import sample_email
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 from trainer.trials.trial_rows import rows_of_trials
 
-MOST = 32
-"""Held-out emails that are read, or measuring would take longer than learning."""
-MEASURED = 5
-"""How often their loss is measured during the training, in equal parts of the time."""
+# With more, measuring would take longer than training.
+MAX_HELDOUT_EMAILS = 32
+# How often the held-out loss is measured, in equal parts of the time.
+EVALUATIONS = 5
+# How many steps fit into the time is unknown beforehand: the learning rate rises in these and then stays.
 WARMUP_STEPS = 10
-ENDLESS = 10**9
-"""Steps, more than fit into any time."""
-PARTS = 1000
-"""Of the bar, for each training."""
+# More than fit into any time.
+ENDLESS_STEPS = 10**9
 
 
 @dataclass(frozen=True)
 class Trained:
     """One of the two trainings; losses in nats a token."""
 
+    # `pretrained` or `random`.
     start: str
-    """`pretrained` or `random`."""
+    # Trained ones.
     weights: int
-    """Trained ones."""
     learning_rate: float
+    # Read in training; an email that is read again counts again.
     emails: int
-    """Read in training; one that is read again counts again."""
     tokens: int
+    # Of training alone, without measuring and sample emails.
     seconds: float
-    """Of training alone, without measuring and writing."""
+    # Of every step; a NaN or infinite one is the last.
     losses: tuple[float, ...]
-    """Of every step. One that is no number is the last."""
+    # (seconds of training, held-out loss); the first is before the first step.
     heldout: tuple[tuple[float, float], ...]
-    """Seconds of training, and the held-out loss after them; the first is before the first step."""
+    # What the base model writes for the held-out task; None for random weights, which write noise.
     wrote_before: str | None
-    """For the held-out task, by the base model; random weights write noise, which nobody needs to wait for."""
     wrote: str
-    """For the same task, in the end."""
 
     @property
     def training_loss(self) -> float:
-        """Of the last steps."""
         return fmean(self.losses[-WINDOW:])
 
     @property
@@ -81,7 +76,7 @@ class Trained:
 
     @property
     def after(self) -> float:
-        """No number where the training broke off."""
+        """NaN if the training ended at a NaN or infinite loss."""
         return self.heldout[-1][1] if math.isfinite(self.losses[-1]) else math.nan
 
 
@@ -92,34 +87,31 @@ class Comparison:
     batch_size: int
     heldout_emails: int
     vocabulary: int
+    # The held-out task that both write an email for.
     task: str
-    """The held-out task that both wrote an email for."""
     pretrained: Trained
     random: Trained
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives it no type
-    """Ends the training after `seconds`, and has the held-out loss measured meanwhile; the clock stands still for that.
+    """Ends the training after `seconds`, and has the held-out loss measured on the way, which does not count as time.
 
-    The trainer has to measure once before the first step. `advance` is called with how many of PARTS went by.
+    The trainer must evaluate once before the first step. `advance` gets the seconds of training.
     """
 
     def __init__(self, seconds: float, advance: Callable[[float], None]) -> None:
         self.trained = 0.0
         self.heldout: list[tuple[float, float]] = []
-        self.parts = 0
         self._seconds = seconds
         self._advance = advance
         self._since = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         now = time.monotonic()
-        self.trained += now - self._since
-        self._since = now
-        parts = min(PARTS, int(PARTS * self.trained / self._seconds))
-        self._advance(parts - self.parts)
-        self.parts = parts
-        part = self._seconds / MEASURED
+        step, self._since = now - self._since, now
+        self._advance(min(step, self._seconds - self.trained))
+        self.trained += step
+        part = self._seconds / EVALUATIONS
         control.should_training_stop |= self.trained >= self._seconds
         control.should_evaluate = self.trained // part > self.heldout[-1][0] // part or control.should_training_stop
 
@@ -129,9 +121,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives it no 
 
 
 def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minutes: float, log: Log) -> Comparison:
-    """Train twice for as many `minutes`; nothing is published.
-
-    Of the recipe everything counts but its epochs, early stop, sample epochs and limits.
+    """Train twice for so many `minutes`; nothing is published. The recipe's epochs, early stop and limits are ignored.
 
     Raises:
         DataError: emails that are too long, all listed, before a model is loaded.
@@ -141,10 +131,10 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     rows = rows_of_trials(examples, recipe, base, device, log, "for a comparison")
-    rows = replace(rows, heldout=rows.heldout[:MOST])
+    rows = replace(rows, heldout=rows.heldout[:MAX_HELDOUT_EMAILS])
     prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
     log(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")
-    with bar("training", 2 * PARTS) as advance:
+    with bar("training", 2 * 60 * minutes) as advance:
         pretrained, random = (
             _train(start, recipe.learning_rate or rate, rows, base, recipe, tokenizer, device, 60 * minutes, advance)
             for start, rate in (("pretrained", prior), ("random", LEARNING_RATE))
@@ -183,7 +173,7 @@ def _train(
             device,
             scratch,
             from_scratch=start == "random",
-            max_steps=ENDLESS,
+            max_steps=ENDLESS_STEPS,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=WARMUP_STEPS,
             eval_strategy="no",
@@ -197,7 +187,7 @@ def _train(
             wrote_before = sample_email(trainer, rows.heldout[0], recipe.sample_tokens)
         with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model):
             trainer.train()
-        advance(PARTS - clock.parts)
+        advance(max(0.0, seconds - clock.trained))
         trained = Trained(
             start=start,
             weights=trainer.model.num_parameters(only_trainable=True),
@@ -216,6 +206,6 @@ def _train(
 
 
 def _emails(trainer: CompletionTrainer, rows: int, batch_size: int) -> int:
-    """Read in the steps so far: an epoch's last batch may be a smaller one."""
+    """Read in the steps so far: the last batch of an epoch may be smaller."""
     epochs, steps = divmod(int(trainer.state.global_step), math.ceil(rows / batch_size))
     return epochs * rows + steps * batch_size

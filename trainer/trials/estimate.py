@@ -1,8 +1,7 @@
 """What a training run will take, before it starts: tokens, time and memory here, time and cost on GPUs elsewhere.
 
-Tokens are exact. The time here is that of ten real steps (trainer/trials/probe.py), corrected by what runs like this
-one took beyond theirs (trainer/trials/predictions.py); elsewhere it is a formula's (trainer/trials/prices.py). This
-file does not know flags or how results are printed.
+Tokens are exact. The time here comes from ten real steps (trainer/trials/probe.py), corrected by how far off the last
+predictions for similar runs were (trainer/trials/predictions.py); elsewhere from a formula (trainer/trials/prices.py).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from trainer.training.mix import rows_of_run
 from trainer.training.recipe import Recipe
 from trainer.trials import predictions, prices
 from trainer.trials.predictions import Prediction
-from trainer.trials.prices import Prices, Quote, Range, Size
+from trainer.trials.prices import BreakEven, Prices, Quote, Range, Size
 
 if TYPE_CHECKING:
     from trainer.compute.device import Device
@@ -31,62 +30,60 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run is asked to do."""
-
     rows: Rows
     tokens_an_epoch: int
     epochs: int
     steps: int
     batch: int
+    # Tokens of the longest email with its task.
     longest: int
-    """Tokens of the longest of its emails with its task."""
     size: Size
 
     @property
     def tokens(self) -> int:
-        """Of the whole run: what the manifest will say, unless it is ended early."""
+        """Of the whole run, as the manifest records it unless the run ends early."""
         return self.tokens_an_epoch * self.epochs
 
 
 @dataclass(frozen=True)
 class Here:
-    """`seconds` are those of `training.seconds` in the manifest; `correction` and over how many `runs` is in them."""
+    """`seconds` predicts the manifest's `training.seconds`; `correction`, a median over `runs`, is in it."""
 
     machine: str
     seconds: Range
     tokens_a_second: float
     correction: float
     runs: int
+    # The peak of the probe; on a GPU of the GPU's memory.
     memory_gib: float
-    """Most that the probe held; on a GPU of the GPU's memory."""
     machine_memory_gib: float
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """The lesson's figures, and what they mean on `gpu` by the formula that ours are by."""
+class Estimate:
+    """`here` is None without a probe."""
 
-    gpu: str
-    hours: tuple[float, float]
-    usd: tuple[float, float]
-    card_usd: float
-    break_even: int
-    """The lesson's own; `computed` is ours for the upper end of its cost, electricity left out as it does."""
-    computed: int | None
-    tokens: tuple[float, float]
-    """Read in its hours by its model."""
-    emails: tuple[float, float]
-    """Of the mean length of those of this run, over the lesson's epochs."""
+    recipe: Recipe
+    work: Work
+    here: Here | None
+    gpu_memory_gb: float
+    rented: list[Quote]
+    own: Quote
+    break_even: BreakEven
 
 
-@dataclass(frozen=True)
-class BreakEven:
-    card_usd: float
-    rented: Quote | None
-    """The cheapest rented GPU on which the run fits."""
-    electricity_usd: float
-    models: int | None
-    """None: never, or nothing to compare with."""
+def estimate(
+    examples: Sequence[Example], base: BaseModel, recipe: Recipe, device: Device, known: Prices, probed: bool, log: Log
+) -> Estimate:
+    """Raises:
+    DataError: emails that are too long, all listed.
+    """
+    wanted, tokenizer = work(examples, recipe, base, device, log)
+    measured = here(wanted, base, recipe, tokenizer, device, log) if probed else None
+    memory = prices.memory_gb(wanted.size, wanted.batch, wanted.longest)
+    rented = prices.quotes(known, wanted.size, wanted.tokens, wanted.steps, memory)
+    own = prices.own_quote(known, wanted.size, wanted.tokens, wanted.steps, memory)
+    return Estimate(recipe, wanted, measured, memory, rented, own, prices.break_even(known.own.usd, rented, own))
 
 
 def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, log: Log) -> tuple[Work, Any]:
@@ -95,7 +92,7 @@ def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: D
     Raises:
         DataError: emails that are too long, all listed.
     """
-    # Of the same tokens as AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.
+    # Gives the same tokens as AutoTokenizer, whose import takes 12 s on 2 cores, where this one takes 2 s.
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path)
@@ -109,13 +106,13 @@ def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: D
 
 
 def size_of(base: BaseModel, rank: int) -> Size:
-    """From the headers of the files: no weight is read. The adapter is on every linear layer but the output's."""
+    """From the headers of the files, without the weights. The adapter is on every linear layer but the output's."""
     from safetensors import safe_open
 
     parameters = adapter = 0
     for file in base.path.glob("*.safetensors"):
         with safe_open(file, "np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - it is no dictionary
+            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
                 shape = tensors.get_slice(name).get_shape()
                 parameters += math.prod(shape)
                 if ".layers." in name and len(shape) == 2:
@@ -125,7 +122,7 @@ def size_of(base: BaseModel, rank: int) -> Size:
 
 
 def here(wanted: Work, base: BaseModel, recipe: Recipe, tokenizer: Any, device: Device, log: Log) -> Here:
-    """Take the probe, correct what it says, and keep the prediction for when the run is done."""
+    """Probe, correct the result, and keep the prediction for the comparison with the finished run."""
     log("a probe of ten training steps:")
     from trainer.trials import probe
 
@@ -149,34 +146,9 @@ def here(wanted: Work, base: BaseModel, recipe: Recipe, tokenizer: Any, device: 
     ratio, runs = predictions.correction(prediction, predictions.read(log))
     seconds *= ratio
     predictions.keep(prediction.model_copy(update={"seconds": seconds}), log)
-    ends = Range(seconds * (1 - probed.margin), seconds, seconds * (1 + probed.margin))
+    ends = Range(1 - probed.margin, 1, 1 + probed.margin) * seconds
     rate = prediction.tokens_a_second / ratio
     return Here(prediction.machine, ends, rate, ratio, runs, probed.memory_gib, _memory_gib(device))
-
-
-def break_even(known: Prices, rented: Sequence[Quote], own: Quote) -> BreakEven:
-    """After how many models like this one a card of one's own is cheaper than the cheapest rented GPU."""
-    best = prices.cheapest(rented)
-    models = prices.break_even(known.own.usd, best.usd.middle, own.usd.middle) if best else None
-    return BreakEven(known.own.usd, best, own.usd.middle, models)
-
-
-def lesson(known: Prices, wanted: Work) -> Lesson:
-    says = known.lesson
-    # Its adapter is left out: next to its parameters it is nothing.
-    rate = prices.tokens_a_second(known, says.gpu, Size(int(says.parameters), 0, 0, 0))
-    low, high = (rate * 3600 * hours for hours in says.hours)
-    an_email = wanted.tokens_an_epoch / len(wanted.rows.train) * says.epochs
-    return Lesson(
-        gpu=says.gpu,
-        hours=says.hours,
-        usd=says.usd,
-        card_usd=says.card_usd,
-        break_even=says.break_even,
-        computed=prices.break_even(says.card_usd, says.usd[1], 0),
-        tokens=(low, high),
-        emails=(low / an_email, high / an_email),
-    )
 
 
 def _memory_gib(device: Device) -> float:

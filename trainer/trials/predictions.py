@@ -1,7 +1,6 @@
-"""What was predicted of trainings on this machine, and what they took: kept, so that the next estimate is corrected.
+"""The predictions for trainings on this machine, and how long the runs took: they correct the next estimate.
 
-One JSON file in the user's cache. Of emails it holds counts and digests. This file does not know how a prediction is
-made.
+One JSON file in the user's cache. Of emails it holds counts and digests only.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from trainer.console import Log
 if TYPE_CHECKING:
     from trainer.compute.device import Device
 
-KEPT = 200
-"""Predictions in the file; older ones go."""
-LATEST = 5
-"""Runs that a correction looks back at."""
-SPEED = ("rank", "batch_size", "dropout", "max_length")
-"""Fields of a recipe that a step's speed depends on."""
+# Older predictions are dropped from the file.
+MAX_KEPT = 200
+# A correction is the median of so many finished runs.
+LATEST_RUNS = 5
+# The fields of a recipe that the speed of a step depends on.
+SPEED_FIELDS = ("rank", "batch_size", "dropout", "max_length")
 
 
 class Prediction(Frozen):
-    """Seconds are those of `training.seconds` in a manifest."""
+    """Seconds compare with the manifest's `training.seconds`; tokens are those of all epochs."""
 
     date: datetime
     machine: str
@@ -41,28 +40,25 @@ class Prediction(Frozen):
     data_sha256: str
     heldout_sha256: str | None
     tokens: int
-    """Of all epochs."""
     steps: int
     tokens_a_second: float
+    # By the probe alone, and corrected.
     probed_seconds: float = Field(gt=0)
-    """What the probe alone says."""
     seconds: float = Field(gt=0)
-    """What was said: the probe's, corrected."""
     actual_seconds: float | None = None
 
     def is_alike(self, other: Prediction) -> bool:
-        """Whether what one run took beyond its probe says something about the other."""
+        """Whether the steps of both runs take equally long, so that one's error is to be expected of the other."""
         return self._speed() == other._speed()
 
     def is_of(self, manifest: Manifest, machine: str) -> bool:
-        """Whether the run that the manifest tells of is the one that was predicted."""
-        return (self.machine, self.base_fingerprint, self.recipe, self.data_sha256, self.heldout_sha256) == (
-            *(machine, manifest.base_fingerprint, manifest.recipe),
-            *(manifest.data_sha256, manifest.heldout_sha256),
-        )
+        """Whether this predicted the run that the manifest records."""
+        run = manifest.base_fingerprint, manifest.recipe, manifest.data_sha256, manifest.heldout_sha256
+        predicted = self.base_fingerprint, self.recipe, self.data_sha256, self.heldout_sha256
+        return predicted == run and self.machine == machine
 
     def _speed(self) -> tuple[object, ...]:
-        return self.machine, self.dtype, self.base_fingerprint, *(self.recipe.get(field) for field in SPEED)
+        return self.machine, self.dtype, self.base_fingerprint, *(self.recipe.get(field) for field in SPEED_FIELDS)
 
 
 PREDICTIONS = TypeAdapter(list[Prediction])
@@ -73,7 +69,7 @@ def file() -> Path:
 
 
 def machine(device: Device) -> str:
-    """What computes here, as far as speed depends on it."""
+    """The hardware that the speed depends on."""
     import torch
 
     from trainer.compute.device import processor
@@ -85,7 +81,7 @@ def machine(device: Device) -> str:
 
 
 def read(log: Log) -> list[Prediction]:
-    """All that are kept, oldest first; of a damaged file none, which is said."""
+    """The kept ones, oldest first; none, and a warning, if the file is damaged."""
     try:
         return PREDICTIONS.validate_json(file().read_bytes())
     except FileNotFoundError:
@@ -97,19 +93,18 @@ def read(log: Log) -> list[Prediction]:
 
 
 def correction(prediction: Prediction, past: Sequence[Prediction]) -> tuple[float, int]:
-    """(what to multiply the probe's seconds by, over how many finished runs like it): their median; (1, 0) at first."""
+    """(the factor for the probe's seconds, over how many finished runs like it); (1, 0) without any."""
     ratios = [p.actual_seconds / p.probed_seconds for p in past if p.actual_seconds and p.is_alike(prediction)]
-    latest = ratios[-LATEST:]
+    latest = ratios[-LATEST_RUNS:]
     return (median(latest), len(latest)) if latest else (1.0, 0)
 
 
 def keep(prediction: Prediction, log: Log) -> None:
-    """Add it to the file. Where the cache cannot be written this is said, and nothing else fails."""
     _change(lambda past: [*past, prediction], log)
 
 
 def remember(manifest: Manifest, machine: str, log: Log) -> None:
-    """Compare a finished run with its latest prediction, say so, and keep what it took; nothing if there is none."""
+    """Log how far off the latest prediction for this finished run was, if there is one, and keep how long it took."""
     training = manifest.training
     own = [prediction for prediction in read(log) if prediction.is_of(manifest, machine)]
     if not training or not own:
@@ -125,10 +120,11 @@ def remember(manifest: Manifest, machine: str, log: Log) -> None:
 
 
 def _change(change: Callable[[list[Prediction]], list[Prediction]], log: Log) -> None:
+    """Rewrite the file; a cache that cannot be written only costs a warning."""
     kept = file()
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with locked(kept.parent):
-            replace(kept, PREDICTIONS.dump_json(change(read(lambda _: None))[-KEPT:], indent=1))
+            replace(kept, PREDICTIONS.dump_json(change(read(lambda _: None))[-MAX_KEPT:], indent=1))
     except OSError as exc:
         log(f"warning: the prediction was not kept: {kept} cannot be written ({exc.strerror})")

@@ -1,8 +1,7 @@
-"""What a training takes and costs on GPUs that are not here: the arithmetic, and the prices that it rests on.
+"""What a training takes and costs on GPUs that are not here: a formula, and the prices that it uses.
 
-The prices are trainer/trials/prices.yaml, or a file like it: each with a date and where it was read. Nothing was run on
-these GPUs, so that every time and cost is a range; runs on another, an H200, are in DECISIONS.md. This file does not
-know emails, recipes or the machine it runs on.
+The prices are trainer/trials/prices.yaml, or a file like it: each with a date and a source. Nothing was run on these
+GPUs, so every time and cost is a range; runs on another one, an H200, are in DECISIONS.md.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from adapters.store.manifest import Frozen
 
 SHIPPED = Path(__file__).parent / "prices.yaml"
 STALE_DAYS = 90
+# The time on a GPU where no step was measured is the formula's, times a number between these.
 FASTER, SLOWER = 0.6, 1.6
-"""Between these, times what the formula says, is the time on a GPU where no step was measured."""
 
 Positive = Annotated[float, Field(gt=0)]
 Ends = tuple[Positive, Positive]
@@ -31,15 +30,15 @@ Ends = tuple[Positive, Positive]
 class Gpu(Frozen):
     memory_gb: Positive
     peak_tflops: Positive
+    # Share of the peak that a training reaches.
     efficiency: float = Field(gt=0, le=1)
-    """Share of the peak that a training reaches."""
 
 
 class SmallModel(Frozen):
+    """A model with fewer `parameters` reaches only the share `efficiency` of a GPU's efficiency."""
+
     parameters: Positive
-    """A model is small below so many."""
     efficiency: float = Field(gt=0, le=1)
-    """Share of a GPU's efficiency that a small one reaches."""
 
 
 class Price(Frozen):
@@ -51,7 +50,7 @@ class Price(Frozen):
 
 
 class Own(Frozen):
-    """A card of one's own."""
+    """A card that the user buys."""
 
     gpu: str
     usd: Positive
@@ -59,46 +58,30 @@ class Own(Frozen):
     usd_a_kwh: float = Field(ge=0)
 
 
-class Lesson(Frozen):
-    """What the lesson says of one model, least and most."""
-
-    parameters: Positive
-    epochs: int = Field(gt=0)
-    gpu: str
-    """An assumption: the lesson names none."""
-    hours: Ends
-    usd: Ends
-    card_usd: Positive
-    break_even: int
-
-
 class Prices(Frozen):
     gpus: dict[str, Gpu]
     small_model: SmallModel
+    # The CPU needs this long to start the work of a layer, so no step on any GPU is faster than this times the layers.
     step_seconds_a_layer: Positive
-    """No step is faster than this times the layers, on any GPU: so long takes the CPU to start what the GPU does."""
     setup_hours: Ends
     rented: tuple[Price, ...] = Field(min_length=1)
     own: Own
-    lesson: Lesson
 
     @model_validator(mode="after")
     def _every_gpu_is_known(self) -> Prices:
-        named = {self.own.gpu, self.lesson.gpu, *(price.gpu for price in self.rented)}
-        unknown = sorted(named - self.gpus.keys())
-        if unknown:
+        if unknown := sorted({self.own.gpu, *(price.gpu for price in self.rented)} - self.gpus.keys()):
             raise ValueError(f"gpus lacks {', '.join(unknown)}")
         return self
 
     def staleness(self, today: date) -> str | None:
-        """A sentence if the newest price is older than STALE_DAYS."""
+        """A warning if the newest price is older than STALE_DAYS."""
         newest = max(self.rented, key=lambda price: price.date)
         days = (today - newest.date).days
         if days <= STALE_DAYS:
             return None
         return (
-            f"the prices are old: the newest is of {newest.date}, {days} days ago ({newest.provider} {newest.gpu}, "
-            f"{newest.source}); look up today's and give them with --prices FILE, a copy of {SHIPPED}"
+            f"the prices are old: the newest is from {newest.date}, {days} days ago ({newest.provider} {newest.gpu}, "
+            f"{newest.source}); look up today's and pass them with --prices FILE, a copy of {SHIPPED}"
         )
 
 
@@ -106,7 +89,7 @@ def load(file: Path | None = None) -> Prices:
     """The prices in `file`, else the shipped ones.
 
     Raises:
-        ConfigError: it cannot be read, or fields are wrong; every one is listed.
+        ConfigError: the file cannot be read, or has wrong fields; all of them are listed.
     """
     import yaml
 
@@ -125,7 +108,7 @@ def load(file: Path | None = None) -> Prices:
 
 @dataclass(frozen=True)
 class Size:
-    """Of a base model and the adapter that is trained on it."""
+    """Of a base model and its adapter."""
 
     parameters: int
     adapter_parameters: int
@@ -135,16 +118,17 @@ class Size:
 
 @dataclass(frozen=True)
 class Range:
-    """Least, likeliest, most."""
-
     low: float
     middle: float
     high: float
 
+    def __mul__(self, factor: float) -> Range:
+        return Range(self.low * factor, self.middle * factor, self.high * factor)
+
 
 @dataclass(frozen=True)
 class Quote:
-    """One training on one GPU; of a card of one's own `usd` is the electricity."""
+    """One training on one GPU; for the user's own card `usd` is the electricity."""
 
     provider: str
     gpu: str
@@ -156,24 +140,35 @@ class Quote:
     date: str
 
 
+@dataclass(frozen=True)
+class BreakEven:
+    """After how many `models` a card is cheaper than renting the cheapest GPU that the run fits on, if there is one."""
+
+    card_usd: float
+    rented: Quote | None
+    electricity_usd: float
+    # None: never, or no rented GPU fits.
+    models: int | None
+
+
 def flops_a_token(size: Size) -> float:
     """Floating-point operations for a token of training data.
 
-    2 a parameter forward, 2 for the gradients that pass through it; a frozen base has none of its own, which would be
-    another 2, but gradient checkpointing (TRL's default, and ours on a GPU) computes the forward pass twice. 6 a
-    parameter of the adapter. NVIDIA's figures agree: NeMo trains a LoRA on 7 billion parameters at 663 TFLOP/s and
-    24,824 tokens/s, 4.0 operations a parameter without checkpointing. Left out are attention's own products, and
-    held-out emails, which are only read forward.
+    For each parameter of the frozen base, 2 forward and 2 for the gradients that pass through it; its own gradients,
+    another 2, are not computed, but gradient checkpointing (TRL's default, and ours on a GPU) runs the forward pass
+    twice. 6 for each parameter of the adapter. NVIDIA's figures agree: NeMo trains a LoRA on 7 billion parameters at
+    663 TFLOP/s and 24,824 tokens/s, 4.0 operations a parameter without checkpointing. Not counted: attention's own
+    products, and held-out emails, which only need the forward pass.
     """
     return 6 * size.parameters + 6 * size.adapter_parameters
 
 
 def memory_gb(size: Size, batch: int, longest: int) -> float:
-    """Of a GPU, for a batch of `batch` emails of `longest` tokens, with gradient checkpointing.
+    """GPU memory for a batch of `batch` emails of `longest` tokens, with gradient checkpointing.
 
-    16 bits a parameter; for the adapter 32 of weight, gradient and each of AdamW's two moments; the inputs of every
-    layer in 16 bits, 34 bytes an element of the one layer that is computed anew; a tile of the fused loss; 10 % and 1
-    GB for CUDA.
+    16 bits a parameter; for the adapter 32 for the weight, the gradient and each of AdamW's two moments; the inputs of
+    every layer in 16 bits, 34 bytes an element of the one layer that is recomputed; a tile of the fused loss; 10 % and
+    1 GB for CUDA.
     """
     elements = batch * longest * size.hidden
     activations = 2 * size.layers * elements + 34 * elements
@@ -188,43 +183,38 @@ def tokens_a_second(prices: Prices, gpu: str, size: Size) -> float:
 
 
 def quotes(prices: Prices, size: Size, tokens: int, steps: int, memory: float) -> list[Quote]:
-    """What `tokens` in so many steps take and cost on every rented GPU, of which a run needs `memory` GB."""
-    least, most = prices.setup_hours
+    """The time and cost of a run of `tokens` in `steps` on every rented GPU; it needs `memory` GB."""
+    shortest, longest = prices.setup_hours
     found = []
     for price in prices.rented:
         hours = _hours(prices, price.gpu, size, tokens, steps)
-        paid = Range(hours.low + least, hours.middle + (least + most) / 2, hours.high + most)
-        usd = Range(*(price.usd_an_hour * part for part in (paid.low, paid.middle, paid.high)))
+        paid = Range(hours.low + shortest, hours.middle + (shortest + longest) / 2, hours.high + longest)
         fits = memory <= prices.gpus[price.gpu].memory_gb
+        origin = price.source, str(price.date)
         found.append(
-            Quote(price.provider, price.gpu, price.usd_an_hour, hours, usd, fits, price.source, str(price.date))
+            Quote(price.provider, price.gpu, price.usd_an_hour, hours, paid * price.usd_an_hour, fits, *origin)
         )
     return found
 
 
 def own_quote(prices: Prices, size: Size, tokens: int, steps: int, memory: float) -> Quote:
-    """The same on one's own card: only the electricity is paid."""
+    """The same on the user's own card, which costs electricity."""
     own = prices.own
     hours = _hours(prices, own.gpu, size, tokens, steps)
-    an_hour = own.watts / 1000 * own.usd_a_kwh
-    usd = Range(*(an_hour * part for part in (hours.low, hours.middle, hours.high)))
+    usd_an_hour = own.watts / 1000 * own.usd_a_kwh
     fits = memory <= prices.gpus[own.gpu].memory_gb
-    return Quote("your own", own.gpu, an_hour, hours, usd, fits, "assumptions in the file of prices", "")
+    source = "assumptions in the file of prices"
+    return Quote("your own", own.gpu, usd_an_hour, hours, hours * usd_an_hour, fits, source, date="")
 
 
 def _hours(prices: Prices, gpu: str, size: Size, tokens: int, steps: int) -> Range:
     computing = tokens / tokens_a_second(prices, gpu, size)
     starting = steps * size.layers * prices.step_seconds_a_layer
-    middle = max(computing, starting) / 3600
-    return Range(FASTER * middle, middle, SLOWER * middle)
+    return Range(FASTER, 1, SLOWER) * (max(computing, starting) / 3600)
 
 
-def cheapest(found: Sequence[Quote]) -> Quote | None:
-    """The least that is paid for a run which fits; None where none does."""
-    return min((quote for quote in found if quote.fits and quote.usd_an_hour), key=lambda q: q.usd.middle, default=None)
-
-
-def break_even(card_usd: float, rented_usd: float, electricity_usd: float) -> int | None:
-    """After how many models a card has paid for itself; None: never, as its electricity costs as much as renting."""
-    saved = rented_usd - electricity_usd
-    return math.ceil(card_usd / saved) if saved > 0 else None
+def break_even(card_usd: float, rented: Sequence[Quote], own: Quote) -> BreakEven:
+    paid = [quote for quote in rented if quote.fits and quote.usd_an_hour]
+    best = min(paid, key=lambda quote: quote.usd.middle, default=None)
+    saved = best.usd.middle - own.usd.middle if best else 0
+    return BreakEven(card_usd, best, own.usd.middle, math.ceil(card_usd / saved) if saved > 0 else None)

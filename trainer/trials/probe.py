@@ -1,7 +1,7 @@
 """Ten real training steps, timed: what a run takes on this machine.
 
-The trainer, the emails and their order are those of the run itself. Nothing is published, and the directory that TRL
-writes to is removed however the probe ends. This file does not know what a prediction is used for.
+The trainer, the emails and their order are those of the run itself. Nothing is published, and TRL's output directory is
+always removed.
 """
 
 from __future__ import annotations
@@ -28,55 +28,55 @@ from trainer.training.recipe import Recipe, learning_rate_prior
 from trainer.training.sft import sample_email
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 
-STEPS, WARM_UP = 10, 3
-"""Steps taken, and how many of them pass before the speed counts: the first ones pack weights and get memory."""
-EVALUATED = 32
-"""Held-out emails that are read for the time of one evaluation; it grows with the tokens."""
+STEPS = 10
+# The speed counts after these: the first steps pack weights and allocate memory.
+WARM_UP_STEPS = 3
+# The time of an evaluation grows with the tokens, so that this many emails are enough to time it.
+MAX_EVALUATED = 32
+# `advance` adds up to this: one for each step, one for the evaluation, one for the sample email.
 WORK = STEPS + 2
-"""What `advance` gets in all: one for a step, one for the evaluation, one for the sample email."""
-LEAST_MARGIN = 0.15
+MIN_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
 class Probe:
+    """`evaluation_seconds` are for all held-out emails, 0 without any; `memory_gib` is the peak of this process."""
+
     tokens_an_epoch: int
     step_tokens: tuple[int, ...]
     step_seconds: tuple[float, ...]
-    """From the end of the step before; of the first, from the call of the trainer."""
     evaluation_seconds: float
-    """Of one reading of all held-out emails; 0 without any."""
     sample_seconds: float
     memory_gib: float
-    """Most that this process had until now: main memory, on a GPU of the GPU's."""
 
     @property
     def seconds_a_token(self) -> float:
-        """Over all steps after the warm-up: batches differ in length, so a mean a step would depend on which came."""
-        return sum(self.step_seconds[WARM_UP:]) / sum(self.step_tokens[WARM_UP:])
+        # Not a mean of the steps: batches differ in length.
+        return sum(self.step_seconds[WARM_UP_STEPS:]) / sum(self.step_tokens[WARM_UP_STEPS:])
 
     @property
     def margin(self) -> float:
         """Half the width of the predicted range, as a share: twice the standard error of the steps' speeds, and at
-        least LEAST_MARGIN, for what ten steps cannot show."""
-        pairs = zip(self.step_seconds[WARM_UP:], self.step_tokens[WARM_UP:], strict=True)
+        least MIN_MARGIN, for what ten steps cannot show."""
+        pairs = zip(self.step_seconds[WARM_UP_STEPS:], self.step_tokens[WARM_UP_STEPS:], strict=True)
         speeds = [seconds / tokens for seconds, tokens in pairs]
         error = stdev(speeds) / math.sqrt(len(speeds)) / self.seconds_a_token
-        return max(LEAST_MARGIN, 2 * error)
+        return max(MIN_MARGIN, 2 * error)
 
     def seconds(self, epochs: int, steps: int) -> float:
-        """What `training.seconds` in the manifest of a run of `steps` steps in all will say.
+        """Predicts `training.seconds` in the manifest of a run of `steps` steps in all.
 
-        The steps, what the first ones take longer, one evaluation before and one after each epoch, a sample email
-        after each epoch. Not in it, here as there: loading, and the evaluation that a recipe's limits ask for.
+        The steps, the extra time of the first ones, one evaluation before the first epoch and after each, a sample
+        email after each epoch. Loading and the evaluation for a recipe's limits are in neither.
         """
-        first = min(WARM_UP, steps)
+        first = min(WARM_UP_STEPS, steps)
         warm_up = sum(self.step_seconds[:first]) - sum(self.step_tokens[:first]) * self.seconds_a_token
         training = self.tokens_an_epoch * epochs * self.seconds_a_token
         return max(0.0, warm_up) + training + (epochs + 1) * self.evaluation_seconds + epochs * self.sample_seconds
 
 
 class Stopwatch(TrainerCallback):
-    """Notes the time and the tokens so far at the end of every step, and calls `advance`."""
+    """Records the time and the tokens so far at the end of every step."""
 
     def __init__(self, advance: Callable[[float], None]) -> None:
         self.advance = advance
@@ -101,7 +101,7 @@ def probe(
 ) -> Probe:
     """Take STEPS steps of the run, evaluate once, write one sample email."""
     learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
-    # Nothing is to be kept: an early stop has TRL save a checkpoint after each epoch.
+    # With an early stop TRL would save a checkpoint after each epoch.
     recipe = recipe.model_copy(update={"early_stop": 0})
     with tempfile.TemporaryDirectory(prefix="mailwright-probe-") as scratch:
         trainer = completion_trainer(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, scratch)
@@ -129,14 +129,14 @@ def _evaluation_seconds(trainer: CompletionTrainer) -> float:
     if not trainer.eval_dataset:
         return 0.0
     lengths = [len(row["input_ids"]) for row in trainer.eval_dataset]
-    read = trainer.eval_dataset.select(range(min(EVALUATED, len(lengths))))
+    read = trainer.eval_dataset.select(range(min(MAX_EVALUATED, len(lengths))))
     started = time.monotonic()
     trainer.evaluate(read)
     return (time.monotonic() - started) * sum(lengths) / sum(lengths[: len(read)])
 
 
 def _sample_seconds(trainer: CompletionTrainer, rows: Rows, recipe: Recipe) -> float:
-    """Of an email as long as that of the example: what a run has learnt, after an epoch, is to end where that ends."""
+    # A trained model ends its email about where the example ends.
     example = (rows.heldout or rows.train)[0]
     length = len(trainer.processing_class(example.email)["input_ids"])
     started = time.monotonic()

@@ -1,11 +1,9 @@
-"""Short trials of several learning rates: the same adapter weights, seed and batches, so that only the speed differs.
+"""Short trials of several learning rates, with the same adapter weights, seed and batches.
 
     trainer sweep --data trainer/data/shipped/voices/formal.jsonl --recipe quick
 
-The learning rate of a trial rises in a short warm-up and then stays. This is no learning-rate range test, which raises
-it within one run: what such a run suggests depends on how long it has learnt by then. The trainer is that of
-trainer/training/sft_trainer.py; what the losses mean trainer/trials/learning_rates.py says. This file does not know how
-they are shown.
+The learning rate of a trial rises in a short warm-up and then stays. This is not a learning-rate range test, which
+raises it within one run: what that suggests depends on how long the run has learned by then.
 """
 
 from __future__ import annotations
@@ -30,17 +28,14 @@ from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 from trainer.trials.learning_rates import Sweep, Trial
 from trainer.trials.trial_rows import rows_of_trials
 
-WARMUP = 0.1
-"""Share of a trial's steps."""
+WARMUP_SHARE = 0.1
 
 
 def sweep(
     examples: Sequence[Example], base: BaseModel, recipe: Recipe, rates: Sequence[float], steps: int, log: Log
 ) -> Sweep:
-    """A trial of `steps` steps for each of `rates`; nothing is published.
-
-    Of the recipe everything counts but its learning rate, schedule, epochs, early stop and limits; more emails than it
-    says may be held out.
+    """A trial of `steps` steps for each of `rates`; nothing is published. The recipe's learning rate, schedule, epochs,
+    early stop and limits are ignored, and more emails may be held out.
 
     Raises:
         DataError: emails that are too long, all listed, before the model is loaded.
@@ -50,35 +45,35 @@ def sweep(
     check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     rows = rows_of_trials(examples, recipe, base, device, log, "to compare learning rates")
-    speeds = sorted(set(rates))
-    log(f"{len(speeds)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
+    ordered = sorted(set(rates))
+    log(f"{len(ordered)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
     with tempfile.TemporaryDirectory(prefix="mailwright-sweep-") as scratch:
         trainer = completion_trainer(
             rows.train,
             rows.heldout,
             base,
             recipe.model_copy(update={"early_stop": 0}),
-            speeds[0],
+            ordered[0],
             tokenizer,
             device,
             scratch,
             max_steps=steps,
             lr_scheduler_type="constant_with_warmup",
-            warmup_steps=round(WARMUP * steps),
+            warmup_steps=round(WARMUP_SHARE * steps),
             eval_strategy="no",
         )
         model = trainer.model
         start = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
-        with disable_input_dtype_casting(model), fused_lora(model), bar("trials", len(speeds) * steps) as advance:
+        with disable_input_dtype_casting(model), fused_lora(model), bar("trials", len(ordered) * steps) as advance:
             before = trainer.evaluate()["eval_loss"]
-            trials = tuple(_trial(trainer, start, rate, advance) for rate in speeds)
+            trials = tuple(_trial(trainer, start, rate, advance) for rate in ordered)
     return Sweep(trials, before, steps, recipe.batch_size, len(rows.heldout))
 
 
 def _trial(
     trainer: CompletionTrainer, start: dict[str, torch.Tensor], rate: float, advance: Callable[[float], None]
 ) -> Trial:
-    """The adapter goes back to the weights `start`; optimizer, schedule and every source of chance begin anew."""
+    """Reset the adapter to the weights `start`, the optimizer, the schedule and every source of randomness; train."""
     with torch.no_grad():
         for name, weight in trainer.model.named_parameters():
             if name in start:

@@ -96,7 +96,7 @@ def test_minutes_that_are_none_are_refused_before_anything_is_read(
 ):
     monkeypatch.setattr(sft, "chosen", lambda _: pytest.fail("the emails were read"))
     printed = failed(capsys, "compare-starts", "--data", "mine.jsonl", f"--minutes={minutes}")
-    assert printed == f"error: --minutes {minutes} is no time to train\nhint: give minutes, such as 5\n"
+    assert printed == f"error: --minutes must be above 0, got {minutes}\nhint: give minutes, such as 5\n"
 
 
 @pytest.mark.training

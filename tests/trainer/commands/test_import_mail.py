@@ -38,7 +38,7 @@ def test_a_mailbox_is_imported_and_what_was_left_out_is_said(box: Path, capsys: 
         "next: trainer check bob.jsonl",
     ]
     assert f"{box}, message 1: its text is longer than 256 KiB" in printed.err
-    assert "reading: 100%" in printed.err
+    assert "reading 100 %" in printed.err
     assert len(read_examples([Path("bob.jsonl")])) == 11
 
 

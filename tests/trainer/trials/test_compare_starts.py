@@ -18,7 +18,7 @@ from trainer.training import sft_trainer
 from trainer.training.recipe import Recipe
 from trainer.training.sft_trainer import CompletionTrainer, random_model
 from trainer.trials import compare_starts as module
-from trainer.trials.compare_starts import MEASURED, PARTS, Clock, Comparison, compare
+from trainer.trials.compare_starts import EVALUATIONS, Clock, Comparison, compare
 
 RECIPE = Recipe(epochs=1, batch_size=4, learning_rate=1e-2, rank=4, alpha=8, sample_tokens=5)
 STEPS = 12
@@ -136,5 +136,5 @@ def test_the_clock_stands_still_while_the_loss_is_measured(monkeypatch: pytest.M
             now += 100
             clock.on_evaluate(None, None, control, metrics={"eval_loss": 3.0})
     assert clock.trained == 10.0
-    assert [seconds for seconds, _ in clock.heldout] == [10.0 * part / MEASURED for part in range(MEASURED + 1)]
-    assert went_by == [PARTS / 10] * 10
+    assert [seconds for seconds, _ in clock.heldout] == [10.0 * part / EVALUATIONS for part in range(EVALUATIONS + 1)]
+    assert went_by == [1.0] * 10

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.trials.learning_rates import MOVED, WITHIN, Sweep, Trial, shown, written
+from trainer.trials.learning_rates import JUST_RIGHT_SHARE, MIN_CHANGE, Sweep, Trial, format_loss, format_rate
 
 BEFORE = 4.0
 LOSSES = st.one_of(st.floats(0.01, 2 * BEFORE), st.just(math.nan), st.just(math.inf))
@@ -36,7 +36,7 @@ def test_slower_than_the_best_is_too_slow_and_faster_is_too_fast():
 
 
 def test_just_right_is_within_a_tenth_of_what_the_best_took_off():
-    assert WITHIN == 0.1
+    assert JUST_RIGHT_SHARE == 0.1
     assert verdicts({1e-4: 2.21, 3e-4: 2.19, 1e-3: 2.0, 3e-3: 2.19, 1e-2: 2.21}) == [
         "too slow",
         *["just right"] * 3,
@@ -53,7 +53,7 @@ def test_a_loss_that_is_no_number_is_too_fast():
 
 
 def test_a_loss_that_ends_clearly_above_where_it_began_is_too_fast():
-    assert MOVED == 0.02
+    assert MIN_CHANGE == 0.02
     assert verdicts({1e-2: 4.07, 1e-1: 4.09}) == ["too slow", "too fast"]
 
 
@@ -115,18 +115,18 @@ def test_whatever_the_losses_the_best_is_just_right_and_the_verdicts_lie_on_thei
 
 
 @pytest.mark.parametrize(
-    ("loss", "text"), [(1.23456, "1.235"), (12345.6, "1.2e+04"), (1e30, "1.0e+30"), (math.nan, "no number")]
+    ("loss", "text"), [(1.23456, "1.235"), (12345.6, "1.2e+04"), (1e30, "1.0e+30"), (math.nan, "NaN")]
 )
 def test_a_loss_is_short_whatever_it_is(loss: float, text: str):
-    assert shown(loss) == text
+    assert format_loss(loss) == text
 
 
 @pytest.mark.parametrize(("rate", "text"), [(1e-5, "1e-5"), (0.0003, "3e-4"), (0.00025, "2.5e-4"), (0.5, "5e-1")])
 def test_a_rate_is_written_as_people_write_it(rate: float, text: str):
-    assert written(rate) == text
+    assert format_rate(rate) == text
 
 
 @settings(deadline=None)
 @given(st.floats(1e-9, 0.999))
 def test_a_written_rate_is_read_as_the_same(rate: float):
-    assert float(written(rate)) == pytest.approx(rate, rel=1e-5)
+    assert float(format_rate(rate)) == pytest.approx(rate, rel=1e-5)

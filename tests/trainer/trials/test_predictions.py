@@ -9,7 +9,7 @@ import pytest
 from adapters.store.manifest import Manifest
 from tests import tiny
 from trainer.trials import predictions
-from trainer.trials.predictions import LATEST, Prediction, correction, keep, read, remember
+from trainer.trials.predictions import LATEST_RUNS, Prediction, correction, keep, read, remember
 
 RECIPE = {"rank": 16, "batch_size": 8, "dropout": 0.0, "max_length": 1024, "epochs": 1}
 FINGERPRINT = "sha256:" + "1" * 64
@@ -87,7 +87,7 @@ def test_a_run_that_ended_early_is_not_compared():
 
 def test_a_correction_is_the_median_of_the_latest_runs_against_what_their_probes_said():
     past = [prediction(actual_seconds=200.0 * ratio) for ratio in (9, 9, 1.0, 1.1, 1.2, 1.3, 5)]
-    assert correction(prediction(), past) == (pytest.approx(1.2), LATEST)
+    assert correction(prediction(), past) == (pytest.approx(1.2), LATEST_RUNS)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(cache: Path):
 
 
 def test_old_predictions_go_and_no_other_file_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(predictions, "KEPT", 2)
+    monkeypatch.setattr(predictions, "MAX_KEPT", 2)
     for tokens in (1, 2, 3):
         keep(prediction(tokens=tokens), nothing_is_said)
     assert [p.tokens for p in read(nothing_is_said)] == [2, 3]

@@ -1,5 +1,6 @@
 """The file of prices, and what a training costs by it."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from adapters.errors import ConfigError
 from trainer.trials import prices
 from trainer.trials.prices import (
     SHIPPED,
+    Quote,
+    Range,
     Size,
     break_even,
-    cheapest,
     flops_a_token,
     load,
     memory_gb,
@@ -47,7 +49,7 @@ def test_the_prices_are_stale_after_90_days_and_the_warning_names_the_newest():
     assert load().staleness(date.fromordinal(newest.toordinal() + 90)) is None
     said = load().staleness(date.fromordinal(newest.toordinal() + 91))
     assert said is not None
-    assert f"the newest is of {newest}, 91 days ago (" in said
+    assert f"the newest is from {newest}, 91 days ago (" in said
     assert "--prices FILE" in said
 
 
@@ -125,10 +127,10 @@ def test_memory_grows_with_model_batch_and_length():
 def test_what_does_not_fit_is_not_the_cheapest():
     found = quotes(load(), LARGE, 10**6, 10, 20)
     assert {quote.gpu for quote in found if not quote.fits} == {"T4"}
-    best = cheapest(found)
+    best = break_even(1500, found, quote(0.0)).rented
     assert best is not None
     assert (best.gpu, best.usd_an_hour) == ("RTX 4090", 0.60)
-    assert cheapest(quotes(load(), LARGE, 10**6, 10, 500)) is None
+    assert break_even(1500, quotes(load(), LARGE, 10**6, 10, 500), quote(0.0)).rented is None
 
 
 def test_a_card_of_ones_own_costs_its_electricity():
@@ -136,12 +138,16 @@ def test_a_card_of_ones_own_costs_its_electricity():
     assert quote.usd.middle == pytest.approx(quote.hours.middle * 0.450 * 0.30)
 
 
-def test_the_lessons_card_pays_for_itself_after_150_models():
-    lesson = load().lesson
-    assert break_even(lesson.card_usd, lesson.usd[1], 0) == lesson.break_even == 150
-
-
 def test_electricity_makes_it_more_models_and_may_make_it_never():
-    assert break_even(1500, 10, 0.81) == 164
-    assert break_even(1500, 1, 1) is None
-    assert break_even(1500, 1, 2) is None
+    def models(rented_usd: float, electricity_usd: float) -> int | None:
+        quotes = [quote(rented_usd), quote(0.0), replace(quote(0.5), fits=False)]
+        return break_even(1500, quotes, quote(electricity_usd)).models
+
+    assert models(10, 0) == 150
+    assert models(10, 0.81) == 164
+    assert models(1, 1) is None
+    assert models(1, 2) is None
+
+
+def quote(usd: float) -> Quote:
+    return Quote("Here", "L4", usd, Range(1, 1, 1), Range(usd, usd, usd), True, "", "")
