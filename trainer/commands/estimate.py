@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands import sft
+from trainer.commands import run_options
 from trainer.console import log
 from trainer.training.recipe import Recipe
 from trainer.trials.prices import (
@@ -70,13 +70,13 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--prices", metavar="FILE", type=Path, help="GPUs and prices (default: trainer/trials/prices.yaml)"
     )
     parser.add_argument("--no-probe", action="store_true", help="take no steps: no time and memory of this machine")
-    sft.add_options(parser)
+    run_options.add_options(parser)
     parser.set_defaults(command=_estimate)
 
 
 def _estimate(args: argparse.Namespace) -> None:
     prices = load(args.prices)
-    run = sft.chosen(args)
+    run = run_options.chosen(args)
     from trainer.trials import estimate
 
     work, tokenizer = estimate.work(run.examples, run.recipe, run.base, run.device, log)

@@ -7,26 +7,22 @@ import argparse
 import json
 import os
 import shlex
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
-from adapters.models import base_models
-from adapters.models.base_models import BaseModel
 from adapters.settings import store_directory
 from adapters.store import describe
-from adapters.store.manifest import DEFAULT_MAX_RANK, check_name
+from adapters.store.manifest import check_name
 from adapters.store.store import Store
 from adapters.store.version import Version
+from trainer.commands import run_options
 from trainer.compute import distributed
 from trainer.console import check_new_directory, log
 from trainer.training.checkpoints import SAVE_EVERY
 
 if TYPE_CHECKING:
-    from trainer.compute.device import Device
-    from trainer.data.examples import Example
     from trainer.training.recipe import Recipe
 
 EXAMPLES = """examples:
@@ -66,16 +62,6 @@ NOT_FROM_SCRATCH = {
     "store": None,
 }
 """Options of adapters and of the store, with their values where nobody gives them."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run is asked to train on, how, and where."""
-
-    examples: list[Example]
-    recipe: Recipe
-    base: BaseModel
-    device: Device
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -125,75 +111,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--events", metavar="FILE", type=Path, help="write every step, epoch and the verdict there as JSON lines"
     )
     parser.add_argument("--tensorboard", metavar="DIR", type=Path, help="write the curves there for TensorBoard")
-    add_options(parser)
+    run_options.add_options(parser)
     parser.set_defaults(command=_sft)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The emails and the recipe of a run, for `chosen`."""
-    parser.add_argument(
-        "--data", metavar="FILE", type=Path, action="append", required=True, help="emails; may be given several times"
-    )
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME|FILE",
-        help="quick, shipped, article, gpu or a YAML file (default: gpu for its base model, else quick)",
-    )
-    for flag, kind, text in (
-        ("learning-rate", float, "peak learning rate (default: a prior for the base model's size)"),
-        ("epochs", int, "passes over the emails"),
-        ("batch-size", int, "emails a step"),
-        ("rank", int, f"rank of the adapter; above {DEFAULT_MAX_RANK} only `server --max-rank N` serves it"),
-        ("alpha", int, "the adapter's output is scaled by alpha / rank"),
-        ("dropout", float, "share of the adapter's inputs dropped in training"),
-        ("early-stop", int, "ends after so many epochs without a lower held-out loss; the best one is kept"),
-        ("max-length", int, "tokens of task and email together; a longer one is refused"),
-        ("practice", int, "generated examples added to an epoch, for the formal and friendly voice"),
-        ("repeats", int, "how often each email stands in an epoch"),
-        ("copy-weight", float, "how much more a token counts that the email copies from its task"),
-        ("mix", float, "share of general examples, the base model's own answers, against forgetting; 0.2 is usual"),
-        ("heldout", float, "share of the emails kept back, 0 to 1"),
-        ("seed", int, "seed of the split, the order and the practice"),
-        ("sample-tokens", int, "most tokens of the sample email after each epoch"),
-    ):
-        parser.add_argument(f"--{flag}", type=kind, metavar="N", help=text)
-    parser.add_argument(
-        "--rslora",
-        action="store_const",
-        const=True,
-        help="scale the adapter's output by alpha / sqrt(rank) instead (rsLoRA), for high ranks",
-    )
-    parser.add_argument(
-        "--sample-epochs",
-        type=_numbers,
-        metavar="N,N",
-        help="write the sample email after these epochs only, and publish the model of each as NAME@epoch-N",
-    )
-
-
-def _numbers(text: str) -> list[int]:
-    """The `type` of a flag that takes several."""
-    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers from 1 on, such as 1,10,50,100")
-    return [int(part) for part in text.split(",")]
-
-
-def chosen(args: argparse.Namespace) -> Run:
-    """What the options say, told on stderr as it is found."""
-    from trainer.compute.device import choose
-    from trainer.data.examples import read_examples
-    from trainer.training import recipe
-
-    overrides = {field: value for field, value in vars(args).items() if field in recipe.Recipe.model_fields}
-    examples = read_examples(args.data)
-    device = choose()
-    wanted = args.base or base_models.default(device.kind == "cuda")
-    loaded = recipe.load(args.recipe or recipe.default(wanted), overrides)
-    where = "on a GPU" if device.kind == "cuda" else "without a GPU"
-    log(f"device {device}")
-    log(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
-    log(f"recipe {loaded.recipe}" + ("" if args.recipe else ", the default for that base model"))
-    return Run(examples, loaded, base_models.find(wanted, log), device)
 
 
 def _sft(args: argparse.Namespace) -> None:
@@ -203,7 +122,7 @@ def _sft(args: argparse.Namespace) -> None:
     if args.from_scratch:
         _sft_from_scratch(args, report_to)
         return
-    run = chosen(args)
+    run = run_options.chosen(args)
     store = Store(store_directory(args.store))
     log(f"store {store.directory}")
     from trainer.data.examples import read_examples
@@ -293,7 +212,7 @@ def _sft_from_scratch(args: argparse.Namespace, report_to: str) -> None:
         )
     output = args.output or Path(args.name)
     check_new_directory(output)
-    run = chosen(args)
+    run = run_options.chosen(args)
     from trainer.data.examples import read_examples
     from trainer.training import events, from_scratch
 

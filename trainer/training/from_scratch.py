@@ -25,7 +25,6 @@ from adapters.models.base_models import BaseModel
 from adapters.store.disk import shortage
 from trainer.compute.device import choose
 from trainer.console import Log, check_new_directory
-from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks
@@ -94,7 +93,6 @@ def train(
     all. `tell`, `heldout`, `explain` and `report_to` are those of trainer/training/sft.py.
 
     Raises:
-        DataError: emails that are too long, all listed, before the model is made.
         ConfigError: `output` is there and not empty, or cannot be made; the recipe asks for what only a version has.
         TrainingDiverged: the loss is no number; nothing is written.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM came; nothing is written.
@@ -102,7 +100,6 @@ def train(
     check_new_directory(output)
     _check_recipe(recipe)
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     rows = rows_of_run(examples, recipe, base, device, log, heldout)
     leaked = trained_on(rows.heldout, rows.train) if heldout else 0

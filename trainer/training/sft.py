@@ -32,7 +32,6 @@ from trainer.compute.attention import ATTENTION
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import choose
 from trainer.console import Log, bar
-from trainer.data.check import check_before_training
 from trainer.data.examples import Example, digest
 from trainer.evaluation import card, forgetting
 from trainer.evaluation.acceptance import Proof
@@ -75,7 +74,6 @@ def train(
     The adapter begins as that of `start`, whose rank and scale count. `explain` says it in words, `report_to` is TRL's.
 
     Raises:
-        DataError: emails that are too long, all listed, before the model is loaded.
         ConfigError: there is nothing to go on with, or it is a run of something else; `start` is of another base model.
         TrainingDiverged: the loss is no number; nothing is published, and the state before is kept.
         AdapterUnusable: the result fails validation; nothing is published.
@@ -84,7 +82,6 @@ def train(
     check_name(name)
     recipe = shaped_as(start, recipe, base) if start else recipe
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     share = distributed.meet(recipe.batch_size, device.kind == "cpu")
     with distributed.first_before_others():

@@ -25,7 +25,6 @@ from adapters.models.base_models import BaseModel, shaping_config
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device, choose
 from trainer.console import Log, bar
-from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
 from trainer.training.dataset import Rows
@@ -134,11 +133,9 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     Of the recipe everything counts but its epochs, early stop, sample epochs and limits.
 
     Raises:
-        DataError: emails that are too long, all listed, before a model is loaded.
         ConfigError: too few emails to hold some out.
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     rows = rows_of_trials(examples, recipe, base, device, log, "for a comparison")
     rows = replace(rows, heldout=rows.heldout[:MOST])

@@ -22,7 +22,6 @@ from adapters.models.base_models import BaseModel
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import choose
 from trainer.console import Log, bar
-from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
 from trainer.training.recipe import Recipe
@@ -43,11 +42,9 @@ def sweep(
     says may be held out.
 
     Raises:
-        DataError: emails that are too long, all listed, before the model is loaded.
         ConfigError: too few emails.
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     rows = rows_of_trials(examples, recipe, base, device, log, "to compare learning rates")
     speeds = sorted(set(rates))

@@ -17,7 +17,7 @@ from adapters.models.base_models import BaseModel, chat_template, find, shaping_
 from tests.trainer.test_cli import failed
 from tests.trainer.training.test_sft import RECIPE, dataset, emails, nobody_listens
 from trainer.cli import main
-from trainer.commands import sft
+from trainer.commands import run_options
 from trainer.training import from_scratch, sft_trainer
 from trainer.training.diagnose import Verdict
 from trainer.training.sft_trainer import random_model
@@ -190,7 +190,7 @@ def test_as_json_and_into_a_directory_of_ones_own(tiny_base: Path, tmp_path: Pat
 def test_what_only_an_adapter_has_is_refused_before_anything_is_read(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, flags: list[str], named: str
 ):
-    monkeypatch.setattr(sft, "chosen", lambda _: pytest.fail("the emails were read"))
+    monkeypatch.setattr(run_options, "chosen", lambda _: pytest.fail("the emails were read"))
     printed = failed(capsys, "sft", "--from-scratch", "--name", "mine", "--data", "mine.jsonl", *flags)
     assert printed.startswith(f"error: --from-scratch trains a whole model: {named} would need an adapter, ")
     assert printed.endswith(f"hint: leave out {named}\n")
@@ -199,7 +199,7 @@ def test_what_only_an_adapter_has_is_refused_before_anything_is_read(
 def test_a_directory_with_something_in_it_is_refused_and_left_alone(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sft, "chosen", lambda _: pytest.fail("the emails were read"))
+    monkeypatch.setattr(run_options, "chosen", lambda _: pytest.fail("the emails were read"))
     command = ["sft", "--from-scratch", "--name", "mine", "--data", "mine.jsonl", "--output"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")

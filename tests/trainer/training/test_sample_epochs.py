@@ -68,4 +68,4 @@ def test_an_epoch_that_is_given_twice_is_published_once(base_model: BaseModel, s
 def test_epochs_that_are_none_are_refused(given: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["sft", "--data", "mine.jsonl", "--name", "mine", f"--sample-epochs={given}"])
-    assert "is no list of numbers from 1 on" in capsys.readouterr().err
+    assert "is not a list of numbers from 1 on" in capsys.readouterr().err

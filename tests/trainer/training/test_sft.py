@@ -176,16 +176,18 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_emails_that_are_too_long_are_refused_before_a_model_is_loaded(
-    base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     # One character is one token; 66 more are the chat template's.
-    long = [task_example("Thank Ada.", "Dear Ada, " + "x" * 990), task_example("Thank Bo.", "x" * 5000)]
-    with no_model_is_loaded(monkeypatch), pytest.raises(DataError, match="2 emails are too long") as caught:
-        sft.train([*emails(3), *long], "mine", base_model, RECIPE, store, "", nobody_listens)
-    first, second = caught.value.problems
+    emails = ["Dear Bo,", "Dear Ada, " + "x" * 990, "x" * 5000]
+    rows = [{"prompt": "Thank Ada.", "completion": email} for email in emails]
+    with no_model_is_loaded(monkeypatch):
+        assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path, rows)) == 2
+    printed = capsys.readouterr().err
     template = len("<user\n>\n<assistant\n>\n")
-    assert first == f"email 4 ('Thank Ada.'...) has {10 + 1000 + template} tokens with its task, at most 1024"
-    assert second.startswith("email 5 ")
+    assert "error: 2 emails are too long" in printed
+    assert f"email 2 ('Thank Ada.'...) has {10 + 1000 + template} tokens with its task, at most 1024" in printed
+    assert "email 3 ('Thank Ada.'...) has" in printed
 
 
 def test_an_email_of_exactly_the_greatest_length_is_taken(tiny_base: Path):
