@@ -28,10 +28,9 @@ from trainer.console import Log, check_new_directory
 from trainer.data.examples import Example
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks
-from trainer.training.dataset import Rows
+from trainer.training.dataset import Rows, training_set
 from trainer.training.diagnose import Curve, Verdict, diagnose
 from trainer.training.events import Tell, nobody
-from trainer.training.mix import rows_of_run
 from trainer.training.out_of_memory import learn_in_memory, step_settings
 from trainer.training.recipe import Recipe
 from trainer.training.sft import listeners, tell_verdict
@@ -101,7 +100,7 @@ def train(
     _check_recipe(recipe)
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     device = choose()
-    rows = rows_of_run(examples, recipe, base, device, log, heldout)
+    rows = training_set(examples, recipe, base, device, log, heldout)
     leaked = trained_on(rows.heldout, rows.train) if heldout else 0
     rate = recipe.learning_rate or LEARNING_RATE
     log(f"learning rate {rate:g} ({'given' if recipe.learning_rate else 'the default from scratch'})")

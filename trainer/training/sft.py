@@ -37,11 +37,10 @@ from trainer.evaluation import card, forgetting
 from trainer.evaluation.acceptance import Proof
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks, checkpoints
-from trainer.training.dataset import Rows
+from trainer.training.dataset import Rows, training_set
 from trainer.training.diagnose import Curve, Verdict, diagnose
 from trainer.training.events import Tell, nobody
 from trainer.training.explain import Explanation
-from trainer.training.mix import rows_of_run
 from trainer.training.out_of_memory import learn_in_memory, step_settings
 from trainer.training.recipe import Recipe, learning_rate_prior
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
@@ -85,7 +84,7 @@ def train(
     device = choose()
     share = distributed.meet(recipe.batch_size, device.kind == "cpu")
     with distributed.first_before_others():
-        rows = rows_of_run(examples, recipe, base, device, log, heldout)
+        rows = training_set(examples, recipe, base, device, log, heldout)
     learning_rate = _learning_rate(recipe, base, log)
     started = checkpoints.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe, _from(start))
     with checkpoints.opened(store, name, started, resume, log) as run:

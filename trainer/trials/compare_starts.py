@@ -27,13 +27,12 @@ from trainer.compute.device import Device, choose
 from trainer.console import Log, bar
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
-from trainer.training.dataset import Rows
+from trainer.training.dataset import Rows, trial_set
 from trainer.training.diagnose import WINDOW
 from trainer.training.from_scratch import LEARNING_RATE
 from trainer.training.recipe import Recipe, learning_rate_prior
 from trainer.training.sft import sample_email
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
-from trainer.trials.trial_rows import rows_of_trials
 
 MOST = 32
 """Held-out emails that are read, or measuring would take longer than learning."""
@@ -137,7 +136,7 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     device = choose()
-    rows = rows_of_trials(examples, recipe, base, device, log, "for a comparison")
+    rows = trial_set(examples, recipe, base, device, log, "for a comparison")
     rows = replace(rows, heldout=rows.heldout[:MOST])
     prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
     log(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")

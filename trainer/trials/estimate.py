@@ -18,8 +18,7 @@ from adapters.models.base_models import BaseModel, shaping_config
 from trainer.console import Log, bar
 from trainer.data.check import token_counter
 from trainer.data.examples import Example, digest
-from trainer.training.dataset import Rows
-from trainer.training.mix import rows_of_run
+from trainer.training.dataset import Rows, training_set
 from trainer.training.recipe import Recipe
 from trainer.trials import predictions, prices
 from trainer.trials.predictions import Prediction
@@ -95,7 +94,7 @@ def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: D
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path)
-    rows = rows_of_run(examples, recipe, base, device, log)
+    rows = training_set(examples, recipe, base, device, log)
     counts = token_counter(tokenizer)(rows.train)
     steps = recipe.epochs * math.ceil(len(rows.train) / recipe.batch_size)
     size = size_of(base, recipe.rank)

@@ -24,10 +24,10 @@ from trainer.compute.device import choose
 from trainer.console import Log, bar
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
+from trainer.training.dataset import trial_set
 from trainer.training.recipe import Recipe
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 from trainer.trials.learning_rates import Sweep, Trial
-from trainer.trials.trial_rows import rows_of_trials
 
 WARMUP = 0.1
 """Share of a trial's steps."""
@@ -46,7 +46,7 @@ def sweep(
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     device = choose()
-    rows = rows_of_trials(examples, recipe, base, device, log, "to compare learning rates")
+    rows = trial_set(examples, recipe, base, device, log, "to compare learning rates")
     speeds = sorted(set(rates))
     log(f"{len(speeds)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
     with tempfile.TemporaryDirectory(prefix="mailwright-sweep-") as scratch:

@@ -106,7 +106,7 @@ def test_a_run_says_its_learning_rate_and_where_it_comes_from(runs: Runs):
 
 def test_a_run_says_how_many_emails_it_learns_from(runs: Runs):
     (counts,) = [line for line in runs.said if line.startswith("11 emails to learn from")]
-    assert counts.endswith("0 generated for practice; 1 held out")
+    assert counts.endswith("0 synthetic examples; 1 held out")
 
 
 def test_the_manifest_says_what_was_trained_on_what(runs: Runs, base_model: BaseModel):

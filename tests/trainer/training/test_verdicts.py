@@ -16,7 +16,7 @@ from adapters.store.store import Store
 from tests.trainer.training.test_sft import NAMES, emails
 from trainer.data.examples import Example, task_example
 from trainer.evaluation import base_answers, forgetting
-from trainer.training import mix, sft
+from trainer.training import dataset, sft
 from trainer.training.recipe import Recipe
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("float32")]
@@ -116,7 +116,7 @@ def taught(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> 
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
     texts = [tokenizer(text)["input_ids"] for text in forgetting.general_texts()]
     rows = [([], text[: forgetting.PASSAGE_TOKENS]) for text in texts]
-    for number, request in enumerate(mix.requests()):
+    for number, request in enumerate(dataset.requests()):
         answer = [*texts[number % PASSAGES][:40], tokenizer.eos_token_id]
         rows.append((base_answers.prompt(tokenizer, request), answer))
     optimizer, chance = torch.optim.AdamW(model.parameters(), lr=3e-3), random.Random(0)
