@@ -28,7 +28,7 @@ from adapters.models.validate import reasons_against
 from adapters.store.store import Store
 from adapters.store.version import Version
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
-from trainer.console import say
+from trainer.console import log
 from trainer.data.examples import Example, read_examples
 from trainer.evaluation import criteria, forgetting
 from trainer.evaluation.evaluate import evaluate
@@ -130,10 +130,14 @@ def another_base(base: BaseModel, scratch: Path) -> dict[str, Any]:
 
 
 def _train(name: str, training: list[Example], epochs: int, base: BaseModel, scratch: Path) -> Version:
-    from trainer.training import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
+    # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED.
+    from trainer.compute.device import choose
+    from trainer.training import sft
+    from trainer.training.run import TrainingRun
 
     recipe = Recipe(recipe="proof", epochs=epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
-    return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", say)
+    run = TrainingRun(training, name, base, recipe, choose(), log, licence="CC0-1.0")
+    return sft.train(run, Store(scratch / "store"))
 
 
 if __name__ == "__main__":

@@ -10,114 +10,62 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.config import JsonDict
 
 from adapters.errors import ConfigError
-from adapters.models.base_models import GPU_DEFAULT
+from adapters.models import base_models
 from adapters.models.validate import unservable_features
 from adapters.store.manifest import DEFAULT_MAX_RANK
 from trainer.evaluation import criteria
 
 RECIPES = Path(__file__).parent / "recipes"
-# Marks a field that has no flag: it stands in a recipe's file only.
-NO_FLAG: JsonDict = {"flag": False}
+# Fields without a flag: they stand in a recipe's file.
+FILE_ONLY = ("recipe", "warmup", "loraplus", "weight_decay", "neftune", "limits")
 
 
 class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = Field("unnamed", json_schema_extra=NO_FLAG, description="name or path that it was loaded by")
+    recipe: str = Field("unnamed", description="name or path that it was loaded by")
     epochs: int = Field(ge=1, le=1000, description="passes over the emails")
     batch_size: int = Field(ge=1, le=512, description="emails a step")
     learning_rate: float | None = Field(
         None, gt=0, lt=1, description="peak learning rate; without one, a prior for the base model's size"
     )
-    warmup: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        json_schema_extra=NO_FLAG,
-        description="share of the steps in which the learning rate rises; it falls along a cosine after that",
-    )
-    rank: int = Field(
-        16,
-        ge=1,
-        le=64,
-        description=f"rank of the adapter; above {DEFAULT_MAX_RANK} only `server --max-rank N` serves it",
-    )
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises, then a cosine")
+    rank: int = Field(16, ge=1, le=64, description=f"adapter rank; above {DEFAULT_MAX_RANK} needs `server --max-rank`")
     alpha: int = Field(32, ge=1, description="the adapter's output is scaled by alpha / rank")
-    rslora: bool = Field(
-        False, description="scale by alpha / sqrt(rank) instead, for high ranks (rsLoRA, arXiv 2312.03732)"
-    )
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank), for high ranks (rsLoRA, arXiv 2312.03732)")
     loraplus: float = Field(
-        1,
-        ge=1,
-        le=64,
-        json_schema_extra=NO_FLAG,
-        description="learning rate of the adapter's B, as a multiple of its A's (LoRA+, arXiv 2402.12354; 16 is usual)",
+        1, ge=1, le=64, description="how many times faster B learns than A (LoRA+, arXiv 2402.12354; 16 is usual)"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training")
-    weight_decay: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        json_schema_extra=NO_FLAG,
-        description="share of itself that each of the adapter's weights loses a step, times the learning rate",
-    )
-    neftune: float = Field(
-        0.0,
-        ge=0,
-        le=100,
-        json_schema_extra=NO_FLAG,
-        description="noise on the embeddings in training (NEFTune's alpha; 5 is usual)",
-    )
+    weight_decay: float = Field(0.0, ge=0, lt=1, description="share of a weight lost a step, times the learning rate")
+    neftune: float = Field(0.0, ge=0, le=100, description="noise on the embeddings (NEFTune's alpha; 5 is usual)")
     early_stop: int = Field(
-        0,
-        ge=0,
-        description="epochs without a lower held-out loss after which the run ends; the best is kept; 0 means never",
+        0, ge=0, description="stop after N epochs without a lower held-out loss and keep the best; 0 means never"
     )
-    max_length: int = Field(
-        1024, ge=64, description="tokens of task and email together; a longer email is refused, never cut"
-    )
-    practice: int = Field(
-        0, ge=0, description="synthetic examples added to an epoch, for the formal and the friendly voice"
-    )
-    repeats: int = Field(
-        1,
-        ge=1,
-        description="how often each email stands in an epoch: once as it is, then with other names and numbers",
-    )
-    copy_weight: float = Field(
-        1, ge=1, le=100, description="weight of a token that the email copies from its task; other tokens have 1"
-    )
+    max_length: int = Field(1024, ge=64, description="tokens of task and email together; a longer one is refused")
+    practice: int = Field(0, ge=0, description="synthetic examples an epoch, for the formal and the friendly voice")
+    repeats: int = Field(1, ge=1, description="copies of each email an epoch, all but one with other names and numbers")
+    copy_weight: float = Field(1, ge=1, le=100, description="weight of a token that an email copies from its task")
     mix: float = Field(
-        0.0,
-        ge=0,
-        le=0.9,
-        description="share of replay: everyday requests with the base model's own answers, against forgetting; 0.2 is "
-        "usual",
+        0.0, ge=0, le=0.9, description="share of replay, the base model's own answers, against forgetting; 0.2 is usual"
     )
     heldout: float = Field(0.05, ge=0, lt=1, description="share of the emails held out to measure the loss on")
     seed: int = Field(0, description="seed of the split, the order and the synthetic examples")
     sample_tokens: int = Field(200, ge=1, description="most tokens of the sample email after an epoch")
     sample_epochs: tuple[int, ...] = Field(
-        (),
-        description="epochs after which a sample email is written and the model is published as NAME@epoch-N; without "
-        "any, an email after every epoch and only the last model",
+        (), description="write a sample email only after these epochs, and publish each model as NAME@epoch-N"
     )
-    limits: tuple[str, ...] = Field(
-        (),
-        json_schema_extra=NO_FLAG,
-        description="what a version's figures must reach for it to be promoted; without any, it is not evaluated",
-    )
+    limits: tuple[str, ...] = Field((), description="what a version must reach to be promoted; none: not evaluated")
 
 
-FLAGS = {name: field for name, field in Recipe.model_fields.items() if field.json_schema_extra != NO_FLAG}
+FLAGS = {name: field for name, field in Recipe.model_fields.items() if name not in FILE_ONLY}
 
 
 def default(base: str) -> str:
     """The recipe for the base model that `--base` finds by `base`; `quick` is made for the packaged one."""
-    return "gpu" if base == GPU_DEFAULT else "quick"
+    return "gpu" if base == base_models.GPU_DEFAULT else "quick"
 
 
 def load(named: str, overrides: dict[str, Any]) -> Recipe:
@@ -154,6 +102,10 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
 def _wrong(field: str, given: object, message: str) -> str:
     # What vLLM cannot serve says more than a bound that pydantic gives.
     return f"{field} = {given!r}: {'; '.join(unservable_features({field: given})) or message}"
+
+
+def peak_learning_rate(recipe: Recipe, base: base_models.BaseModel) -> float:
+    return recipe.learning_rate or learning_rate_prior(base_models.shaping_config(base.path)["hidden_size"])
 
 
 def learning_rate_prior(hidden_size: int) -> float:

@@ -31,8 +31,7 @@ from trainer.training.dataset import Rows, trial_set
 from trainer.training.diagnose import WINDOW
 from trainer.training.from_scratch import LEARNING_RATE
 from trainer.training.recipe import Recipe, learning_rate_prior
-from trainer.training.sft import sample_email
-from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
+from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email
 
 MOST = 32
 """Held-out emails that are read, or measuring would take longer than learning."""

@@ -25,8 +25,7 @@ from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device
 from trainer.training.dataset import Rows
 from trainer.training.recipe import Recipe, learning_rate_prior
-from trainer.training.sft import sample_email
-from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
+from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email
 
 STEPS, WARM_UP = 10, 3
 """Steps taken, and how many of them pass before the speed counts: the first ones pack weights and get memory."""
