@@ -145,7 +145,7 @@ def _check(args: argparse.Namespace) -> None:
     ConfigError: options that exclude each other, before anything is read.
     """
     if args.heldout_data and args.heldout is not None:
-        raise ConfigError("--heldout and --heldout-data both say what is held out", "give one of them")
+        raise ConfigError("--heldout and --heldout-data exclude each other", "give one of them")
     if args.start and (args.rank or args.alpha or args.rslora):
         raise ConfigError(
             "--from takes rank and scale of the version that it continues", "leave out --rank, --alpha and --rslora"

@@ -19,10 +19,10 @@ from transformers import TrainerCallback
 from trainer.compute import distributed
 from trainer.console import Log
 from trainer.training.diagnose import Curve, whole
-from trainer.training.events import EventSink
+from trainer.training.events import EventSink, no_events
 
 # Of the Trainer's logs, what stands beside the bar: its name there, its title, its format.
-SHOWN = (
+FIGURES = (
     ("loss", "loss", ".2f"),
     ("eval_loss", "held out", ".2f"),
     ("learning_rate", "rate", ".1e"),
@@ -36,7 +36,7 @@ class Progress(TrainerCallback):
     bar: tqdm[Any] | None = None
 
     def __init__(self) -> None:
-        self._shown: dict[str, str] = {}
+        self._figures: dict[str, str] = {}
 
     def __enter__(self) -> Progress:
         return self
@@ -62,72 +62,66 @@ class Progress(TrainerCallback):
             self.bar.update()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        for name, title, spec in SHOWN:
+        for name, title, spec in FIGURES:
             if logs and name in logs:
-                self._shown[title] = format(logs[name], spec)
+                self._figures[title] = format(logs[name], spec)
         if self.bar is not None:
-            self.bar.set_postfix(self._shown)
+            self.bar.set_postfix(self._figures)
 
 
-class EndOfEpoch(TrainerCallback):
-    """Calls `ended` with the run's losses after an epoch, and after its evaluation where emails are held out."""
+class EpochReport(TrainerCallback):
+    """Emits every step and epoch, and logs after each epoch its losses and a sample email.
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if args.eval_strategy == "no" and whole(state.epoch):
-            self.ended(curve(state.log_history, args.learning_rate))
+    The email is only written after `epochs`, if any are given.
+    """
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step:
-            self.ended(curve(state.log_history, args.learning_rate))
+    first_step = 0
 
-    def ended(self, found: Curve) -> None:
-        raise NotImplementedError
-
-
-class EpochReport(EndOfEpoch):
-    """After each epoch: `Epoch N complete!`, the losses, and a sample email (only after `epochs`, if any are given)."""
-
-    def __init__(self, log: Log, write_sample: Callable[[], str], epochs: Collection[int] = ()) -> None:
+    def __init__(
+        self, log: Log, write_sample: Callable[[], str], epochs: Collection[int] = (), emit: EventSink = no_events
+    ) -> None:
         self.log = log
         self.write_sample = write_sample
         self.epochs = epochs
-
-    def ended(self, found: Curve) -> None:
-        heldout = f", held-out loss {found.heldout[-1]:.3f}" if found.heldout else ""
-        self.log(f"Epoch {len(found.train)} complete! training loss {found.train[-1]:.3f}{heldout}")
-        if not self.epochs or len(found.train) in self.epochs:
-            sample = self.write_sample().replace("\n", "\n  | ")
-            self.log(f"  sample email:\n  | {sample}")
-
-
-class Events(EndOfEpoch):
-    """Emits every step and every epoch."""
-
-    def __init__(self, emit: EventSink) -> None:
         self.emit = emit
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.first_step = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            done = state.global_step - self._began
-            left = logs["train_runtime"] / done * (state.max_steps - state.global_step)
+            step, steps = state.global_step, state.max_steps
             self.emit(
                 "step",
-                step=state.global_step,
-                steps=state.max_steps,
+                step=step,
+                steps=steps,
                 epoch=logs["epoch"],
                 loss=logs["loss"],
                 learning_rate=logs["learning_rate"],
                 tokens=logs["num_input_tokens_seen"],
                 tokens_per_second=logs["train_tokens_per_second"],
-                seconds_left=left,
+                seconds_left=logs["train_runtime"] / (step - self.first_step) * (steps - step),
             )
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._began = state.global_step
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Where emails are held out, an epoch is over after its evaluation.
+        if args.eval_strategy == "no" and whole(state.epoch):
+            self._report(curve(state.log_history, args.learning_rate))
 
-    def ended(self, found: Curve) -> None:
-        heldout = found.heldout[-1] if found.heldout else None
-        self.emit("epoch", epoch=len(found.train), train_loss=found.train[-1], heldout_loss=heldout)
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:
+            self._report(curve(state.log_history, args.learning_rate))
+
+    def _report(self, losses: Curve) -> None:
+        epoch, train, heldout = len(losses.train), losses.train[-1], losses.heldout[-1] if losses.heldout else None
+        self.emit("epoch", epoch=epoch, train_loss=train, heldout_loss=heldout)
+        self.log(
+            f"Epoch {epoch} complete! training loss {train:.3f}"
+            + ("" if heldout is None else f", held-out loss {heldout:.3f}")
+        )
+        if not self.epochs or epoch in self.epochs:
+            sample = self.write_sample().replace("\n", "\n  | ")
+            self.log(f"  sample email:\n  | {sample}")
 
 
 class Losses(TrainerCallback):

@@ -1,6 +1,6 @@
 """Where a run keeps its state until its version is published, and whether a later command may resume it.
 
-STORE/.runs/mine/run.json          what is trained on what: digests and the choices that must stay the same
+STORE/.runs/mine/run.json          digests of emails and base model, and the choices that must stay the same
 STORE/.runs/mine/epochs/10/        the adapter of an epoch that is to be published beside the last
 STORE/.runs/mine/checkpoint-120/   the Trainer's: adapter, optimiser, schedule, random numbers, losses so far
 STORE/.runs/.mine.lock             held by the process that trains

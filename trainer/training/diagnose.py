@@ -140,7 +140,7 @@ def _slower(curve: Curve, because: str) -> Verdict:
 
 
 def _first(curve: Curve, recipe: Recipe) -> float:
-    """The loss before anything was learnt."""
+    """The loss before training."""
     if not recipe.mix:
         return curve.steps[0]
     # The base model expects every word of a replay example, so that the first step's loss depends on how many it met.

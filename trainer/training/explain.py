@@ -3,7 +3,7 @@
 1 show    the task has 41 tokens, the email that belongs to it 96
 2 guess   before any step the model gives the right next token 21 % on average: "Subject" 0 %, it would say "I" ...
 3 error   2.310 nats a token; a sure and right guess would be 0, blind chance among 49,152 tokens 10.8
-4 told    how much each layer is told to change, first to last: ▁▂▂▃▅█
+4 blame   how much the error would change each layer, first to last: ▁▂▂▃▅█
 5 adjust  at a learning rate of 2.5e-05 the adapter moved by 0.02 % of its size
 repeat    after epoch 1: the right next token 63 %, 0.702 nats a token; the adapter has moved by 14 % of its size
 """
@@ -76,7 +76,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
             return
         self._adjusted = True
         moved = distance(self._before, self._weights())
-        self._log(f"4 told    how much each layer is told to change, first to last: {sparkline(self._gradients)}")
+        self._log(f"4 blame   how much the error would change each layer, first to last: {sparkline(self._gradients)}")
         self._log(
             f"5 adjust  at a learning rate of {rate:.1e} {self._learner} moved by {100 * moved:.2g} % of its size"
         )

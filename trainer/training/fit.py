@@ -170,7 +170,7 @@ def _reports(run: TrainingRun, rows: Rows, trainer: CompletionTrainer) -> list[T
         return sample_email(trainer, (rows.heldout or rows.train)[0], run.recipe.sample_tokens)
 
     explained = [Explanation(run.log, trainer, rows.train[0])] if run.explain else []
-    return [callbacks.EpochReport(run.log, sample, run.recipe.sample_epochs), callbacks.Events(run.emit), *explained]
+    return [callbacks.EpochReport(run.log, sample, run.recipe.sample_epochs, run.emit), *explained]
 
 
 def _saves(

@@ -12,7 +12,7 @@ from tests.trainer.training.test_sft import RECIPE, run_of
 from trainer.training import sft
 from trainer.training.explain import distance, per_layer
 
-BEGINNINGS = ["1 show", "2 guess", "3 error", "4 told", "5 adjust", "repeat", "repeat"]
+BEGINNINGS = ["1 show", "2 guess", "3 error", "4 blame", "5 adjust", "repeat", "repeat"]
 
 
 @pytest.mark.training
