@@ -7,12 +7,10 @@ A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. This file k
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import re
 import sys
-import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
@@ -23,8 +21,6 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-
-import itertools
 
 from adapters import errors
 from server.metrics import ALL as SERIES
@@ -65,23 +61,15 @@ def recipe() -> str:
     """Every field of a recipe, with its flag where it has one."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     flags = set(re.findall(r"--[a-z-]+", help_of(resolve_name(scripts["trainer"]), ["sft"])))
-    meanings = documented(Recipe)
     rows = []
     for name, field in Recipe.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "required" if field.is_required() else f"`{field.default}`"
-        rows.append([f"`{name}`", f"`{flag}`" if flag in flags else "", default, meanings.get(name, "")])
+        meaning = str(field.description)
+        rows.append(
+            [f"`{name}`", f"`{flag}`" if flag in flags else "", default, f"{meaning[:1].upper()}{meaning[1:]}."]
+        )
     return table(["field", "flag", "default", "meaning"], rows)
-
-
-def documented(described: type) -> dict[str, str]:
-    """The strings that stand under the fields of a class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(described))).body[0].body  # type: ignore[attr-defined]
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
 
 
 def error_table() -> str:

@@ -27,13 +27,15 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, qwen: BaseModel, base_model: BaseModel) -> Iterator[RunningServer]:
     """Serves the Qwen3 with a store that holds `mine`, trained on it, and `formal` of the tiny Llama."""
+    from trainer.compute.device import choose
     from trainer.training import sft
+    from trainer.training.run import TrainingRun
 
     directory = tmp_path_factory.mktemp("qwen")
     store = Store(directory / "store")
     emails = [task_example(f"Thank {name}.", f"Dear {name},\n\nThank you.\n\nKim") for name in ("Ada", "Bo", "Chidi")]
     with tiny.one_thread():
-        sft.train(emails, "mine", qwen, RECIPE, store, "CC0-1.0", lambda _: None)
+        sft.train(TrainingRun(emails, "mine", qwen, RECIPE, choose(), lambda _: None), store)
     tiny.publish(store, base_model, "formal", seed=1)
     with running_server(qwen, store, 1, directory / "server.log") as running:
         yield running

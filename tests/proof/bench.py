@@ -132,10 +132,14 @@ def another_base(base: BaseModel, scratch: Path) -> dict[str, Any]:
 
 
 def _train(name: str, training: list[Example], epochs: int, base: BaseModel, scratch: Path) -> Version:
-    from trainer.training import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
+    # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED.
+    from trainer.compute.device import choose
+    from trainer.training import sft
+    from trainer.training.run import TrainingRun
 
     recipe = Recipe(recipe="proof", epochs=epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
-    return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", log)
+    run = TrainingRun(training, name, base, recipe, choose(), log, licence="CC0-1.0")
+    return sft.train(run, Store(scratch / "store"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.console import table
 from adapters.errors import ConfigError
-from trainer.commands import sft
+from trainer.commands import run_options
 from trainer.console import finite, log
 from trainer.trials.learning_rates import format_loss, format_rate
 
@@ -44,14 +44,14 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", metavar="N", type=float, default=MINUTES, help=f"of training for each (default: {MINUTES:g})"
     )
-    sft.add_options(parser)
+    run_options.add_options(parser)
     parser.set_defaults(command=_compare_starts)
 
 
 def _compare_starts(args: argparse.Namespace) -> None:
     if not (math.isfinite(args.minutes) and args.minutes > 0):
         raise ConfigError(f"--minutes must be above 0, got {args.minutes:g}", f"give minutes, such as {MINUTES:g}")
-    run = sft.chosen(args)
+    run = run_options.chosen(args)
     from trainer.trials.compare_starts import compare
 
     found = compare(run.examples, run.base, run.recipe, args.minutes, log)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.console import table
-from trainer.commands import sft
+from trainer.commands import run_options
 from trainer.console import log
 from trainer.trials import prices
 from trainer.trials.prices import BreakEven, Prices, Quote, Range
@@ -42,13 +42,13 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--prices", metavar="FILE", type=Path, help="GPUs and prices (default: trainer/trials/prices.yaml)"
     )
     parser.add_argument("--no-probe", action="store_true", help="take no steps: no time and memory of this machine")
-    sft.add_options(parser)
+    run_options.add_options(parser)
     parser.set_defaults(command=_estimate)
 
 
 def _estimate(args: argparse.Namespace) -> None:
     known = prices.load(args.prices)
-    run = sft.chosen(args)
+    run = run_options.chosen(args)
     from trainer.trials.estimate import estimate
 
     found = estimate(run.examples, run.base, run.recipe, run.device, known, not args.no_probe, log)

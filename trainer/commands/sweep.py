@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.console import table
 from adapters.errors import ConfigError
 from trainer import console
-from trainer.commands import sft
+from trainer.commands import run_options
 from trainer.console import ABOVE, BROKEN, LEVELS, finite, log, sparkline
 from trainer.trials.learning_rates import (
     JUST_RIGHT_SHARE,
@@ -62,7 +62,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     option("--steps", metavar="N", type=int, default=STEPS, help=f"steps of each trial (default: {STEPS})")
     option("--write", metavar="FILE.yaml", type=Path, help="write the recipe with the learning rate that was best")
     option("--force", action="store_true", help="overwrite what --write writes")
-    sft.add_options(parser)
+    run_options.add_options(parser)
     parser.set_defaults(command=_sweep)
 
 
@@ -76,7 +76,7 @@ def _sweep(args: argparse.Namespace) -> int:
     rates = RATES if args.rates is None else _rates(args.rates)
     if args.write:
         console.check_new_file(args.write, args.force)
-    run = sft.chosen(args)
+    run = run_options.chosen(args)
     from trainer.trials.sweep import sweep
 
     found = sweep(run.examples, run.base, run.recipe, rates, args.steps, log)

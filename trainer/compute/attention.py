@@ -1,7 +1,7 @@
 """Attention for rows of different lengths that begin alike, without padding and without copies.
 
-Many rows stand in one: the tokens that all begin with, computed once, and after them the rest of each. Every rest sees
-the beginning and itself. Without such a layout it is PyTorch's attention. This file knows neither models nor losses.
+Many rows stand in one: the tokens that all begin with, computed once, then the rest of each, which sees the beginning
+and itself. Without such a layout it is PyTorch's attention.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+# A model is loaded with it, as `attn_implementation`.
 ATTENTION = "mailwright_rows"
-"""What to load a model with, as `attn_implementation`."""
 
 
 @dataclass
 class Layout:
-    """Tokens of the shared beginning, and of the rest of each row; `read`: some layer's attention has asked for it."""
+    """Tokens of the shared beginning, and of the rest of each row; an attention layer sets `read`."""
 
     shared: int
     rests: list[int]
@@ -32,23 +32,21 @@ class Layout:
 
     @property
     def rows(self) -> list[list[int]]:
-        """The places of each row's tokens."""
+        """The indices of each row's tokens."""
         starts = [self.shared + sum(self.rests[:number]) for number in range(len(self.rests))]
         spans = zip(starts, self.rests, strict=True)
         return [[*range(self.shared), *range(start, start + rest)] for start, rest in spans]
 
     @property
     def positions(self) -> Tensor:
-        """Of each place, the token's number in its row; [1, N]."""
+        """The position of each token in its own row; [1, N]."""
         counts = [torch.arange(self.shared), *(torch.arange(self.shared, self.shared + rest) for rest in self.rests)]
         return torch.cat(counts)[None]
 
     def check_read(self, model: object) -> None:
-        """Raises:
-        RuntimeError: no layer's attention has asked for it, so that rows saw one another.
-        """
+        """Raise RuntimeError if no attention layer has read the layout, so that rows saw one another."""
         if not self.read:
-            raise RuntimeError(f"{type(model).__name__} hands nothing to its attention, or was not loaded with ours")
+            raise RuntimeError(f"{type(model).__name__} passes nothing to its attention, or was not loaded with ours")
 
 
 def in_one_row(rows: Sequence[Sequence[int]], most: int | None = None) -> tuple[Tensor, Layout]:
@@ -60,7 +58,7 @@ def in_one_row(rows: Sequence[Sequence[int]], most: int | None = None) -> tuple[
 
 
 def beginning(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with, the last of each left out."""
+    """How many tokens all rows begin with, not counting the last of each."""
     columns = zip(*(row[:-1] for row in rows), strict=False)
     return len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
 
@@ -76,7 +74,7 @@ def attention(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention over the places of `layout`, [1, heads, N, head size] to [1, N, heads, head size]."""
+    """Causal attention over the rows of `layout`, [1, heads, N, head size] to [1, N, heads, head size]."""
     if layout is None:
         if query.shape[2] == 1 and attention_mask is not None:
             return _one_token(query, key, value, attention_mask, scaling), None
@@ -96,7 +94,7 @@ def attention(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> Tensor:
-    """Of the last tokens of a row, whose keys and values are all there."""
+    """The attention of the last tokens of a row to the whole row."""
     length, known = query.shape[2], key.shape[2]
     if not length:
         return query
@@ -109,7 +107,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, wi
 
 
 def _one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
-    """Query heads that share a key head stand in for positions, so that no key is repeated."""
+    # Query heads that share a key head stand in for positions, so that no key is repeated.
     batch, heads, _, width = query.shape
     shared = query.reshape(batch, key.shape[1], heads // key.shape[1], width)
     found = scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scaling)

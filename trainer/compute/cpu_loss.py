@@ -1,9 +1,6 @@
-"""The loss of a batch of emails on a CPU, without the work that nobody needs: one row of tokens, no padding, and what
-all prompts begin with computed once.
+"""The loss of a batch on a CPU without wasted work: one row of tokens, no padding, a shared beginning computed once.
 
-The loss is that of padded rows (tests/trainer/compute/test_cpu_loss.py holds both, and their gradients, together). Only
-completion tokens are scored. LoRA layers add into the base layer's result. This file does not know TRL, data or
-recipes.
+Loss and gradients are those of padded rows, as tests/trainer/compute/test_cpu_loss.py shows.
 """
 
 from __future__ import annotations
@@ -23,14 +20,13 @@ from trainer.compute.packed import Packed
 
 
 def completion_losses(model: Any, inputs: dict[str, Tensor], autocast: bool) -> Tensor:
-    """The cross entropy of each of the completions' tokens, row after row, in nats; [S].
+    """The cross entropy of each completion token, row after row, in nats; [S].
 
-    `model` is a causal language model loaded with the attention of trainer/compute/attention.py; `inputs` are TRL's:
-    `input_ids`, `labels` (-100 where nothing is scored) and, where rows are padded on the right, `attention_mask`, each
-    [batch, tokens].
+    `model` is loaded with ATTENTION; `inputs` are TRL's, each [batch, tokens]: `input_ids`, `labels` (-100 where
+    nothing is scored) and, where rows are padded on the right, `attention_mask`.
 
     Raises:
-        RuntimeError: the model's layers do not hand the layout to their attention, and its loss would be wrong.
+        RuntimeError: the model does not pass the layout to its attention, and its loss would be wrong.
     """
     ids_BT, labels_BT = inputs["input_ids"], inputs["labels"]
     mask_BT = inputs.get("attention_mask")
@@ -39,7 +35,7 @@ def completion_losses(model: Any, inputs: dict[str, Tensor], autocast: bool) -> 
     layout = Layout(shared, [length - shared for length in lengths])
     rows = [slice(shared, length) for length in lengths]
     ids_N = torch.cat([ids_BT[0, :shared], *(ids_BT[row, part] for row, part in enumerate(rows))])
-    # What the token at each place is followed by: nothing that is scored, at the end of a row.
+    # The label of the next token; the last one of a row has none.
     next_BT = labels_BT.roll(-1, 1)
     next_BT[:, -1] = -100
     next_N = torch.cat([ids_BT.new_full([shared], -100), *(next_BT[row, part] for row, part in enumerate(rows))])
@@ -54,7 +50,7 @@ def completion_losses(model: Any, inputs: dict[str, Tensor], autocast: bool) -> 
 
 
 def _shared(ids_BT: Tensor, labels_BT: Tensor, lengths: list[int]) -> int:
-    """How many tokens all rows begin with, but for those from which a completion's first token is guessed."""
+    """How many tokens all rows begin with; the one that predicts a completion's first token is not shared."""
     if len(lengths) == 1:
         return 0
     same_T = (ids_BT == ids_BT[0]).all(0) & (labels_BT.roll(-1, 1) == -100).all(0)
@@ -87,8 +83,7 @@ class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]  # torch gives
 
 @contextmanager
 def fused_lora(model: nn.Module) -> Iterator[None]:
-    """Within it, plain LoRA layers without dropout, in one number format, do a step's work in as few passes as it
-    takes."""
+    """Within it, plain LoRA layers without dropout add into the base layer's result, in fewer passes."""
     fused = [module for module in model.modules() if isinstance(module, Linear) and _fusible(module)]
     for module in fused:
         module.forward = partial(_forward, module)

@@ -1,9 +1,7 @@
-"""Writes many answers at once on few cores: prompts read without padding, a batch that shrinks as its texts end, and
-keys and values that are not copied.
+"""Writes many answers at once on few cores: no padding, a batch that shrinks as texts end, and a cache without copies.
 
-`generate` of transformers 5.19 keeps every text of a batch going to the last one's end, and copies all keys and values
-at each step. Both are greedy in the same way, and sums in another order decide near ties. This file knows tokens,
-neither texts nor adapters.
+`generate` of transformers 5.19 continues every text to the end of the longest and copies all keys and values at each
+step. Both are greedy in the same way; sums in another order decide near ties.
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ from transformers.cache_utils import DynamicLayer
 
 from trainer.compute.attention import Layout, beginning, in_one_row
 
-LONG_BEGINNING = 64
-"""Tokens that are worth reading once: more than a chat template's own, fewer than an email."""
-LOOPS, LONGEST_LOOP, SHORTEST_TEXT = 3, 100, 48
-"""A text that has said the same three times over, the last 48 tokens at least, will go on saying it."""
+# A shared beginning is worth reading once: longer than a chat template's own, shorter than an email.
+MIN_SHARED_TOKENS = 64
+# A text that repeats itself three times, over at least 48 tokens, does not stop.
+LOOPS, MAX_LOOP_TOKENS, MIN_LOOPING_TOKENS = 3, 100, 48
 
 
 def decode(
@@ -33,9 +31,9 @@ def decode(
     generator: torch.Generator | None = None,
     step: Callable[[int], None] = lambda _: None,
 ) -> list[list[int]]:
-    """Up to `limit` new tokens after each prompt: to one of `ends` (which is among them) or into a loop.
+    """Up to `limit` new tokens after each prompt, to one of `ends` (included) or into a loop; greedy by default.
 
-    Greedy without a temperature. `step(n)` is called for each token of each text that is still being written.
+    `step(n)` is called when n more tokens are written.
     """
     texts: list[list[int]] = [[] for _ in prompts]
     writing = list(range(len(prompts)))
@@ -67,8 +65,8 @@ def decode(
     return texts
 
 
+# The logits of each text's first token, the cache, and the mask of its rows, padded on the left.
 Begun = tuple[torch.Tensor, DynamicCache, torch.Tensor]
-"""The logits of each text's first token, the cache, and where in its rows, padded on the left, a prompt stands."""
 
 
 def _cache(model: Any) -> DynamicCache:
@@ -76,7 +74,7 @@ def _cache(model: Any) -> DynamicCache:
 
 
 def _without_padding(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> Begun:
-    """Reads prompts that begin alike as one row, what they begin with once."""
+    """Read prompts that begin alike as one row, with their beginning once."""
     groups = alike(prompts)
     read = [_read(model, [prompts[number] for number in numbers]) for numbers in groups]
     back = torch.tensor(list(chain.from_iterable(groups)), device=model.device).argsort()
@@ -96,12 +94,12 @@ def _without_padding(model: Any, prompts: Sequence[Sequence[int]], limit: int) -
 
 
 def _rows(states: Iterable[torch.Tensor], places: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Of each group's [heads, N, head size] the places of its texts, [texts, heads, tokens, head size]."""
+    """From each group's [heads, N, head size] its texts' states, [texts, heads, tokens, head size]."""
     return torch.cat([each[:, places_BT].transpose(0, 1) for each, places_BT in zip(states, places, strict=True)])
 
 
 def _read(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, DynamicCache, Layout]:
-    """The logits of each text's first token, [texts, vocabulary], and all that was read as one row of this layout."""
+    """The logits of each text's first token, [texts, vocabulary], the cache of one row, and its layout."""
     ids, layout = in_one_row(prompts)
     cache = _cache(model)
     logits_BV = model(
@@ -117,11 +115,10 @@ def _read(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, D
 
 
 def alike(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The numbers of the prompts, those together that begin with the same LONG_BEGINNING tokens, and the rest
-    together."""
+    """The prompts' numbers, grouped by the same MIN_SHARED_TOKENS first tokens; all others are one group."""
     groups: list[list[int]] = []
     for number in sorted(range(len(prompts)), key=lambda number: list(prompts[number])):
-        if groups and beginning([prompts[groups[-1][-1]], prompts[number]]) >= LONG_BEGINNING:
+        if groups and beginning([prompts[groups[-1][-1]], prompts[number]]) >= MIN_SHARED_TOKENS:
             groups[-1].append(number)
         else:
             groups.append([number])
@@ -131,7 +128,7 @@ def alike(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _padded(model: Any, prompts: Sequence[Sequence[int]], limit: int) -> Begun:
-    """For models that keep only a window of what they read."""
+    """For models with a sliding window, whose cache keeps only that."""
     width = max(map(len, prompts))
     ids_BT = torch.tensor([(width - len(prompt)) * [0] + list(prompt) for prompt in prompts], device=model.device)
     mask_BT = _mask(prompts, width).to(model.device)
@@ -153,7 +150,7 @@ def _mask(prompts: Sequence[Sequence[int]], width: int) -> torch.Tensor:
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
-    """Keys and values of one layer with room for those to come: DynamicLayer copies all of them for each new token."""
+    """Keys and values of one layer with room for more: DynamicLayer copies all of them for each new token."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -178,15 +175,15 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no t
 
 
 def ends(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text, whichever of the two names them."""
+    """The tokens that end a text, by the model's and the tokenizer's settings."""
     named = model.generation_config.eos_token_id
     return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
 
 
 def loops(tokens: Sequence[int]) -> bool:
-    """Whether the text ends in the same piece three times, or many times if the piece is short."""
-    for period in range(1, min(LONGEST_LOOP, len(tokens) // LOOPS) + 1):
-        length = max(period * LOOPS, SHORTEST_TEXT)
+    """Whether the text ends in repetitions of one piece."""
+    for period in range(1, min(MAX_LOOP_TOKENS, len(tokens) // LOOPS) + 1):
+        length = max(period * LOOPS, MIN_LOOPING_TOKENS)
         if length <= len(tokens) and tokens[-length + period :] == tokens[-length:-period]:
             return True
     return False

@@ -1,8 +1,4 @@
-"""Which device and number format this machine trains and evaluates with, and why: one choice for both.
-
-CUDA where torch finds it, else the CPU. This file does not know models, and only names what
-trainer/training/sft_trainer.py turns into TRL's settings.
-"""
+"""Which device and number format this machine trains and evaluates with, and why."""
 
 from __future__ import annotations
 
@@ -24,13 +20,13 @@ import torch
 
 @dataclass(frozen=True)
 class Device:
-    """`why` is one line for the user: the hardware, the number format and what speaks for both."""
+    """`why` is one line for the user: the hardware, the number format and the reasons."""
 
     kind: Literal["cpu", "cuda"]
+    # Of the frozen base model; PEFT keeps the adapter's weights in float32.
     dtype: Literal["bfloat16", "float16", "float32"]
-    """Of the frozen base model; PEFT keeps the adapter's weights in float32 beside it."""
+    # It keeps the emails of a batch apart by itself, so that they need no padding.
     flash_attention: bool
-    """Attention that keeps the emails of a batch apart by itself, so that they need no padding."""
     why: str
 
     def __str__(self) -> str:
@@ -38,11 +34,7 @@ class Device:
 
 
 def choose() -> Device:
-    """The device of this process, which on a CPU keeps the memory that it frees from now on.
-
-    Raises:
-        ConfigError: several GPUs are visible.
-    """
+    """The device of this process; raises ConfigError if several GPUs are visible."""
     return _cuda() if torch.cuda.is_available() else _cpu()
 
 
@@ -83,8 +75,8 @@ def _cpu() -> Device:
 
 
 def _keep_freed_memory() -> None:
-    """Lets glibc give one step's memory to the next, not back to the system: 20,000 to 170,000 page faults a training
-    step and not 700,000, 14 % more tokens a second (SmolLM2-135M, batch 8, 2 cores, medians of 8 steps each)."""
+    # glibc gives one step's memory to the next, not back to the system: 20,000 to 170,000 page faults a training step
+    # instead of 700,000, 14 % more tokens a second (SmolLM2-135M, batch 8, 2 cores, medians of 8 steps each).
     c = ctypes.CDLL(None)
     if hasattr(c, "mallopt"):
         # M_MMAP_MAX: no block of its own for a large tensor; M_TRIM_THRESHOLD: never smaller again (mallopt(3)).

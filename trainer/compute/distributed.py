@@ -2,8 +2,8 @@
 
     accelerate launch --multi_gpu --num_processes 2 -m trainer.cli sft --data mine.jsonl --name mine
 
-(`--multi_gpu` is how accelerate starts more than one; they stay on the CPUs and add their gradients up with gloo.) The
-first process speaks, saves and publishes. This file knows the launcher's variables and torch's, no trainers.
+`--multi_gpu` is how accelerate starts several; they stay on the CPUs and add their gradients with gloo. The first
+process logs, saves and publishes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ COUNT = int(os.environ.get("WORLD_SIZE", "1"))
 FIRST = os.environ.get("RANK", "0") == "0"
 
 
-def meet(batch: int, on_cpu: bool) -> int:
-    """Wait for the others; gives this process's share of `batch` emails.
+def meet(batch: int, on_cpu: bool) -> None:
+    """Wait for the others.
 
     Raises:
-        ConfigError: the emails of a step cannot be shared alike, or it is a GPU's run.
+        ConfigError: the emails of a step cannot be shared equally, or the run is on a GPU.
     """
     if COUNT == 1:
-        return batch
+        return
     if not on_cpu:
         raise ConfigError("several processes train on CPUs only, and this machine has a GPU", "start one process")
     if batch % COUNT:
@@ -37,11 +37,10 @@ def meet(batch: int, on_cpu: bool) -> int:
     from accelerate import PartialState
 
     PartialState(cpu=True)
-    return batch // COUNT
 
 
 def wait() -> None:
-    """Until all have come here."""
+    """Until all processes have come here."""
     if COUNT > 1:
         from accelerate import PartialState
 
@@ -49,18 +48,14 @@ def wait() -> None:
 
 
 def leave_the_rest_to_the_first() -> None:
-    """End this process, whose part is done, unless it is the first.
-
-    Raises:
-        SystemExit: it is not.
-    """
+    """End this process, unless it is the first."""
     if not FIRST:
         sys.exit()
 
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """The others begin what is within once the first has done it, and find what it left."""
+    """The first process runs the context before the others, which find what it left in the cache."""
     if COUNT == 1:
         yield
         return
@@ -71,7 +66,7 @@ def first_before_others() -> Iterator[None]:
 
 
 def any_of_them(here: bool) -> bool:
-    """Whether it is so in some process; all ask at the same point of the run, and all get the same answer."""
+    """Collective OR over all processes; every one must call it."""
     if COUNT == 1:
         return here
     import torch

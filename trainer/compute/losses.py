@@ -1,7 +1,6 @@
-"""How well a causal language model expects texts, read without padding and what they begin with once.
+"""The loss of a causal language model on texts, without padding and with a shared beginning read once.
 
-Of the tokens that are not scored, only hidden states are computed: logits of a vocabulary of 49,152 are most of what a
-loss costs. This file knows tokens, neither texts nor what a loss is good for.
+Logits are only computed where they are scored: with a vocabulary of 49,152 they are most of what a loss costs.
 """
 
 from __future__ import annotations
@@ -16,16 +15,15 @@ from torch.nn.functional import cross_entropy
 
 from trainer.compute.attention import in_one_row
 
+# Texts at once; logits of 8 x 128 tokens of a vocabulary of 49,152 are 201 MB in float32.
 BATCH = 8
-"""Texts at once; logits of 8 x 128 tokens of a vocabulary of 49,152 are 201 MB in float32."""
-
+# Tokens, and how many of the first ones are not scored: at least one.
 Row = tuple[list[int], int]
-"""Tokens, and how many of the first ones are not scored: at least one."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Of one text: nats in all, over so many tokens."""
+    """Of one text: the sum in nats over its scored tokens."""
 
     nats: float
     tokens: int
@@ -34,10 +32,8 @@ class Loss:
 def losses(model: Any, rows: Sequence[Row], done: Callable[[int], None] = lambda _: None) -> list[Loss]:
     """The loss of each row, in order; `done(n)` is called when n more rows are read.
 
-    `model` is one loaded with the attention of trainer/compute/attention.py.
-
     Raises:
-        RuntimeError: it is not, or its layers hand nothing to their attention.
+        RuntimeError: the model was not loaded with ATTENTION, or does not pass the layout on to it.
     """
     found: list[Loss] = []
     for start in range(0, len(rows), BATCH):
@@ -49,7 +45,7 @@ def losses(model: Any, rows: Sequence[Row], done: Callable[[int], None] = lambda
 
 
 def _batch(model: Any, rows: Sequence[Row]) -> list[Loss]:
-    # The token before a scored one is where that is guessed: it is no part of the beginning.
+    # The token before a scored one predicts it, and must not be shared.
     ids, layout = in_one_row([row for row, _ in rows], most=min(skipped for _, skipped in rows) - 1)
     wanted = [torch.tensor(row[skipped:], device=model.device) for row, skipped in rows]
     guessed = [places[skipped - 1 : -1] for (_, skipped), places in zip(rows, layout.rows, strict=True)]

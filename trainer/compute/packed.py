@@ -1,7 +1,6 @@
-"""Products with weights that stay as they are, in float32 on a CPU: by oneDNN, each weight packed once for it.
+"""Products with frozen float32 weights on a CPU by oneDNN, which packs each weight once.
 
-PyTorch multiplies float32 by MKL, which packs the weights anew in every product. torch.compile's products of frozen
-weights are these same two operators. This file knows neither LoRA nor losses.
+PyTorch's own products use MKL, which packs the weights in every product. torch.compile uses the same two operators.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+# Up to FEW rows are padded to a multiple of FINE, more to one of COARSE: oneDNN keeps one or two megabytes for each
+# number of rows that it has met with a weight's shape, and a training meets another one in every step.
 FEW, FINE, COARSE = 64, 8, 64
-"""Up to FEW rows are filled up to a multiple of FINE, more to one of COARSE: oneDNN keeps one or two megabytes for each
-number of rows that it has met with a weight's shape, and a training meets another one in every step."""
-MOST = 2**30
-"""Bytes of weights that are packed at all: each takes as much memory again, and once more where gradients flow."""
+# Of weights that are packed: each takes as much memory again, and once more where gradients flow.
+MAX_BYTES = 2**30
 
 
 class Packed:
@@ -51,10 +50,9 @@ class _Product(torch.autograd.Function):  # type: ignore[misc]  # torch gives it
 
 
 def pack(model: nn.Module) -> None:
-    """Have the frozen linear layers without bias multiply by `layer.packed` from now on; nothing if they are not
-    float32 on a CPU, or larger than MOST."""
+    """Make frozen float32 linear layers without bias multiply by `layer.packed`, unless they exceed MAX_BYTES."""
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and _packable(layer)]
-    if sum(layer.weight.nbytes for layer in layers) > MOST or not torch.backends.mkldnn.is_available():
+    if sum(layer.weight.nbytes for layer in layers) > MAX_BYTES or not torch.backends.mkldnn.is_available():
         return
     for layer in layers:
         layer.packed = Packed(layer.weight)

@@ -1,7 +1,4 @@
-"""What happens while a run is under way: the time left and each epoch's losses are shown, its state is saved.
-
-This file does not know how the run is set up, or where its state and its adapter go.
-"""
+"""Callbacks of a run: progress and losses are reported, the state is saved, signals and NaN end the run."""
 
 from __future__ import annotations
 
@@ -20,25 +17,26 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from trainer.compute import distributed
+from trainer.console import Log
 from trainer.training.diagnose import Curve, whole
-from trainer.training.events import Tell
+from trainer.training.events import EventSink, no_events
 
-SHOWN = (
+# Of the Trainer's logs, what stands beside the bar: its name there, its title, its format.
+FIGURES = (
     ("loss", "loss", ".2f"),
     ("eval_loss", "held out", ".2f"),
     ("learning_rate", "rate", ".1e"),
     ("train_tokens_per_second", "tokens/s", ".0f"),
 )
-"""Of the Trainer's logs, what stands beside the bar: its name there, its title, its form."""
 
 
 class Progress(TrainerCallback):
-    """A bar over all steps on stderr, with the last figures; as a context it ends however the run does."""
+    """A bar over all steps on stderr, with the last figures; leaving the context closes it."""
 
     bar: tqdm[Any] | None = None
 
     def __init__(self) -> None:
-        self._shown: dict[str, str] = {}
+        self._figures: dict[str, str] = {}
 
     def __enter__(self) -> Progress:
         return self
@@ -64,81 +62,70 @@ class Progress(TrainerCallback):
             self.bar.update()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        for name, title, form in SHOWN:
+        for name, title, spec in FIGURES:
             if logs and name in logs:
-                self._shown[title] = format(logs[name], form)
+                self._figures[title] = format(logs[name], spec)
         if self.bar is not None:
-            self.bar.set_postfix(self._shown)
+            self.bar.set_postfix(self._figures)
 
 
-class EndOfEpoch(TrainerCallback):
-    """Calls `ended` with the run's losses once an epoch is over and evaluated, if anything is held out."""
+class EpochReport(TrainerCallback):
+    """Emits every step and epoch, and logs after each epoch its losses and a sample email.
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if args.eval_strategy == "no" and whole(state.epoch):
-            self.ended(curve(state.log_history, args.learning_rate))
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step:
-            self.ended(curve(state.log_history, args.learning_rate))
-
-    def ended(self, found: Curve) -> None:
-        raise NotImplementedError
-
-
-class EpochReport(EndOfEpoch):
-    """After each epoch: `Epoch N complete!`, training and held-out loss, and the email written for one fixed task.
-
-    The email only after `epochs`, if any are given.
+    The email is only written after `epochs`, if any are given.
     """
 
+    first_step = 0
+
     def __init__(
-        self, log: Callable[[str], None], write_sample: Callable[[], str], epochs: Collection[int] = ()
+        self, log: Log, write_sample: Callable[[], str], epochs: Collection[int] = (), emit: EventSink = no_events
     ) -> None:
         self.log = log
         self.write_sample = write_sample
         self.epochs = epochs
+        self.emit = emit
 
-    def ended(self, found: Curve) -> None:
-        heldout = f", held-out loss {found.heldout[-1]:.3f}" if found.heldout else ""
-        self.log(f"Epoch {len(found.train)} complete! training loss {found.train[-1]:.3f}{heldout}")
-        if not self.epochs or len(found.train) in self.epochs:
-            sample = self.write_sample().replace("\n", "\n  | ")
-            self.log(f"  sample email:\n  | {sample}")
-
-
-class Told(EndOfEpoch):
-    """Tells trainer/training/events.py of every step and every epoch."""
-
-    def __init__(self, tell: Tell) -> None:
-        self.tell = tell
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.first_step = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            done = state.global_step - self._began
-            left = logs["train_runtime"] / done * (state.max_steps - state.global_step)
-            self.tell(
+            step, steps = state.global_step, state.max_steps
+            self.emit(
                 "step",
-                step=state.global_step,
-                steps=state.max_steps,
+                step=step,
+                steps=steps,
                 epoch=logs["epoch"],
                 loss=logs["loss"],
                 learning_rate=logs["learning_rate"],
                 tokens=logs["num_input_tokens_seen"],
                 tokens_per_second=logs["train_tokens_per_second"],
-                seconds_left=left,
+                seconds_left=logs["train_runtime"] / (step - self.first_step) * (steps - step),
             )
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._began = state.global_step
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Where emails are held out, an epoch is over after its evaluation.
+        if args.eval_strategy == "no" and whole(state.epoch):
+            self._report(curve(state.log_history, args.learning_rate))
 
-    def ended(self, found: Curve) -> None:
-        heldout = found.heldout[-1] if found.heldout else None
-        self.tell("epoch", epoch=len(found.train), train_loss=found.train[-1], heldout_loss=heldout)
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:
+            self._report(curve(state.log_history, args.learning_rate))
+
+    def _report(self, losses: Curve) -> None:
+        epoch, train, heldout = len(losses.train), losses.train[-1], losses.heldout[-1] if losses.heldout else None
+        self.emit("epoch", epoch=epoch, train_loss=train, heldout_loss=heldout)
+        self.log(
+            f"Epoch {epoch} complete! training loss {train:.3f}"
+            + ("" if heldout is None else f", held-out loss {heldout:.3f}")
+        )
+        if not self.epochs or epoch in self.epochs:
+            sample = self.write_sample().replace("\n", "\n  | ")
+            self.log(f"  sample email:\n  | {sample}")
 
 
 class Losses(TrainerCallback):
-    """The loss of every step; ends the run at one that is no number. `advance` is called with each step."""
+    """Keeps the loss of every step and ends the run at NaN; `advance` is called with each step."""
 
     def __init__(self, advance: Callable[[float], None] = lambda _: None) -> None:
         self.steps: list[float] = []
@@ -152,7 +139,7 @@ class Losses(TrainerCallback):
 
 
 class KeptEpochs(TrainerCallback):
-    """Calls `keep` at the end of each of `epochs`, before its state is saved: what goes on from there has kept it."""
+    """Calls `keep` at the end of each of `epochs`, before the state is saved: a run resumed from there has kept it."""
 
     def __init__(self, epochs: Collection[int], keep: Callable[[int], None]) -> None:
         self.epochs = epochs
@@ -164,11 +151,9 @@ class KeptEpochs(TrainerCallback):
 
 
 class Saving(TrainerCallback):
-    """Has the state saved at least every `every` seconds and with the last step, and calls `saved` after that.
+    """Saves the state at least every `every` seconds and with the last step, and calls `saved` after that.
 
-    An epoch's last step is saved after the evaluation that follows it, or a run that goes on from there would miss it.
-    A loss that is no number ends the run: nothing is learnt after that, and the state is not saved any more. Nor is one
-    with a weight that is no number, which makes the next step's loss such a one.
+    A loss that is NaN or infinite ends the run, and no state is saved after it.
     """
 
     def __init__(self, every: float, saved: Callable[[], None]) -> None:
@@ -178,7 +163,9 @@ class Saving(TrainerCallback):
         self._last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        # An epoch's last step is saved after its evaluation, or a run resumed from there would miss that.
         control.should_save |= self._due() and not whole(state.epoch)
+        # With a weight that is NaN the next step's loss is NaN.
         control.should_save = control.should_save and _finite(model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -199,10 +186,9 @@ class Saving(TrainerCallback):
 
 
 class Interruption(TrainerCallback):
-    """Ctrl-C and SIGTERM while `listening`: the step is finished, the state saved if it `saves`, and the run ended.
+    """Ctrl-C and SIGTERM while `listening`: finish the step, save the state if it `saves`, and end the run.
 
-    A second signal does what it does elsewhere: it ends the process at once. Not so where several processes train:
-    their launcher hands on what a terminal has sent to all of them already.
+    A second signal ends the process at once.
     """
 
     received: signal.Signals | None = None
@@ -216,29 +202,25 @@ class Interruption(TrainerCallback):
             control.should_save = self.saves and not whole(state.epoch)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called also for an epoch that was left: it is not evaluated, and has been saved."""
+        # Also called for an epoch that was left, which is saved already and not evaluated.
         if self._asked():
             control.should_save = self.saves and whole(state.epoch)
             control.should_evaluate &= whole(state.epoch)
 
     def end(self) -> None:
-        """After the run: what the signal stood for.
-
-        Raises:
-            KeyboardInterrupt, SystemExit: one was received.
-        """
+        """After the run: raise what the received signal stands for."""
         if self.received:
             raise KeyboardInterrupt if self.received == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     def _asked(self) -> bool:
-        """Whether a signal came, here or in another process that trains."""
+        """Whether a signal came, to this process or to another one that trains."""
         if distributed.any_of_them(self.received is not None):
             self.received = self.received or signal.SIGTERM
         return self.received is not None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Only the main thread may set handlers; in another one signals do what they did before."""
+        # Only the main thread may set handlers.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -246,6 +228,7 @@ class Interruption(TrainerCallback):
 
         def receive(number: int, _: object) -> None:
             self.received = signal.Signals(number)
+            # With several processes the launcher sends them a second time what the terminal has sent.
             if distributed.COUNT == 1:
                 signal.signal(number, before[self.received])
 
@@ -260,7 +243,7 @@ class Interruption(TrainerCallback):
 
 
 class LearningRate(TrainerCallback):
-    """Has a run that goes on do so at `peak`, whatever the peak was before."""
+    """Makes a resumed run continue at the learning rate `peak`, whatever it was before."""
 
     def __init__(self, peak: float) -> None:
         self.peak = peak
@@ -278,7 +261,7 @@ class LearningRate(TrainerCallback):
 
 
 def curve(history: Sequence[Mapping[str, float]], learning_rate: float) -> Curve:
-    """What the Trainer's history of its logs says; a run that was resumed has the whole history."""
+    """From the Trainer's history of its logs; a resumed run has the whole history."""
     steps = [entry for entry in history if "loss" in entry]
     # A step's epoch is counted up to its end: 0.5 and 1.0 are those of the first epoch with two steps.
     epochs = groupby(steps, lambda entry: math.ceil(entry["epoch"] - 1e-6))
@@ -293,5 +276,5 @@ def curve(history: Sequence[Mapping[str, float]], learning_rate: float) -> Curve
 
 
 def _finite(model: Any) -> bool:
-    """Whether every trained weight is a number."""
+    """Whether no trained weight is NaN or infinite."""
     return all(bool(weight.isfinite().all()) for weight in model.parameters() if weight.requires_grad)

@@ -1,12 +1,9 @@
-"""Where a run keeps its state until its version is published, and whether a later command may go on with it.
+"""Where a run keeps its state until its version is published, and whether a later command may resume it.
 
-    STORE/.runs/mine/run.json          what is trained on what: digests and the choices that may not change meanwhile
-    STORE/.runs/mine/epochs/10/        the adapter of an epoch that is to be published beside the last
-    STORE/.runs/mine/checkpoint-120/   the trainer's: adapter, optimiser, schedule, random numbers, losses so far
-    STORE/.runs/.mine.lock             held by the process that trains
-
-A checkpoint counts once its last file is there, so that one that was cut off is passed over for the one before. This
-file knows neither trainers nor emails.
+STORE/.runs/mine/run.json          digests of emails and base model, and the choices that must stay the same
+STORE/.runs/mine/epochs/10/        the adapter of an epoch that is to be published beside the last
+STORE/.runs/mine/checkpoint-120/   the Trainer's: adapter, optimiser, schedule, random numbers, losses so far
+STORE/.runs/.mine.lock             held by the process that trains
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,22 +21,28 @@ from adapters.errors import ConfigError, StoreUnwritable
 from adapters.store.disk import explained, replace, shortage
 from adapters.store.store import RUNS, Store
 from trainer.compute import distributed
+from trainer.console import Log
 from trainer.training.recipe import Recipe
 
+# The Trainer writes it last, so that a checkpoint without it was cut off.
 STATE = "trainer_state.json"
-"""Written last into a checkpoint."""
+# Beside the adapter of an epoch: the seconds that the run had taken.
+SECONDS_FILE = "seconds"
+# Fields of a recipe that a resumed run may have with other values.
 MAY_CHANGE = frozenset({"recipe", "learning_rate", "epochs", "early_stop", "limits", "sample_tokens"})
-"""Fields of a recipe with other values of which a run may go on."""
-SAVE_EVERY = 60.0
-"""Seconds between two saves: what a power cut may cost."""
-CHECKPOINTS, BYTES_A_WEIGHT = 3, 12
-"""At most three lie there for a moment: the best, the last and the new one. Of each trained weight a checkpoint has the
-float32 value and Adam's two moments."""
+# Between two saves: what a power cut may cost.
+SAVE_EVERY_SECONDS = 60.0
+# For a moment the best, the last and the new checkpoint lie there.
+MAX_CHECKPOINTS = 3
+# Of each trained weight a checkpoint has the float32 value and Adam's two moments.
+CHECKPOINT_BYTES_PER_WEIGHT = 12
+# While a version is made: the adapter in float32, in bf16 and its copy in the store.
+VERSION_BYTES_PER_WEIGHT = 8
 
 
 @dataclass(frozen=True)
-class Run:
-    """The directory of one run, this process's own as long as `opened` lasts."""
+class SavedRun:
+    """The directory of one run, of this process alone while `open_run` lasts."""
 
     name: str
     path: Path
@@ -62,15 +65,14 @@ class Run:
 
     def check_room(self, weights: int, versions: int = 1) -> None:
         """Raise StoreUnwritable if the disk has no room for the run: `weights` are trained, `versions` published."""
-        needed = weights * (CHECKPOINTS * BYTES_A_WEIGHT + 8 * versions)
-        lacking = shortage(self.path.parent.parent, needed)
-        if lacking:
+        needed = weights * (MAX_CHECKPOINTS * CHECKPOINT_BYTES_PER_WEIGHT + VERSION_BYTES_PER_WEIGHT * versions)
+        if lacking := shortage(self.path.parent.parent, needed):
             raise StoreUnwritable(lacking, "make room there, or give another --store")
 
     def _read(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            found = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
+            fields = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            return fields if isinstance(fields, dict) else {}
         return {}
 
     def _write(self, fields: dict[str, Any]) -> None:
@@ -79,25 +81,26 @@ class Run:
 
 
 def identity(rows_sha256: str, base_fingerprint: str, recipe: Recipe, start: str | None = None) -> dict[str, Any]:
-    """What must be the same for one run to go on with the state of another; `start` is what the adapter began as."""
+    """What must be the same for one run to resume another; `start` is the version that it continues."""
     fields = recipe.model_dump(mode="json", exclude=set(MAY_CHANGE))
     return {"emails": rows_sha256, "base model": base_fingerprint, "from": start, **fields}
 
 
 @contextmanager
-def opened(store: Store, name: str, started: dict[str, Any], resume: bool, log: Callable[[str], None]) -> Iterator[Run]:
-    """The directory for a run of `name`: that of the unfinished one to go on with, else a new one.
+def open_run(store: Store, name: str, started: dict[str, Any], resume: bool, log: Log) -> Iterator[SavedRun]:
+    """The directory for a run of `name`: with `resume` that of the unfinished one, else a new one.
 
-    Once the context has ended without an exception it is gone; after one it stays if there is a state to go on with.
+    It is deleted after the context, except where an exception leaves a state to resume.
 
     Raises:
-        ConfigError: nothing to go on with, or a run of something else; or another process trains `name` now.
+        ConfigError: nothing to resume, or a run of something else; or another process trains `name` now.
     """
     runs = store.directory / RUNS
+    run = SavedRun(name, runs / name)
     if not distributed.FIRST:
-        # The first process holds it, and has put it in order.
+        # The first process holds the lock, and has prepared the directory when all have come here.
         distributed.wait()
-        yield Run(name, runs / name)
+        yield run
         return
     with explained(store.directory):
         runs.mkdir(parents=True, exist_ok=True)
@@ -107,9 +110,8 @@ def opened(store: Store, name: str, started: dict[str, Any], resume: bool, log: 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"another run teaches {name} at the moment, into this store", "wait for it, or give another --name"
+                f"another run trains {name} into this store now", "wait for it, or give another --name"
             ) from None
-        run = Run(name, runs / name)
         if resume:
             _check_same(run, started)
         else:
@@ -124,32 +126,30 @@ def opened(store: Store, name: str, started: dict[str, Any], resume: bool, log: 
         shutil.rmtree(run.path, ignore_errors=True)
 
 
-def _begin(run: Run, started: dict[str, Any], log: Callable[[str], None]) -> None:
-    left = run.checkpoint()
-    if left:
-        log(f"an unfinished run of {run.name}, saved at step {_step(left)}, is given up: --resume goes on with one")
+def _begin(run: SavedRun, started: dict[str, Any], log: Log) -> None:
+    if left := run.checkpoint():
+        log(f"deleting the unfinished run of {run.name}, saved at step {_step(left)}; --resume would continue it")
     shutil.rmtree(run.path, ignore_errors=True)
     with explained(run.path.parent.parent):
         run.path.mkdir()
         run._write({"started": started})
 
 
-def _check_same(run: Run, started: dict[str, Any]) -> None:
+def _check_same(run: SavedRun, started: dict[str, Any]) -> None:
     if not run.checkpoint():
-        raise ConfigError(f"there is no unfinished run of {run.name} to go on with", "leave --resume out")
+        raise ConfigError(f"there is no unfinished run of {run.name} to resume", "leave --resume out")
     before = run._read().get("started", {})
-    other = [what for what, value in started.items() if before.get(what) != value]
+    other = [
+        f"other {what}" if what in ("emails", "base model") else f"{what} {before.get(what)}, not {value}"
+        for what, value in started.items()
+        if before.get(what) != value
+    ]
     if other:
-        had = ", ".join(_said(what, before.get(what), started[what]) for what in other)
-        may_change = ", ".join(f"--{field.replace('_', '-')}" for field in ("learning_rate", "epochs", "early_stop"))
         raise ConfigError(
-            f"the unfinished run of {run.name} is another one: {had}",
-            f"give the same emails and options, only {may_change} may change; or start anew without --resume",
+            f"the unfinished run of {run.name} is another one: {', '.join(other)}",
+            "give the same emails and options, only --learning-rate, --epochs and --early-stop may change; or start "
+            "anew without --resume",
         )
-
-
-def _said(what: str, before: Any, now: Any) -> str:
-    return f"other {what}" if what in ("emails", "base model") else f"{what} {before}, not {now}"
 
 
 def _step(checkpoint: Path) -> int:

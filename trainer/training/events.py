@@ -1,14 +1,11 @@
-"""JSON lines of a run, for programs that watch it: `trainer sft --events FILE`.
+"""JSON lines of a run, for programs that watch it: `trainer sft --events FILE`. No email is in them.
 
-    {"event": "step", "step": 12, "steps": 287, "epoch": 0.04, "loss": 2.31, "learning_rate": 0.0009, "tokens": 9804,
-     "tokens_per_second": 141.2, "seconds_left": 1520.0}
-    {"event": "epoch", "epoch": 1, "train_loss": 1.84, "heldout_loss": 1.71}
-    {"event": "verdict", "verdict": "healthy", "because": "...", "hint": ""}
-    {"event": "published", "version": "formal@3"}
-    {"event": "written", "path": "/home/kim/formal"}           instead of the last, of a run from scratch
-
-No email is in them. A number that is none is null. This file does not know trainers; trainer/training/callbacks.py
-tells it.
+{"event": "step", "step": 12, "steps": 287, "epoch": 0.04, "loss": 2.31, "learning_rate": 0.0009, "tokens": 9804,
+ "tokens_per_second": 141.2, "seconds_left": 1520.0}
+{"event": "epoch", "epoch": 1, "train_loss": 1.84, "heldout_loss": 1.71}
+{"event": "verdict", "verdict": "healthy", "because": "...", "hint": ""}
+{"event": "published", "version": "formal@3"}
+{"event": "written", "path": "/home/kim/formal"}           instead of the last, of a run from scratch
 """
 
 from __future__ import annotations
@@ -22,23 +19,23 @@ from pathlib import Path
 from adapters.errors import ConfigError
 from trainer.compute import distributed
 
-Tell = Callable[..., None]
-"""Called with the event's name and its fields."""
+# Called with the name of an event and its fields.
+EventSink = Callable[..., None]
 
 
-def nobody(event: str, **fields: object) -> None:
-    """Tells nobody."""
+def no_events(event: str, **fields: object) -> None:
+    pass
 
 
 @contextmanager
-def told_to(file: Path | None, append: bool) -> Iterator[Tell]:
-    """What writes events to `file`, each at once, so that a reader sees it; without a file nobody is told.
+def events_to(file: Path | None, append: bool) -> Iterator[EventSink]:
+    """Writes each event to `file` at once, so that a reader sees it.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     if file is None or not distributed.FIRST:
-        yield nobody
+        yield no_events
         return
     try:
         lines = file.open("a" if append else "w", encoding="utf-8")
@@ -46,15 +43,15 @@ def told_to(file: Path | None, append: bool) -> Iterator[Tell]:
         raise ConfigError(f"the events cannot be written to {file}: {exc.strerror}", "give another --events") from exc
     with lines:
 
-        def tell(event: str, **fields: object) -> None:
-            lines.write(json.dumps({"event": event} | {name: _number(value) for name, value in fields.items()}) + "\n")
+        def emit(event: str, **fields: object) -> None:
+            lines.write(json.dumps({"event": event} | {name: _value(value) for name, value in fields.items()}) + "\n")
             lines.flush()
 
-        yield tell
+        yield emit
 
 
-def _number(value: object) -> object:
-    """A number with what digits it needs, and None for one that is none, which JSON does not have."""
+def _value(value: object) -> object:
+    """A float with six digits; NaN and infinity, which JSON does not have, as null."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -1,13 +1,11 @@
-"""`trainer sft --explain`: the loop of learning, told with this run's own numbers.
+"""`trainer sft --explain`: the training loop in words, with this run's own numbers and its first email.
 
-    1 show    the task has 41 tokens, the email that belongs to it 96
-    2 guess   before any step the model gives the right next token 21 % on average: "Subject" 0 %, it would say "I" ...
-    3 error   2.310 nats a token; a sure and right guess would be 0, blind chance among 49,152 tokens 10.8
-    4 told    how much each layer is told to change, first to last: ▁▂▂▃▅█
-    5 adjust  at a learning rate of 2.5e-05 the adapter moved by 0.02 % of its size
-    repeat    after epoch 1: the right next token 63 %, 0.702 nats a token; the adapter has moved by 14 % of its size
-
-The email is the run's first; its words are shown to whoever asked. This file does not know how the run is set up.
+1 show    the task has 41 tokens, the email that belongs to it 96
+2 guess   before any step the model gives the right next token 21 % on average: "Subject" 0 %, it would say "I" ...
+3 error   2.310 nats a token; a sure and right guess would be 0, blind chance among 49,152 tokens 10.8
+4 blame   how much the error would change each layer, first to last: ▁▂▂▃▅█
+5 adjust  at a learning rate of 2.5e-05 the adapter moved by 0.02 % of its size
+repeat    after epoch 1: the right next token 63 %, 0.702 nats a token; the adapter has moved by 14 % of its size
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ from trainer.data.examples import Example
 from trainer.training.diagnose import whole
 from trainer.training.sft_trainer import CompletionTrainer
 
-FIRST = 3
-"""Tokens of the email whose guesses are shown one by one."""
+# The first tokens of the email, whose guesses are logged one by one.
+SHOWN_TOKENS = 3
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives it no type
-    """Says the five steps once, for the first step with a learning rate above 0, and the last line after each epoch."""
+    """Logs five lines for the first step with a learning rate above 0, and the last one after each epoch."""
 
     def __init__(self, log: Callable[[str], None], trainer: CompletionTrainer, example: Example) -> None:
         self._log = log
@@ -45,17 +43,18 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
         self._email = list(tokenizer(example.email, add_special_tokens=False)["input_ids"])
         self._start: dict[str, torch.Tensor] = {}
         self._before: dict[str, torch.Tensor] = {}
-        self._told: list[float] = []
+        self._gradients: list[float] = []
         self._adjusted = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._start = self._weights()
-        if state.global_step:  # a run that goes on: its first step is long gone
+        # A resumed run has had its first step.
+        if state.global_step:
             self._adjusted = True
             return
         logits_NV = self._logits()
         right_N = self._right(logits_NV)
-        guesses = ", ".join(self._guess(logits_NV[n], n) for n in range(min(FIRST, len(self._email))))
+        guesses = ", ".join(self._guess(logits_NV[n], n) for n in range(min(SHOWN_TOKENS, len(self._email))))
         size = logits_NV.shape[-1]
         self._log(f"1 show    the task has {len(self._prompt)} tokens, the email that belongs to it {len(self._email)}")
         self._log(
@@ -69,7 +68,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not self._adjusted:
             self._before = self._weights()
-            self._told = per_layer({name: weight.grad for name, weight in self._trained().items()})
+            self._gradients = per_layer({name: weight.grad for name, weight in self._trained().items()})
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         rate = optimizer.param_groups[0]["lr"]
@@ -77,7 +76,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
             return
         self._adjusted = True
         moved = distance(self._before, self._weights())
-        self._log(f"4 told    how much each layer is told to change, first to last: {sparkline(self._told)}")
+        self._log(f"4 blame   how much the error would change each layer, first to last: {sparkline(self._gradients)}")
         self._log(
             f"5 adjust  at a learning rate of {rate:.1e} {self._learner} moved by {100 * moved:.2g} % of its size"
         )
@@ -93,7 +92,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
         )
 
     def _logits(self) -> torch.Tensor:
-        """Of each token of the email, float32."""
+        """Those that predict each token of the email, float32."""
         was_training = self._model.training
         self._model.eval()
         ids_1T = torch.tensor([self._prompt + self._email], device=self._model.device)
@@ -103,18 +102,18 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
         return logits_TV[len(self._prompt) - 1 : -1].float()
 
     def _right(self, logits_NV: torch.Tensor) -> torch.Tensor:
-        """The log-probability that each right token got."""
+        """The log-probability of each right token."""
         wanted_N = torch.tensor(self._email, device=logits_NV.device)
         return logits_NV.log_softmax(-1).gather(1, wanted_N[:, None])[:, 0]
 
     def _guess(self, logits_V: torch.Tensor, number: int) -> str:
-        """`"Dear" 3 %, it would say "I" (41 %)` of the email's token of that number."""
+        """`"Dear" 3 %, it would say "I" (41 %)` for the token of that number."""
         probabilities_V = logits_V.softmax(-1)
         right, favourite = self._email[number], int(probabilities_V.argmax())
-        said = f"{self._word(right)} {100 * probabilities_V[right]:.0f} %"
+        guess = f"{self._word(right)} {100 * probabilities_V[right]:.0f} %"
         if favourite == right:
-            return said
-        return f"{said}, it would say {self._word(favourite)} ({100 * probabilities_V[favourite]:.0f} %)"
+            return guess
+        return f"{guess}, it would say {self._word(favourite)} ({100 * probabilities_V[favourite]:.0f} %)"
 
     def _word(self, token: int) -> str:
         return f'"{self._tokenizer.decode([token]).strip()}"'
@@ -127,7 +126,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
 
 
 def per_layer(gradients: Mapping[str, torch.Tensor | None]) -> list[float]:
-    """The norm of each layer's gradients, in the order of the layers."""
+    """The norm of each layer's gradients, in order."""
     squares: dict[int, float] = {}
     for name, gradient in gradients.items():
         match = LAYER.search(name)
@@ -137,7 +136,7 @@ def per_layer(gradients: Mapping[str, torch.Tensor | None]) -> list[float]:
 
 
 def distance(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
-    """How far the weights moved, as a share of how large they were: both are Euclidean norms over all of them."""
+    """The Euclidean norm of all changes, as a share of that of all weights before."""
     moved = sum(float((after[name] - before[name]).square().sum()) for name in before)
     size = sum(float(weight.square().sum()) for weight in before.values())
     return math.sqrt(moved / size) if size else 0.0

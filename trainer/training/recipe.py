@@ -1,6 +1,7 @@
 """The recipe of a training run: every choice with its unit; a named recipe or YAML file first, then flags over it.
 
-This file does not know TRL; trainer/training/sft_trainer.py turns a recipe into TRL's settings.
+A field's type, bounds and description are also those of its flag (trainer/commands/run_options.py) and of its row in
+the reference. trainer/training/sft_trainer.py turns a recipe into TRL's settings.
 """
 
 from __future__ import annotations
@@ -11,89 +12,80 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.errors import ConfigError
-from adapters.models.base_models import GPU_DEFAULT
+from adapters.models import base_models
 from adapters.models.validate import unservable_features
+from adapters.store.manifest import DEFAULT_MAX_RANK
 from trainer.evaluation import criteria
 
 RECIPES = Path(__file__).parent / "recipes"
+# Fields without a flag: they stand in a recipe's file.
+FILE_ONLY = ("recipe", "warmup", "loraplus", "weight_decay", "neftune", "limits")
 
 
 class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = "unnamed"
-    """The name or path that it was loaded by."""
-    epochs: int = Field(ge=1, le=1000)
-    """Passes over the emails."""
-    batch_size: int = Field(ge=1, le=512)
-    """Emails a step."""
-    learning_rate: float | None = Field(default=None, gt=0, lt=1)
-    """Peak; None = the prior for the base model's size."""
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises; it falls along a cosine after that."""
-    rank: int = Field(default=16, ge=1, le=64)
-    alpha: int = Field(default=32, ge=1)
-    """The adapter's output is scaled by alpha / rank."""
-    rslora: bool = False
-    """Scaled by alpha / sqrt(rank) instead, so that a high rank learns as much (rsLoRA, arXiv 2312.03732)."""
-    loraplus: float = Field(default=1, ge=1, le=64)
-    """How many times faster the adapter's B learns than its A (LoRA+, arXiv 2402.12354; 16 is usual there)."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, lt=1)
-    """How much of itself each of the adapter's weights loses a step, times the learning rate."""
-    neftune: float = Field(default=0.0, ge=0, le=100)
-    """Noise on what is read in training (NEFTune's alpha; 5 is usual)."""
-    early_stop: int = Field(default=0, ge=0)
-    """Ends the run after so many epochs without a lower held-out loss, and keeps the best epoch; 0: never."""
-    max_length: int = Field(default=1024, ge=64)
-    """Tokens of task and email together; a longer one is refused, never cut."""
-    practice: int = Field(default=0, ge=0)
-    """Generated examples added to every epoch, for emails in a voice that trainer/data/synthetic.py knows."""
-    repeats: int = Field(default=1, ge=1)
-    """How often each email stands in an epoch: once as it is, then with other names and numbers
-    (trainer/data/augment.py)."""
-    copy_weight: float = Field(default=1, ge=1, le=100)
-    """How much more than another token one counts that the email copies from its task
-    (trainer/compute/copy_weights.py)."""
-    mix: float = Field(default=0.0, ge=0, le=0.9)
-    """Share of what is trained on that are everyday requests with the base model's own answers
-    (trainer/training/mix.py)."""
-    heldout: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the emails kept back to measure the held-out loss."""
-    seed: int = 0
-    sample_tokens: int = Field(default=200, ge=1)
-    """Most tokens of the sample email after each epoch."""
-    sample_epochs: tuple[int, ...] = ()
-    """After which epochs a sample email is written and the model is kept as a labelled version; none: an email after
-    every one, and only the last model is kept."""
-    limits: tuple[str, ...] = ()
-    """What its figures must reach for a version to be promoted, as trainer/evaluation/criteria.py reads them; none: no
-    evaluation."""
+    recipe: str = Field("unnamed", description="name or path that it was loaded by")
+    epochs: int = Field(ge=1, le=1000, description="passes over the emails")
+    batch_size: int = Field(ge=1, le=512, description="emails a step")
+    learning_rate: float | None = Field(
+        None, gt=0, lt=1, description="peak learning rate; without one, a prior for the base model's size"
+    )
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises, then a cosine")
+    rank: int = Field(16, ge=1, le=64, description=f"adapter rank; above {DEFAULT_MAX_RANK} needs `server --max-rank`")
+    alpha: int = Field(32, ge=1, description="the adapter's output is scaled by alpha / rank")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank), for high ranks (rsLoRA, arXiv 2312.03732)")
+    loraplus: float = Field(
+        1, ge=1, le=64, description="how many times faster B learns than A (LoRA+, arXiv 2402.12354; 16 is usual)"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training")
+    weight_decay: float = Field(0.0, ge=0, lt=1, description="share of a weight lost a step, times the learning rate")
+    neftune: float = Field(0.0, ge=0, le=100, description="noise on the embeddings (NEFTune's alpha; 5 is usual)")
+    early_stop: int = Field(
+        0, ge=0, description="stop after N epochs without a lower held-out loss and keep the best; 0 means never"
+    )
+    max_length: int = Field(1024, ge=64, description="tokens of task and email together; a longer one is refused")
+    practice: int = Field(0, ge=0, description="synthetic examples an epoch, for the formal and the friendly voice")
+    repeats: int = Field(1, ge=1, description="copies of each email an epoch, all but one with other names and numbers")
+    copy_weight: float = Field(1, ge=1, le=100, description="weight of a token that an email copies from its task")
+    mix: float = Field(
+        0.0, ge=0, le=0.9, description="share of replay, the base model's own answers, against forgetting; 0.2 is usual"
+    )
+    heldout: float = Field(0.05, ge=0, lt=1, description="share of the emails held out to measure the loss on")
+    seed: int = Field(0, description="seed of the split, the order and the synthetic examples")
+    sample_tokens: int = Field(200, ge=1, description="most tokens of the sample email after an epoch")
+    sample_epochs: tuple[int, ...] = Field(
+        (), description="write a sample email only after these epochs, and publish each model as NAME@epoch-N"
+    )
+    limits: tuple[str, ...] = Field((), description="what a version must reach to be promoted; none: not evaluated")
+
+
+FLAGS = {name: field for name, field in Recipe.model_fields.items() if name not in FILE_ONLY}
 
 
 def default(base: str) -> str:
     """The recipe for the base model that `--base` finds by `base`; `quick` is made for the packaged one."""
-    return "gpu" if base == GPU_DEFAULT else "quick"
+    return "gpu" if base == base_models.GPU_DEFAULT else "quick"
 
 
 def load(named: str, overrides: dict[str, Any]) -> Recipe:
     """The recipe called `named`, or in the file of that path, with `overrides` (None values left out) over it.
 
     Raises:
-        ConfigError: there is none, or fields or limits are wrong; every one is listed.
+        ConfigError: the recipe is unknown, or fields or limits are wrong; every one is listed.
     """
+    import yaml
+
     file = RECIPES / f"{named}.yaml"
     if not file.is_file():
         file = Path(named)
     if not file.is_file():
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
         raise ConfigError(f"there is no recipe {named!r}", f"use one of {known}, or the path of a YAML file")
-    import yaml
-
     try:
         fields = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         if not isinstance(fields, dict):
-            raise ConfigError(f"{file} is no recipe: it holds a {type(fields).__name__}, not `field: value` lines")
+            raise ConfigError(f"{file} holds a {type(fields).__name__}, and a recipe has `field: value` lines")
         given = {name: value for name, value in overrides.items() if value is not None}
         recipe = Recipe(**{**fields, **given, "recipe": named})
         criteria.parse_criteria(recipe.limits)
@@ -108,16 +100,17 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
 
 
 def _wrong(field: str, given: object, message: str) -> str:
-    """What is wrong with a field of a recipe; of what PEFT could train and vLLM not serve, the latter."""
-    unservable = unservable_features({field: given})
-    return f"{field} = {given!r}: {'; '.join(unservable) or message}"
+    # What vLLM cannot serve says more than a bound that pydantic gives.
+    return f"{field} = {given!r}: {'; '.join(unservable_features({field: given})) or message}"
+
+
+def peak_learning_rate(recipe: Recipe, base: base_models.BaseModel) -> float:
+    return recipe.learning_rate or learning_rate_prior(base_models.shaping_config(base.path)["hidden_size"])
 
 
 def learning_rate_prior(hidden_size: int) -> float:
-    """A LoRA learning rate for a base model of Llama's kind, two digits: about 1e-3 for a hidden size of 576.
-
-    5e-4 * (2000 / hidden)**0.781, the tinker-cookbook's formula, times 0.75: at hidden size 576 its 1.3e-3 is an
-    extrapolation, and our runs of 800 examples kept the facts as well at 1e-3. For Qwen the cookbook's exponent is
-    0.0775; at a hidden size of 2560 that makes 4.9e-4 of what is 3.1e-4 here, the careful side.
-    """
+    """A LoRA learning rate for a base model of Llama's kind, two digits: about 1e-3 for a hidden size of 576."""
+    # 5e-4 * (2000 / hidden)**0.781 is the tinker-cookbook's formula; times 0.75, because at hidden size 576 its 1.3e-3
+    # is an extrapolation, and our runs of 800 examples kept the facts as well at 1e-3. For Qwen the cookbook's exponent
+    # is 0.0775, which gives 4.9e-4 at a hidden size of 2560 where this gives 3.1e-4, the careful side.
     return float(f"{0.75 * 5e-4 * (2000 / hidden_size) ** 0.781:.1e}")

@@ -1,9 +1,4 @@
-"""The trainer of one run: TRL's SFTTrainer with a PEFT LoRA adapter, or with all weights of a model that begins at
-random, its settings for a device, and its loss on a CPU.
-
-The only file that imports TRL. It does not know emails' splits, verdicts or the store; trainer/training/sft.py is the
-run.
-"""
+"""The trainer of one run, the only file that imports TRL: its settings for a device, and its loss on a CPU."""
 
 from __future__ import annotations
 
@@ -17,54 +12,46 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from adapters.models.base_models import BaseModel
 from adapters.store.version import WEIGHTS
-from trainer.compute import cpu_loss
+from trainer.compute import cpu_loss, distributed
 from trainer.compute.attention import ATTENTION
-from trainer.compute.copy_weights import Copied, summed
+from trainer.compute.copy_weights import CopiedTokens, summed
 from trainer.compute.device import Device
 from trainer.compute.packed import pack
+from trainer.console import bar
 from trainer.data.examples import Example
+from trainer.evaluation import forgetting
 from trainer.training.recipe import Recipe
 
 
 class CompletionTrainer(SFTTrainer):
-    """SFTTrainer whose loss on a CPU is that of trainer/compute/cpu_loss.py, and which may count copied tokens more.
+    """SFTTrainer with the loss of trainer/compute/cpu_loss.py on a CPU, and more weight on copied tokens if asked.
 
-    Off a GPU, TRL's fused head scores every token, prompt and padding too, and multiplies gradients in float32. The
-    loss is the same (tests/trainer/training/test_sft_trainer.py holds it to 1e-3).
+    On a CPU TRL's own loss scores every token, prompt and padding too, and multiplies gradients in float32. The value
+    is the same (tests/trainer/training/test_sft_trainer.py: to 1e-3).
     """
 
     tokens_an_epoch = 0
-    copied: Copied | None = None
-    copy_weight = 1.0
+    copied_tokens: CopiedTokens | None = None
+    copy_token_weight = 1.0
     loraplus = 1.0
     optimizer: Any
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """The Trainer's, or the same one with another rate for each LoRA layer's B."""
+        """The Trainer's, with LoRA+ at another learning rate for each layer's B."""
         if self.loraplus == 1 or self.optimizer is not None:
             return super().create_optimizer(model)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+        ratio, decay = self.loraplus, self.args.weight_decay
         self.optimizer = create_loraplus_optimizer(
-            self.model,
-            kind,
-            loraplus_lr_ratio=self.loraplus,
-            loraplus_weight_decay=self.args.weight_decay,
-            **options,
+            self.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=decay, **options
         )
         return self.optimizer
 
@@ -72,36 +59,41 @@ class CompletionTrainer(SFTTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         on_cpu = self.args.device.type == "cpu"
-        if return_outputs or not (on_cpu or self.copied):
+        if return_outputs or not (on_cpu or self.copied_tokens):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels_BT = inputs["labels"]
         scored_BT = labels_BT[:, 1:] != -100
         if on_cpu:
-            # Through the model's own forward, which is where several processes begin to add their gradients up.
+            # Through the model's own forward, where several processes hook in to add their gradients.
             nats_S = model(**inputs, completion_losses=True)
         else:
             logits_BTV = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
             nats_S = cross_entropy(logits_BTV[scored_BT].float(), labels_BT[:, 1:][scored_BT], reduction="none")
         loss = nats_S.sum()
-        if self.copied:
-            copied_BT = self.copied.among(inputs["input_ids"], labels_BT)
-            loss = summed(nats_S, copied_BT[:, 1:][scored_BT], self.copy_weight)
+        if self.copied_tokens:
+            copied_BT = self.copied_tokens.among(inputs["input_ids"], labels_BT)
+            loss = summed(nats_S, copied_BT[:, 1:][scored_BT], self.copy_token_weight)
         if num_items_in_batch is None:
             return loss / len(nats_S)
         # The items of all processes are counted, and their gradients averaged.
         return loss * self.accelerator.num_processes / num_items_in_batch
 
+    def general_losses(self) -> tuple[float, float]:
+        """The loss on general text of the base model, and with the adapter."""
+        base = self.model.get_base_model()
+        trained_with = base.config._attn_implementation
+        # On a GPU a run has another attention, and texts are read with ours.
+        base.set_attn_implementation(ATTENTION)
+        with bar("reading general text", 2 * forgetting.PASSAGES) as advance, self.accelerator.autocast():
+            losses = forgetting.general_losses(self.model, self.processing_class, advance)
+        base.set_attn_implementation(trained_with)
+        return losses
+
 
 def sft_settings(
     device: Device, recipe: Recipe, learning_rate: float, emails: int, heldout: int, scratch: str
 ) -> dict[str, Any]:
-    """The fields of TRL's SFTConfig for a run on `emails` emails, `heldout` of them kept back beside those.
-
-    With flash attention, and on a CPU, the emails of a batch stand in one row without padding. TRL's packing would save
-    as much, but cuts what does not fit, keeps the same emails together in every epoch, and makes `batch_size` count
-    rows, not emails. Everything else that a GPU needs is TRL's default: gradient checkpointing, fused AdamW, fused
-    loss.
-    """
+    """The fields of TRL's SFTConfig for a run on `emails` emails, with `heldout` others held out."""
     cuda = device.kind == "cuda"
     model: dict[str, str] = {"dtype": device.dtype}
     if not cuda:
@@ -109,6 +101,8 @@ def sft_settings(
     elif device.flash_attention:
         # Also the name under which transformers finds the hub's kernel, where `kernels` is installed.
         model["attn_implementation"] = "flash_attention_2"
+    # Not TRL's packing, which cuts what does not fit, keeps the same emails together in every epoch, and makes
+    # `batch_size` count rows. Copied tokens are found row by row.
     padding_free = device.flash_attention and recipe.copy_weight == 1
     return {
         "output_dir": scratch,
@@ -125,9 +119,8 @@ def sft_settings(
         "weight_decay": recipe.weight_decay,
         "neftune_noise_alpha": recipe.neftune or None,
         "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
-        # Never cut: check_before_training has seen the emails, and generated ones are shorter.
+        # Never cut: check_before_training has refused longer emails, and synthetic ones are shorter.
         "max_length": None,
-        # What is copied is told row by row.
         "padding_free": padding_free,
         "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
         "eval_strategy": "epoch" if heldout else "no",
@@ -160,10 +153,10 @@ def completion_trainer(
     from_scratch: bool = False,
     **settings: Any,
 ) -> CompletionTrainer:
-    """Ready to train; what it writes goes to the directory `scratch`. `settings` replace those of `sft_settings`.
+    """Ready to train in the directory `scratch`; `settings` replace those of `sft_settings`.
 
-    `start` is the directory of an adapter of the recipe's rank whose weights it begins with, instead of a new one's.
-    `from_scratch`: no adapter; all weights are trained of a model that has the base model's shape and random weights.
+    `start` is the directory of an adapter of the recipe's rank to continue. `from_scratch`: instead of an adapter, all
+    weights of a model are trained that has the base model's shape and random weights.
     """
     lora = LoraConfig(
         r=recipe.rank,
@@ -193,7 +186,7 @@ def completion_trainer(
         causal = trainer.model.get_base_model() if isinstance(trainer.model, PeftModel) else trainer.model
         causal.forward = partial(_forward, causal, causal.forward, trainer.args.bf16)
     pack(trainer.model)
-    # Stock callbacks print raw dictionaries of numbers; ours say the same in words.
+    # Stock callbacks print raw dictionaries; ours log the same in words.
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
@@ -202,34 +195,52 @@ def completion_trainer(
     trainer.tokens_an_epoch = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     if recipe.copy_weight > 1:
         completions = ([token for token in row["labels"] if token != -100] for row in trainer.train_dataset)
-        trainer.copied = Copied(completions, trainer.model.config.vocab_size)
-        trainer.copy_weight = recipe.copy_weight
+        trainer.copied_tokens = CopiedTokens(completions, trainer.model.config.vocab_size)
+        trainer.copy_token_weight = recipe.copy_weight
     return trainer
 
 
 def _forward(
-    causal: PreTrainedModel,
-    forward: Callable[..., Any],
-    bf16: bool,
-    *inputs: Any,
-    completion_losses: bool = False,
-    **named: Any,
+    causal: Any, forward: Callable[..., Any], bf16: bool, *inputs: Any, completion_losses: bool = False, **named: Any
 ) -> Any:
-    """The model's forward pass, or with `completion_losses` the loss of each token that is scored."""
+    """The model's forward pass, or with `completion_losses` the loss of each scored token."""
     if completion_losses:
         return cpu_loss.completion_losses(causal, named, autocast=bf16)
     return forward(*inputs, **named)
 
 
 def random_model(base: BaseModel, seed: int, attention: str | None) -> Any:
-    """A model of the base model's shape with random weights, in float32: all are trained, and bf16 would lose the small
-    changes. On a GPU, and where a CPU has bf16, the arithmetic is the run's own."""
+    """A model of the base model's shape with random weights."""
+    # In float32: all weights are trained, and bf16 would lose small changes. The arithmetic may still be in bf16.
     set_seed(seed)
     config = AutoConfig.from_pretrained(base.path)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
     if (base.path / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(base.path)
     return model
+
+
+def sample_email(trainer: CompletionTrainer, example: Example, max_tokens: int) -> str:
+    """The email that the model as it is now writes for the example's task, greedy."""
+    tokenizer, model = trainer.processing_class, trainer.model
+    prompt = tokenizer.apply_chat_template(
+        list(example.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), trainer.accelerator.autocast():
+        written = model.generate(**prompt.to(model.device), max_new_tokens=max_tokens, do_sample=False)
+    model.train(was_training)
+    return str(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+
+def save_adapter(trainer: CompletionTrainer, directory: Path) -> None:
+    """In bf16, in which vLLM serves it: half as much to keep and to load, and evaluated as it is served."""
+    trainer.save_model(str(directory))
+    if distributed.FIRST:
+        weights = load_file(directory / WEIGHTS)
+        halves = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+        save_file(halves, directory / WEIGHTS, metadata={"format": "pt"})
 
 
 def _dataset(examples: Sequence[Example]) -> Dataset:

@@ -23,16 +23,13 @@ from adapters.models.base_models import BaseModel, shaping_config
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device, choose
 from trainer.console import Log, bar
-from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
-from trainer.training.dataset import Rows
+from trainer.training.dataset import Rows, trial_set
 from trainer.training.diagnose import WINDOW
 from trainer.training.from_scratch import LEARNING_RATE
 from trainer.training.recipe import Recipe, learning_rate_prior
-from trainer.training.sft import sample_email
-from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
-from trainer.trials.trial_rows import rows_of_trials
+from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email
 
 # With more, measuring would take longer than training.
 MAX_HELDOUT_EMAILS = 32
@@ -124,13 +121,11 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     """Train twice for so many `minutes`; nothing is published. The recipe's epochs, early stop and limits are ignored.
 
     Raises:
-        DataError: emails that are too long, all listed, before a model is loaded.
         ConfigError: too few emails to hold some out.
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
-    rows = rows_of_trials(examples, recipe, base, device, log, "for a comparison")
+    rows = trial_set(examples, recipe, base, device, log, "for a comparison")
     rows = replace(rows, heldout=rows.heldout[:MAX_HELDOUT_EMAILS])
     prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
     log(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")

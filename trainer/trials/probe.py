@@ -25,8 +25,7 @@ from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device
 from trainer.training.dataset import Rows
 from trainer.training.recipe import Recipe, learning_rate_prior
-from trainer.training.sft import sample_email
-from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
+from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email
 
 STEPS = 10
 # The speed counts after these: the first steps pack weights and allocate memory.

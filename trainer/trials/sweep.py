@@ -20,13 +20,12 @@ from adapters.models.base_models import BaseModel
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import choose
 from trainer.console import Log, bar
-from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
+from trainer.training.dataset import trial_set
 from trainer.training.recipe import Recipe
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 from trainer.trials.learning_rates import Sweep, Trial
-from trainer.trials.trial_rows import rows_of_trials
 
 WARMUP_SHARE = 0.1
 
@@ -38,13 +37,11 @@ def sweep(
     early stop and limits are ignored, and more emails may be held out.
 
     Raises:
-        DataError: emails that are too long, all listed, before the model is loaded.
         ConfigError: too few emails.
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
-    rows = rows_of_trials(examples, recipe, base, device, log, "to compare learning rates")
+    rows = trial_set(examples, recipe, base, device, log, "to compare learning rates")
     ordered = sorted(set(rates))
     log(f"{len(ordered)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
     with tempfile.TemporaryDirectory(prefix="mailwright-sweep-") as scratch:

@@ -10,7 +10,7 @@ import pytest
 from tests.trainer.test_cli import failed
 from tests.trainer.training.test_sft import NAMES, dataset
 from trainer.cli import main
-from trainer.commands import sft
+from trainer.commands import run_options
 from trainer.commands.compare_starts import difference
 
 Capture = pytest.CaptureFixture[str]
@@ -94,7 +94,7 @@ def test_ctrl_c_leaves_nothing_behind(
 def test_minutes_that_are_none_are_refused_before_anything_is_read(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, minutes: str
 ):
-    monkeypatch.setattr(sft, "chosen", lambda _: pytest.fail("the emails were read"))
+    monkeypatch.setattr(run_options, "chosen", lambda _: pytest.fail("the emails were read"))
     printed = failed(capsys, "compare-starts", "--data", "mine.jsonl", f"--minutes={minutes}")
     assert printed == f"error: --minutes must be above 0, got {minutes}\nhint: give minutes, such as 5\n"
 

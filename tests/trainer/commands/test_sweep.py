@@ -12,7 +12,7 @@ import pytest
 from tests.trainer.test_cli import failed
 from tests.trainer.training.test_sft import command, dataset, read_until
 from trainer.cli import main
-from trainer.commands import sft as sft_cli
+from trainer.commands import run_options
 from trainer.commands.sweep import curve, recipe_with
 from trainer.training.recipe import Recipe, load
 from trainer.trials.learning_rates import Sweep, Trial
@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny_base: Path, tmp_path: Path):
 def test_what_cannot_work_is_refused_before_anything_is_read(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, flags: list[str], error: str
 ):
-    monkeypatch.setattr(sft_cli, "chosen", lambda _: pytest.fail("the emails were read"))
+    monkeypatch.setattr(run_options, "chosen", lambda _: pytest.fail("the emails were read"))
     printed = failed(capsys, "sweep", "--data", "mine.jsonl", *flags)
     assert printed.startswith(f"error: {error}\nhint: ")
 

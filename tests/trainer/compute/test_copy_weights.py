@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.compute.copy_weights import COMMON, Copied, summed
+from trainer.compute.copy_weights import COMMON_TOKENS, CopiedTokens, summed
 
-FILLERS = [[token] * 3 for token in range(300, 300 + COMMON)]
+FILLERS = [[token] * 3 for token in range(300, 300 + COMMON_TOKENS)]
 """As many tokens as can be common, each more so than any other here."""
 
 
@@ -23,7 +23,7 @@ def batch(*rows: tuple[list[int], list[int]]) -> tuple[torch.Tensor, torch.Tenso
 
 
 def test_a_token_of_the_task_is_copied_and_one_of_another_row_or_a_common_one_is_not():
-    told = Copied([*FILLERS, [7, 8]], 500)
+    told = CopiedTokens([*FILLERS, [7, 8]], 500)
     ids, labels = batch(([7, 300, 9], [7, 300, 8, 9]), ([8, 5], [7, 8]))
     assert told.among(ids, labels).int().tolist() == [[0, 0, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0, 0]]
 
@@ -38,7 +38,7 @@ def test_a_token_of_the_task_is_copied_and_one_of_another_row_or_a_common_one_is
     )
 )
 def test_padding_and_the_token_zero_change_nothing(rows: list[tuple[list[int], list[int]]]):
-    told = Copied(FILLERS, 500)
+    told = CopiedTokens(FILLERS, 500)
     found = told.among(*batch(*rows))
     for row, (prompt, completion) in zip(found.tolist(), rows, strict=True):
         expected = [False] * len(prompt) + [token in prompt for token in completion]

@@ -48,7 +48,7 @@ def test_two_processes_that_a_signal_ends_go_on_to_the_losses_of_one_process(tin
         finally:
             process.kill()
     store = Store(tmp_path / "store")
-    assert printed.count(b"go on: the same with --resume\n") == 1, printed.decode()[-3000:]
+    assert printed.count(b"run the same command with --resume\n") == 1, printed.decode()[-3000:]
     assert store.versions("together") == []
     assert list((store.directory / RUNS / "together").glob("checkpoint-*"))
 

@@ -54,7 +54,7 @@ def test_other_layers_stay_as_they_are(layer: nn.Linear):
 
 
 def test_a_large_model_is_not_held_in_memory_three_times(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(packed, "MOST", 2 * 8 * 8 * 4 - 1)
+    monkeypatch.setattr(packed, "MAX_BYTES", 2 * 8 * 8 * 4 - 1)
     model = nn.Sequential(frozen(8, 8), frozen(8, 8))
     pack(model)
     assert not any(hasattr(layer, "packed") for layer in model)

@@ -43,7 +43,8 @@ class Trained:
         self.state.epoch = self.state.global_step / 2
         self.tell("on_step_end")
         self.state.log_history.append({"loss": loss, "epoch": self.state.global_step / 2})
-        self.tell("on_log", logs={"loss": loss})
+        figures = ["learning_rate", "num_input_tokens_seen", "train_tokens_per_second", "train_runtime"]
+        self.tell("on_log", logs={"loss": loss, "epoch": self.state.epoch} | dict.fromkeys(figures, 1.0))
 
     def epoch(self, losses: list[float], heldout: float | None) -> None:
         for loss in losses:

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.errors import ConfigError, StoreUnwritable
 from adapters.store.store import RUNS, Store
-from trainer.training.checkpoints import STATE, Run, identity, opened
+from trainer.training.checkpoints import STATE, SavedRun, identity, open_run
 from trainer.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=3, batch_size=4)
@@ -20,7 +20,7 @@ STARTED = identity("0" * 64, "sha256:1", RECIPE)
 def nobody_listens(_: str) -> None: ...
 
 
-def saved(run: Run, step: int, whole: bool = True) -> Path:
+def saved(run: SavedRun, step: int, whole: bool = True) -> Path:
     checkpoint = run.path / f"checkpoint-{step}"
     checkpoint.mkdir()
     if whole:
@@ -29,7 +29,7 @@ def saved(run: Run, step: int, whole: bool = True) -> Path:
 
 
 def left_behind(store: Store, *steps: int, started: dict[str, Any] = STARTED) -> None:
-    with suppress(KeyboardInterrupt), opened(store, "mine", started, False, nobody_listens) as run:
+    with suppress(KeyboardInterrupt), open_run(store, "mine", started, False, nobody_listens) as run:
         for step in steps:
             saved(run, step)
         run.note(12.34)
@@ -37,7 +37,7 @@ def left_behind(store: Store, *steps: int, started: dict[str, Any] = STARTED) ->
 
 
 def test_a_run_that_ends_well_leaves_nothing(store: Store):
-    with opened(store, "mine", STARTED, False, nobody_listens) as run:
+    with open_run(store, "mine", STARTED, False, nobody_listens) as run:
         saved(run, 3)
     assert not run.path.exists()
     assert "mine" not in store.names()
@@ -50,7 +50,7 @@ def test_a_run_that_was_never_saved_leaves_nothing(store: Store):
 
 def test_the_newest_whole_checkpoint_is_gone_on_with(store: Store):
     left_behind(store, 9, 100)
-    with opened(store, "mine", STARTED, True, nobody_listens) as run:
+    with open_run(store, "mine", STARTED, True, nobody_listens) as run:
         saved(run, 200, whole=False)
         assert run.checkpoint() == run.path / "checkpoint-100"
         assert run.seconds() == 12.3
@@ -59,7 +59,7 @@ def test_the_newest_whole_checkpoint_is_gone_on_with(store: Store):
 def test_other_speed_and_length_may_go_on(store: Store):
     left_behind(store, 9)
     other = RECIPE.model_copy(update={"epochs": 5, "learning_rate": 1e-4, "early_stop": 2})
-    with opened(store, "mine", identity("0" * 64, "sha256:1", other), True, nobody_listens) as run:
+    with open_run(store, "mine", identity("0" * 64, "sha256:1", other), True, nobody_listens) as run:
         assert run.checkpoint()
 
 
@@ -75,32 +75,32 @@ def test_other_speed_and_length_may_go_on(store: Store):
 )
 def test_a_run_of_something_else_is_not_gone_on_with_and_not_lost(store: Store, started: dict[str, Any], said: str):
     left_behind(store, 9)
-    with pytest.raises(ConfigError, match=said), opened(store, "mine", started, True, nobody_listens):
+    with pytest.raises(ConfigError, match=said), open_run(store, "mine", started, True, nobody_listens):
         pass
-    with opened(store, "mine", STARTED, True, nobody_listens) as run:
+    with open_run(store, "mine", STARTED, True, nobody_listens) as run:
         assert run.checkpoint()
 
 
 def test_without_an_unfinished_run_there_is_nothing_to_go_on_with(store: Store):
-    with pytest.raises(ConfigError, match="no unfinished run of mine"), opened(store, "mine", STARTED, True, print):
+    with pytest.raises(ConfigError, match="no unfinished run of mine"), open_run(store, "mine", STARTED, True, print):
         pass
 
 
 def test_a_new_run_says_that_it_gives_up_an_unfinished_one(store: Store):
     left_behind(store, 9)
     said: list[str] = []
-    with opened(store, "mine", STARTED, False, said.append) as run:
+    with open_run(store, "mine", STARTED, False, said.append) as run:
         assert run.checkpoint() is None
-    assert said == ["an unfinished run of mine, saved at step 9, is given up: --resume goes on with one"]
+    assert said == ["deleting the unfinished run of mine, saved at step 9; --resume would continue it"]
 
 
 def test_two_runs_of_one_name_do_not_share_a_directory(store: Store):
-    with opened(store, "mine", STARTED, False, nobody_listens) as run:
+    with open_run(store, "mine", STARTED, False, nobody_listens) as run:
         checkpoint = saved(run, 3)
         for resume in (False, True):
-            with pytest.raises(ConfigError, match="another run"), opened(store, "mine", STARTED, resume, print):
+            with pytest.raises(ConfigError, match="another run"), open_run(store, "mine", STARTED, resume, print):
                 pass
-        with opened(store, "yours", STARTED, False, nobody_listens):
+        with open_run(store, "yours", STARTED, False, nobody_listens):
             pass
         assert checkpoint.is_dir()
 
@@ -108,7 +108,7 @@ def test_two_runs_of_one_name_do_not_share_a_directory(store: Store):
 def test_a_disk_that_is_too_full_is_found_before_the_run(store: Store, monkeypatch: pytest.MonkeyPatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(40_000_000))
-    with opened(store, "mine", STARTED, False, nobody_listens) as run:
+    with open_run(store, "mine", STARTED, False, nobody_listens) as run:
         run.check_room(900_000)
         with pytest.raises(StoreUnwritable, match="has 40 MB free, and this run needs 44 MB"):
             run.check_room(1_000_000)

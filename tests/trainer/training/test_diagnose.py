@@ -124,7 +124,7 @@ def test_a_first_step_of_general_examples_is_no_measure_of_what_comes_after():
 def test_a_leak_comes_before_all_that_finite_losses_say_and_no_field_of_the_recipe_mends_it():
     verdict = diagnose(replace(HEALTHY, leaked=3, heldout=[2.2, 2.15]), RECIPE)
     assert (verdict.name, verdict.remedy) == ("leak", {})
-    assert verdict.hint == "leave --heldout-data out, or give it emails that --data does not hold"
+    assert verdict.hint == "leave --heldout-data out, or give it emails that are not in --data"
 
 
 def test_a_loss_that_is_nan_comes_before_a_leak():

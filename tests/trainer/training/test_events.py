@@ -8,7 +8,7 @@ import pytest
 
 from adapters.errors import ConfigError
 from tests.trainer.training.test_sft import NAMES, dataset, sft_here
-from trainer.training.events import told_to
+from trainer.training.events import events_to
 
 
 def read(file: Path) -> list[dict[str, object]]:
@@ -17,30 +17,30 @@ def read(file: Path) -> list[dict[str, object]]:
 
 def test_an_event_can_be_read_as_soon_as_it_is_told(tmp_path: Path):
     file = tmp_path / "events.jsonl"
-    with told_to(file, append=False) as tell:
-        tell("step", step=1, loss=1.23456789, heldout_loss=None)
+    with events_to(file, append=False) as emit:
+        emit("step", step=1, loss=1.23456789, heldout_loss=None)
         assert read(file) == [{"event": "step", "step": 1, "loss": 1.23457, "heldout_loss": None}]
-        tell("step", step=2, loss=math.nan)
+        emit("step", step=2, loss=math.nan)
     assert read(file)[1] == {"event": "step", "step": 2, "loss": None}
 
 
 def test_a_run_that_goes_on_appends(tmp_path: Path):
     file = tmp_path / "events.jsonl"
     for append, expected in ((False, 1), (True, 2), (False, 1)):
-        with told_to(file, append) as tell:
-            tell("published", version="mine@1")
+        with events_to(file, append) as emit:
+            emit("published", version="mine@1")
         assert len(read(file)) == expected
 
 
 def test_without_a_file_nobody_is_told():
-    with told_to(None, append=False) as tell:
-        tell("step", step=1)
+    with events_to(None, append=False) as emit:
+        emit("step", step=1)
 
 
 def test_a_file_that_cannot_be_written_is_said(tmp_path: Path):
     with (
         pytest.raises(ConfigError, match=r"events cannot be written to .*nowhere"),
-        told_to(tmp_path / "nowhere" / "events.jsonl", append=False),
+        events_to(tmp_path / "nowhere" / "events.jsonl", append=False),
     ):
         pass
 

@@ -10,7 +10,7 @@ from adapters.store.manifest import Training
 from adapters.store.store import Store
 from adapters.store.version import Version
 from tests import tiny
-from tests.trainer.training.test_sft import RECIPE, dataset, emails, nobody_listens, sft_here
+from tests.trainer.training.test_sft import RECIPE, dataset, run_of, sft_here
 from trainer.training import sft
 
 pytestmark = [pytest.mark.training]
@@ -23,9 +23,9 @@ def training_of(version: Version) -> Training:
 
 
 def test_it_goes_on_where_the_version_ended(base_model: BaseModel, store: Store):
-    first = sft.train(emails(), "mine", base_model, RECIPE, store, "", nobody_listens)
+    first = sft.train(run_of(base_model), store)
     other_shape = RECIPE.model_copy(update={"rank": 2, "alpha": 64, "rslora": True, "learning_rate": 1e-3})
-    second = sft.train(emails(), "mine", base_model, other_shape, store, "", nobody_listens, start=first)
+    second = sft.train(run_of(base_model, other_shape, start=first), store)
     assert training_of(second).heldout_loss_before == pytest.approx(training_of(first).heldout_loss, rel=1e-4)
     assert training_of(second).heldout_loss < training_of(first).heldout_loss
     assert second.manifest().trained_from == f"mine@1 {first.digest}"
@@ -36,7 +36,7 @@ def test_it_goes_on_where_the_version_ended(base_model: BaseModel, store: Store)
 def test_a_version_of_another_base_model_is_refused(base_model: BaseModel, store: Store, tmp_path: Path):
     other = find(str(tiny.make_base(tmp_path / "other", seed=9)))
     with pytest.raises(ConfigError, match=r"formal@1 was trained on another base model \(tiny-llama\)"):
-        sft.train(emails(), "mine", other, RECIPE, store, "", nobody_listens, start=store.resolve("formal@1"))
+        sft.train(run_of(other, start=store.resolve("formal@1")), store)
 
 
 def test_the_command_takes_a_name_or_a_version(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapters.errors import ConfigError, TrainingDiverged
 from adapters.models.base_models import BaseModel, chat_template, find, shaping_config
 from tests.trainer.test_cli import failed
-from tests.trainer.training.test_sft import RECIPE, dataset, emails, nobody_listens
+from tests.trainer.training.test_sft import RECIPE, dataset, run_of
 from trainer.cli import main
-from trainer.commands import sft
+from trainer.commands import run_options
 from trainer.training import from_scratch, sft_trainer
 from trainer.training.diagnose import Verdict
 from trainer.training.sft_trainer import random_model
@@ -29,7 +29,7 @@ VOCABULARY = 99
 
 @dataclass(frozen=True)
 class Run:
-    trained: from_scratch.Trained
+    model: from_scratch.WrittenModel
     said: list[str]
 
 
@@ -37,12 +37,12 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> Run:
     output = tmp_path_factory.mktemp("runs") / "mine"
     said: list[str] = []
-    return Run(from_scratch.train(emails(), output, base_model, RECIPE, said.append), said)
+    return Run(from_scratch.train(run_of(base_model, log=said.append), output), said)
 
 
 @pytest.mark.training
 def test_it_begins_at_blind_chance_and_learns(run: Run):
-    curve = run.trained.curve
+    curve = run.model.trained.curve
     assert curve.heldout_before == pytest.approx(math.log(VOCABULARY), abs=0.15)
     assert curve.heldout[-1] < 0.9 * curve.heldout_before
     assert len(curve.train) == 2
@@ -50,7 +50,7 @@ def test_it_begins_at_blind_chance_and_learns(run: Run):
 
 @pytest.mark.training
 def test_it_says_what_it_trains_and_at_what_rate(run: Run):
-    weights = random_model(run.trained.base, 0, None).num_parameters()
+    weights = random_model(run.model.run.base, 0, None).num_parameters()
     assert f"a model of the shape of tiny-llama begins with random weights, and all {weights:,} are trained" in run.said
     assert "learning rate 0.01 (given)" in run.said
     assert [line[:16] for line in run.said if line.startswith("Epoch")] == ["Epoch 1 complete", "Epoch 2 complete"]
@@ -59,7 +59,7 @@ def test_it_says_what_it_trains_and_at_what_rate(run: Run):
 
 @pytest.mark.training
 def test_every_weight_changes(run: Run, base_model: BaseModel):
-    made = load_file(run.trained.path / "model.safetensors")
+    made = load_file(run.model.path / "model.safetensors")
     start = random_model(base_model, RECIPE.seed, None).state_dict()
     of_the_base = load_file(base_model.path / "model.safetensors")
     assert made.keys() == start.keys() == of_the_base.keys()
@@ -70,7 +70,7 @@ def test_every_weight_changes(run: Run, base_model: BaseModel):
 
 @pytest.mark.training
 def test_what_it_wrote_is_a_base_model_of_the_same_shape(run: Run, base_model: BaseModel):
-    path = run.trained.path
+    path = run.model.path
     found = find(str(path))
     assert (found.name, shaping_config(path)) == ("mine", shaping_config(base_model.path))
     assert chat_template(path) == chat_template(base_model.path)
@@ -80,16 +80,16 @@ def test_what_it_wrote_is_a_base_model_of_the_same_shape(run: Run, base_model: B
 
 @pytest.mark.training
 def test_what_it_wrote_has_the_loss_that_was_measured(run: Run):
-    model = AutoModelForCausalLM.from_pretrained(run.trained.path)
-    tokenizer = AutoTokenizer.from_pretrained(run.trained.path)
-    (example,) = run.trained.rows.heldout
+    model = AutoModelForCausalLM.from_pretrained(run.model.path)
+    tokenizer = AutoTokenizer.from_pretrained(run.model.path)
+    (example,) = run.model.trained.rows.heldout
     asked = [*example.messages]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
     answered = [*asked, {"role": "assistant", "content": example.email}]
     ids = torch.tensor([tokenizer.apply_chat_template(answered, return_dict=True)["input_ids"]])
     labels = ids.clone()
     labels[:, : len(prompt)] = -100
-    assert model(ids, labels=labels).loss.item() == pytest.approx(run.trained.curve.heldout[-1], rel=1e-3)
+    assert model(ids, labels=labels).loss.item() == pytest.approx(run.model.trained.curve.heldout[-1], rel=1e-3)
 
 
 @pytest.mark.training
@@ -100,8 +100,8 @@ def test_an_early_stop_keeps_the_best_epoch_and_no_remedy_is_an_adapters(
     monkeypatch.setattr(from_scratch, "diagnose", lambda *_: found)
     said: list[str] = []
     recipe = RECIPE.model_copy(update={"early_stop": 1})
-    trained = from_scratch.train(emails(), tmp_path / "mine", base_model, recipe, said.append)
-    assert trained.verdict.remedy == {"early_stop": 2}
+    model = from_scratch.train(run_of(base_model, recipe, log=said.append), tmp_path / "mine")
+    assert model.verdict.remedy == {"early_stop": 2}
     assert "hint: trainer sft ... --early-stop 2" in said
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
@@ -116,7 +116,7 @@ def test_a_signal_ends_the_run_and_leaves_nothing_behind(base_model: BaseModel, 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            from_scratch.train(emails(), tmp_path / "mine", base_model, RECIPE, log)
+            from_scratch.train(run_of(base_model, log=log), tmp_path / "mine")
     finally:
         signal.signal(signal.SIGINT, before)
     assert list(tmp_path.iterdir()) == []
@@ -133,7 +133,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_writes_nothing(
 
     monkeypatch.setattr(sft_trainer, "random_model", broken)
     with pytest.raises(TrainingDiverged, match="the loss of step 1 is NaN or infinite, and nothing is written"):
-        from_scratch.train(emails(), tmp_path / "mine", base_model, RECIPE, nobody_listens)
+        from_scratch.train(run_of(base_model), tmp_path / "mine")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,7 +190,7 @@ def test_as_json_and_into_a_directory_of_ones_own(tiny_base: Path, tmp_path: Pat
 def test_what_only_an_adapter_has_is_refused_before_anything_is_read(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, flags: list[str], named: str
 ):
-    monkeypatch.setattr(sft, "chosen", lambda _: pytest.fail("the emails were read"))
+    monkeypatch.setattr(run_options, "chosen", lambda _: pytest.fail("the emails were read"))
     printed = failed(capsys, "sft", "--from-scratch", "--name", "mine", "--data", "mine.jsonl", *flags)
     assert printed.startswith(f"error: --from-scratch trains a whole model: {named} would need an adapter, ")
     assert printed.endswith(f"hint: leave out {named}\n")
@@ -199,7 +199,7 @@ def test_what_only_an_adapter_has_is_refused_before_anything_is_read(
 def test_a_directory_with_something_in_it_is_refused_and_left_alone(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sft, "chosen", lambda _: pytest.fail("the emails were read"))
+    monkeypatch.setattr(run_options, "chosen", lambda _: pytest.fail("the emails were read"))
     command = ["sft", "--from-scratch", "--name", "mine", "--data", "mine.jsonl", "--output"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
@@ -228,5 +228,5 @@ def test_a_recipe_that_asks_for_what_only_versions_have_is_refused(
     base_model: BaseModel, tmp_path: Path, asked: dict[str, Any], said: str
 ):
     with pytest.raises(ConfigError, match=said):
-        from_scratch.train(emails(), tmp_path / "mine", base_model, RECIPE.model_copy(update=asked), nobody_listens)
+        from_scratch.train(run_of(base_model, RECIPE.model_copy(update=asked)), tmp_path / "mine")
     assert list(tmp_path.iterdir()) == []

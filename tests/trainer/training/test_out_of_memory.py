@@ -14,7 +14,7 @@ from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Training
 from adapters.store.store import RUNS, Store
 from tests.trainer.training.test_resume import trained
-from tests.trainer.training.test_sft import RECIPE, dataset, emails, nobody_listens
+from tests.trainer.training.test_sft import RECIPE, dataset, nobody_listens, run_of
 from trainer.training import sft
 from trainer.training.sft_trainer import CompletionTrainer
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.training]
 LIMITED = """
 import re, resource, sys
 from pathlib import Path
-from trainer import sft
+from trainer.training import sft
 from trainer.cli import main
 used = int(re.search(r"VmData:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + 700_000_000,) * 2)
@@ -38,7 +38,7 @@ def test_a_batch_that_the_memory_does_not_hold_is_read_in_parts(tiny_base: Path,
     command = [sys.executable, "-c", LIMITED, "sft", *map(str, flags), "--sample-tokens", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "out of memory with 16 emails at once: on with 8 at once, and 16 a step as before" in done.stderr
+    assert "out of memory with 16 emails at once: now 8 at once, still 16 a step" in done.stderr
     assert trained(tmp_path).steps == 1
 
 
@@ -52,7 +52,7 @@ def test_out_of_memory_is_answered_with_fewer_emails_at_once_and_the_same_losses
 
     def train(name: str, log: Callable[[str], None] = nobody_listens) -> Training:
         every = 0 if saved else 10_000
-        version = sft.train(emails(), name, base_model, recipe, store, "", log, save_every=every)
+        version = sft.train(run_of(base_model, recipe, name=name, log=log, save_every=every), store)
         training = version.manifest().training
         assert training
         return training
@@ -70,8 +70,8 @@ def test_out_of_memory_is_answered_with_fewer_emails_at_once_and_the_same_losses
     monkeypatch.setattr(CompletionTrainer, "compute_loss", one_fits)
     training = train("mine", said.append)
     assert [sentence for sentence in said if "out of memory" in sentence] == [
-        "out of memory with 4 emails at once: on with 2 at once, and 4 a step as before",
-        "out of memory with 2 emails at once: on with 1 at once, and 4 a step as before",
+        "out of memory with 4 emails at once: now 2 at once, still 4 a step",
+        "out of memory with 2 emails at once: now 1 at once, still 4 a step",
     ]
     assert (training.steps, training.tokens) == (wanted.steps, wanted.tokens)
     assert training.train_losses == pytest.approx(wanted.train_losses, rel=1e-3)
@@ -87,7 +87,7 @@ def test_an_email_that_no_memory_holds_is_said_to_be_one(
     monkeypatch.setattr(CompletionTrainer, "compute_loss", nothing_fits)
     recipe = RECIPE.model_copy(update={"heldout": 0})
     with pytest.raises(ConfigError, match="the memory does not hold one email in training"):
-        sft.train(emails(), "mine", base_model, recipe, store, "", nobody_listens)
+        sft.train(run_of(base_model, recipe), store)
     assert not (store.directory / RUNS / "mine").exists()
 
 
@@ -99,4 +99,4 @@ def test_an_error_that_is_not_the_memory_s_is_not_hidden(
 
     monkeypatch.setattr(CompletionTrainer, "compute_loss", breaks)
     with pytest.raises(RuntimeError, match="shapes cannot"):
-        sft.train(emails(), "mine", base_model, RECIPE, store, "", nobody_listens)
+        sft.train(run_of(base_model), store)

@@ -14,14 +14,7 @@ from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Training
 from adapters.store.store import RUNS, Store
 from adapters.store.version import Version
-from tests.trainer.training.test_sft import (
-    RECIPE,
-    command,
-    dataset,
-    emails,
-    nobody_listens,
-    read_until,
-)
+from tests.trainer.training.test_sft import RECIPE, command, dataset, read_until, run_of
 from trainer.cli import main
 from trainer.training import sft
 from trainer.training.sft_trainer import CompletionTrainer
@@ -71,7 +64,7 @@ def test_a_run_that_a_signal_ends_goes_on_to_the_losses_of_one_that_nothing_ende
     assert process.returncode == status, printed.decode()[-2000:]
     assert b"Traceback" not in printed
     if number != signal.SIGKILL:
-        assert b"go on: the same with --resume\n" in printed
+        assert b"run the same command with --resume\n" in printed
     assert Store(tmp_path / "store").versions("mine") == []
     [saved] = (tmp_path / "store" / RUNS / "mine").glob("checkpoint-*")
     # An epoch's last step is saved after it was reported.
@@ -91,7 +84,7 @@ def test_a_loss_that_is_no_number_leaves_the_state_before_to_go_on_with(
 ):
     def train(learning_rate: float, **options: Any) -> Version:
         recipe = RECIPE.model_copy(update={"learning_rate": learning_rate, "heldout": 0})
-        return sft.train(emails(), "mine", base_model, recipe, store, "", nobody_listens, save_every=0, **options)
+        return sft.train(run_of(base_model, recipe, save_every=0, **options), store)
 
     losses = iter([1.0, 1.0, 1.0, math.nan])
     stock = CompletionTrainer.compute_loss

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from adapters.errors import TrainingDiverged
+from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from adapters.store.version import Version
 from tests import tiny
-from tests.trainer.training.test_sft import dataset
+from tests.trainer.training.test_sft import dataset, run_of
 from trainer.cli import main
 from trainer.training.recipe import Recipe
 from trainer.training.retry import train_mended
+from trainer.training.run import TrainingRun
 
 RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=0.9)
 TRAINING = {
@@ -23,9 +25,6 @@ TRAINING = {
 }
 
 
-def nobody_listens(_: str) -> None: ...
-
-
 class Scripted:
     """Stands for the trainer: publishes versions with the given held-out losses and remedies, None for a divergence."""
 
@@ -33,8 +32,8 @@ class Scripted:
         self.store, self.tmp_path, self.runs = store, tmp_path, iter(runs)
         self.recipes: list[Recipe] = []
 
-    def __call__(self, recipe: Recipe) -> Version:
-        self.recipes.append(recipe)
+    def __call__(self, run: TrainingRun, store: Store) -> Version:
+        self.recipes.append(run.recipe)
         loss, remedy = next(self.runs)
         if loss is None:
             raise TrainingDiverged("the loss is no number", "", remedy)
@@ -47,44 +46,48 @@ class Scripted:
         )
 
 
-def test_a_healthy_run_is_not_run_again(store: Store, tmp_path: Path):
+def test_a_healthy_run_is_not_run_again(store: Store, base_model: BaseModel, tmp_path: Path):
     train = Scripted(store, tmp_path, [(1.0, {})])
-    assert train_mended(train, RECIPE, store, nobody_listens).id == "mine@1"
+    assert train_mended(run_of(base_model, RECIPE), store, train).id == "mine@1"
     assert train.recipes == [RECIPE]
 
 
-def test_a_remedy_is_applied_and_the_better_version_promoted(store: Store, tmp_path: Path):
+def test_a_remedy_is_applied_and_the_better_version_promoted(store: Store, base_model: BaseModel, tmp_path: Path):
     said: list[str] = []
     train = Scripted(store, tmp_path, [(2.0, {"learning_rate": 0.3, "epochs": 4.0}), (1.0, {})])
-    assert train_mended(train, RECIPE, store, said.append) == store.promoted("mine") == store.resolve("mine@2")
+    assert (
+        train_mended(run_of(base_model, RECIPE, log=said.append), store, train)
+        == store.promoted("mine")
+        == store.resolve("mine@2")
+    )
     assert train.recipes[1] == RECIPE.model_copy(update={"learning_rate": 0.3, "epochs": 4})
     assert said == ["--auto: the run again with learning_rate 0.3, epochs 4"]
 
 
-def test_after_two_remedies_the_best_of_three_counts(store: Store, tmp_path: Path):
+def test_after_two_remedies_the_best_of_three_counts(store: Store, base_model: BaseModel, tmp_path: Path):
     runs: list[tuple[float | None, dict[str, float]]] = [
         (2.0, {"epochs": 4}),
         (1.0, {"epochs": 8}),
         (1.5, {"epochs": 9}),
     ]
     train = Scripted(store, tmp_path, runs)
-    assert train_mended(train, RECIPE, store, nobody_listens).id == "mine@2"
+    assert train_mended(run_of(base_model, RECIPE), store, train).id == "mine@2"
     assert [recipe.epochs for recipe in train.recipes] == [2, 4, 8]
     assert store.promoted("mine") == store.resolve("mine@2")
 
 
-def test_what_was_promoted_before_stays(store: Store, tmp_path: Path, base_model: Any):
+def test_what_was_promoted_before_stays(store: Store, tmp_path: Path, base_model: BaseModel):
     before = tiny.publish(store, base_model, "mine", 7)
-    train_mended(Scripted(store, tmp_path, [(2.0, {"epochs": 4}), (1.0, {})]), RECIPE, store, nobody_listens)
+    train_mended(run_of(base_model, RECIPE), store, Scripted(store, tmp_path, [(2.0, {"epochs": 4}), (1.0, {})]))
     assert store.promoted("mine") == before
 
 
-def test_a_loss_that_is_no_number_has_a_remedy_too(store: Store, tmp_path: Path):
+def test_a_loss_that_is_no_number_has_a_remedy_too(store: Store, base_model: BaseModel, tmp_path: Path):
     train = Scripted(store, tmp_path, [(None, {"learning_rate": 0.3}), (1.0, {})])
-    assert train_mended(train, RECIPE, store, nobody_listens).id == "mine@1"
+    assert train_mended(run_of(base_model, RECIPE), store, train).id == "mine@1"
     always = Scripted(store, tmp_path, [(None, {"learning_rate": 0.3})] * 3)
     with pytest.raises(TrainingDiverged):
-        train_mended(always, RECIPE, store, nobody_listens)
+        train_mended(run_of(base_model, RECIPE), store, always)
 
 
 @pytest.mark.training

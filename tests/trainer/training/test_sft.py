@@ -6,10 +6,11 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,11 +24,14 @@ from adapters.store.store import Store
 from adapters.store.version import WEIGHTS, Version
 from tests import tiny
 from trainer.cli import main
+from trainer.compute.device import choose
+from trainer.console import Log
 from trainer.data.check import check_before_training
 from trainer.data.examples import Example, digest, task_example
-from trainer.training import sft
+from trainer.training import fit, publish, sft
 from trainer.training.dataset import choose_rows
 from trainer.training.recipe import Recipe
+from trainer.training.run import TrainingRun
 
 pytestmark = [pytest.mark.training]
 RECIPE = Recipe(epochs=2, batch_size=2, learning_rate=1e-2, rank=4, alpha=8, heldout=0.1, sample_tokens=6)
@@ -44,6 +48,17 @@ def emails(count: int = len(NAMES), voice: str | None = None) -> list[Example]:
 def nobody_listens(_: str) -> None: ...
 
 
+def run_of(
+    base: BaseModel,
+    recipe: Recipe = RECIPE,
+    examples: Sequence[Example] | None = None,
+    name: str = "mine",
+    log: Log = nobody_listens,
+    **options: Any,
+) -> TrainingRun:
+    return TrainingRun(emails() if examples is None else examples, name, base, recipe, choose(), log, **options)
+
+
 @dataclass(frozen=True)
 class Runs:
     store: Store
@@ -57,8 +72,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> Run
     """Two runs under one name; `said` is what the first one said."""
     store = Store(tmp_path_factory.mktemp("runs") / "store")
     said: list[str] = []
-    first = sft.train(emails(), "mine", base_model, RECIPE, store, "CC0-1.0", said.append)
-    second = sft.train(emails(), "mine", base_model, RECIPE, store, "CC0-1.0", nobody_listens)
+    first = sft.train(run_of(base_model, log=said.append, licence="CC0-1.0"), store)
+    second = sft.train(run_of(base_model, licence="CC0-1.0"), store)
     return Runs(store, first, second, said)
 
 
@@ -77,9 +92,7 @@ def test_the_same_run_gives_the_same_bytes_also_one_that_begins_with_a_version(
 ):
     assert runs.first.manifest().adapter_sha256 == runs.second.manifest().adapter_sha256
     recipe = RECIPE.model_copy(update={"dropout": 0.1})
-    first, second = (
-        sft.train(emails(), "mine", base_model, recipe, store, "", nobody_listens, start=runs.first) for _ in range(2)
-    )
+    first, second = (sft.train(run_of(base_model, recipe, start=runs.first), store) for _ in range(2))
     assert first.manifest().adapter_sha256 == second.manifest().adapter_sha256
     assert first.manifest().adapter_sha256 != runs.first.manifest().adapter_sha256
 
@@ -106,7 +119,7 @@ def test_a_run_says_its_learning_rate_and_where_it_comes_from(runs: Runs):
 
 def test_a_run_says_how_many_emails_it_learns_from(runs: Runs):
     (counts,) = [line for line in runs.said if line.startswith("11 emails to learn from")]
-    assert counts.endswith("0 generated for practice; 1 held out")
+    assert counts.endswith("0 synthetic examples; 1 held out")
 
 
 def test_the_manifest_says_what_was_trained_on_what(runs: Runs, base_model: BaseModel):
@@ -147,7 +160,7 @@ def test_no_email_stands_in_the_published_directory(runs: Runs):
 
 def test_a_run_of_few_steps_publishes_a_manifest_that_can_be_read(base_model: BaseModel, store: Store):
     recipe = RECIPE.model_copy(update={"epochs": 1})
-    version = sft.train(emails(3), "short", base_model, recipe, store, "", nobody_listens)
+    version = sft.train(run_of(base_model, recipe, examples=emails(3), name="short"), store)
     training = version.manifest().training
     assert (training.steps, training.heldout_examples, training.heldout_loss) == (2, 0, None)
     assert 0 < training.train_loss < 100
@@ -155,37 +168,39 @@ def test_a_run_of_few_steps_publishes_a_manifest_that_can_be_read(base_model: Ba
 
 def test_a_run_of_one_step_learns_something(base_model: BaseModel, store: Store):
     recipe = RECIPE.model_copy(update={"epochs": 1, "batch_size": 8})
-    assert sft.train(emails(3), "one-step", base_model, recipe, store, "", nobody_listens).id == "one-step@1"
+    assert sft.train(run_of(base_model, recipe, examples=emails(3), name="one-step"), store).id == "one-step@1"
 
 
 def test_a_run_that_taught_nothing_publishes_nothing(
     base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sft, "reasons_against", lambda *_, **__: ["it changes nothing"])
+    monkeypatch.setattr(publish, "reasons_against", lambda *_, **__: ["it changes nothing"])
     recipe = RECIPE.model_copy(update={"epochs": 1})
     with pytest.raises(AdapterUnusable, match="it changes nothing"):
-        sft.train(emails(2), "nothing", base_model, recipe, store, "", nobody_listens)
+        sft.train(run_of(base_model, recipe, examples=emails(2), name="nothing"), store)
     assert store.names() == ["formal", "friendly"]
 
 
 @contextmanager
 def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "completion_trainer", lambda *_: pytest.fail("the model was loaded"))
+        patch.setattr(fit, "completion_trainer", lambda *_: pytest.fail("the model was loaded"))
         yield
 
 
 def test_emails_that_are_too_long_are_refused_before_a_model_is_loaded(
-    base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     # One character is one token; 66 more are the chat template's.
-    long = [task_example("Thank Ada.", "Dear Ada, " + "x" * 990), task_example("Thank Bo.", "x" * 5000)]
-    with no_model_is_loaded(monkeypatch), pytest.raises(DataError, match="2 emails are too long") as caught:
-        sft.train([*emails(3), *long], "mine", base_model, RECIPE, store, "", nobody_listens)
-    first, second = caught.value.problems
+    emails = ["Dear Bo,", "Dear Ada, " + "x" * 990, "x" * 5000]
+    rows = [{"prompt": "Thank Ada.", "completion": email} for email in emails]
+    with no_model_is_loaded(monkeypatch):
+        assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path, rows)) == 2
+    printed = capsys.readouterr().err
     template = len("<user\n>\n<assistant\n>\n")
-    assert first == f"email 4 ('Thank Ada.'...) has {10 + 1000 + template} tokens with its task, at most 1024"
-    assert second.startswith("email 5 ")
+    assert "error: 2 emails are too long" in printed
+    assert f"email 2 ('Thank Ada.'...) has {10 + 1000 + template} tokens with its task, at most 1024" in printed
+    assert "email 3 ('Thank Ada.'...) has" in printed
 
 
 def test_an_email_of_exactly_the_greatest_length_is_taken(tiny_base: Path):
@@ -201,7 +216,7 @@ def test_a_wrong_name_is_refused_before_a_model_is_loaded(
     base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     with no_model_is_loaded(monkeypatch), pytest.raises(ConfigError):
-        sft.train(emails(3), name, base_model, RECIPE, store, "", nobody_listens)
+        sft.train(run_of(base_model, examples=emails(3), name=name), store)
 
 
 def dataset(directory: Path, rows: list[dict[str, str]] | None = None) -> Path:

@@ -23,6 +23,7 @@ from trainer.data.examples import Example, task_example
 from trainer.training import sft
 from trainer.training import sft_trainer as module
 from trainer.training.recipe import Recipe
+from trainer.training.run import TrainingRun
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sft_settings
 
 pytestmark = [pytest.mark.training]
@@ -127,10 +128,10 @@ def test_emails_in_a_row_without_padding_learn_the_same_as_padded_ones(qwen: Bas
 def test_a_run_with_a_gpus_settings_teaches_a_qwen3(
     qwen: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device
 ):
-    monkeypatch.setattr(sft, "choose", lambda: device)
     said: list[str] = []
+    run = TrainingRun(EMAILS, "mine", qwen, RECIPE, device, said.append)
     with gpu_settings_on_a_cpu({"bf16": True}):
-        version = sft.train(EMAILS, "mine", qwen, RECIPE, Store(tmp_path / "store"), "CC0-1.0", said.append)
+        version = sft.train(run, Store(tmp_path / "store"))
     training = version.manifest().training
     assert training.heldout_loss_before is not None
     assert training.heldout_loss is not None

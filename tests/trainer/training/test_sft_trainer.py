@@ -91,7 +91,7 @@ def test_a_weight_on_what_is_copied_turns_the_gradients_and_leaves_the_loss_that
     build: Build, monkeypatch: pytest.MonkeyPatch, device: str
 ):
     """The arithmetic of both devices, on this one."""
-    monkeypatch.setattr(copy_weights, "COMMON", 3)
+    monkeypatch.setattr(copy_weights, "COMMON_TOKENS", 3)
     plain, plain_gradients = loss_and_gradients(build(emails(5)), stock=False, items=None)
     weighted = build(emails(5), recipe=RECIPE.model_copy(update={"copy_weight": 5}))
     on_cpu = loss_and_gradients(weighted, stock=False, items=None)[1]

@@ -13,11 +13,12 @@ from adapters.errors import ConfigError, TrainingDiverged
 from adapters.models.base_models import BaseModel, find
 from adapters.store.manifest import Training
 from adapters.store.store import Store
-from tests.trainer.training.test_sft import NAMES, emails
+from tests.trainer.training.test_sft import NAMES, emails, run_of
 from trainer.data.examples import Example, task_example
 from trainer.evaluation import base_answers, forgetting
-from trainer.training import mix, sft
+from trainer.training import dataset, sft
 from trainer.training.recipe import Recipe
+from trainer.training.sft_trainer import CompletionTrainer
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("float32")]
 RECIPE = Recipe(epochs=8, batch_size=2, learning_rate=1e-2, rank=4, alpha=8, heldout=0.25, sample_tokens=6)
@@ -37,7 +38,7 @@ def with_nothing_in_common() -> list[Example]:
 @pytest.fixture
 def train(base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Runs on a random base model. That has nothing to forget, so that its loss on general text is not looked at."""
-    monkeypatch.setattr(sft, "_with_general_loss", lambda curve, _: curve)
+    monkeypatch.setattr(CompletionTrainer, "general_losses", lambda _: (None, None))
 
     def run(
         examples: list[Example],
@@ -47,7 +48,11 @@ def train(base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch) 
         **fields: Any,
     ) -> Training:
         recipe = Recipe(**RECIPE.model_dump() | {"heldout": share} | fields)
-        training = sft.train(examples, "mine", base_model, recipe, store, "", log, heldout=heldout).manifest().training
+        training = (
+            sft.train(run_of(base_model, recipe, examples=examples, log=log, heldout=heldout), store)
+            .manifest()
+            .training
+        )
         assert training
         return training
 
@@ -98,7 +103,7 @@ def test_a_learning_rate_that_is_too_high_is_mended_by_the_hint(train: Train):
 def test_a_leak_is_mended_by_other_held_out_emails(train: Train):
     leaking = train(emails(), heldout=emails(5), epochs=2)
     assert (leaking.examples, leaking.heldout_examples, leaking.verdict) == (12, 5, "leak")
-    assert leaking.because.startswith("5 of the held-out emails nearly stand among those that were trained on")
+    assert leaking.because.startswith("5 of the held-out emails are nearly the same as one that was trained on")
     assert leaking.hint.startswith("leave --heldout-data out")
     assert train(with_nothing_in_common(), share=0.2, epochs=2).verdict != "leak"
     assert train(with_nothing_in_common()[:8], heldout=with_nothing_in_common()[8:], epochs=2).verdict != "leak"
@@ -116,7 +121,7 @@ def taught(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> 
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
     texts = [tokenizer(text)["input_ids"] for text in forgetting.general_texts()]
     rows = [([], text[: forgetting.PASSAGE_TOKENS]) for text in texts]
-    for number, request in enumerate(mix.requests()):
+    for number, request in enumerate(dataset.requests()):
         answer = [*texts[number % PASSAGES][:40], tokenizer.eos_token_id]
         rows.append((base_answers.chat_prompt(tokenizer, request), answer))
     optimizer, chance = torch.optim.AdamW(model.parameters(), lr=3e-3), random.Random(0)
@@ -150,7 +155,7 @@ def test_forgetting_is_mended_by_general_examples_and_where_these_are_not_enough
 
     def train(**fields: Any) -> Training:
         recipe = Recipe(**RECIPE.model_dump() | {"learning_rate": 2e-3, "epochs": 4} | fields)
-        training = sft.train(examples, "mine", taught, recipe, store, "", lambda _: None).manifest().training
+        training = sft.train(run_of(taught, recipe, examples=examples), store).manifest().training
         assert training
         return training
 

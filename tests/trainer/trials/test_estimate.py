@@ -9,7 +9,7 @@ from adapters.errors import ConfigError, DataError
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from tests import tiny
-from tests.trainer.training.test_sft import RECIPE, emails, nobody_listens
+from tests.trainer.training.test_sft import RECIPE, emails, nobody_listens, run_of
 from trainer.compute.device import choose
 from trainer.data.examples import task_example
 from trainer.training import sft
@@ -115,7 +115,7 @@ def test_tokens_and_steps_are_those_of_the_run_which_corrects_the_next_estimate(
     assert (first.correction, first.runs) == (1.0, 0)
     assert 0 < first.seconds.low < first.seconds.middle < first.seconds.high
 
-    manifest = sft.train(emails(), "mine", base_model, recipe, store, "", nobody_listens).manifest()
+    manifest = sft.train(run_of(base_model, recipe), store).manifest()
     assert manifest.training is not None
     assert (work.tokens, work.steps) == (manifest.training.tokens, manifest.training.steps)
     said: list[str] = []

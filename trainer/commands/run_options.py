@@ -1,0 +1,97 @@
+"""The emails, the base model and the recipe of a run, as options that several commands share.
+
+A recipe's flags come from the fields of trainer/training/recipe.py. No logic.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from adapters.models import base_models
+from adapters.models.base_models import BaseModel
+from trainer.console import log
+from trainer.training import recipe
+from trainer.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from trainer.compute.device import Device
+    from trainer.data.examples import Example
+
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Emails that fit to train on, and how and on what."""
+
+    examples: list[Example]
+    recipe: Recipe
+    base: BaseModel
+    device: Device
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `chosen` reads."""
+    parser.add_argument(
+        "--data", metavar="FILE", type=Path, action="append", required=True, help="emails; may be given several times"
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="quick, shipped, article, gpu or a YAML file (default: gpu for its base model, else quick)",
+    )
+    for name, field in recipe.FLAGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=_help(field), **_kind(field))
+
+
+def _kind(field: FieldInfo) -> dict[str, Any]:
+    """How argparse reads the field; None where the flag is not given, so that the recipe's own value counts."""
+    if field.annotation is bool:
+        return {"action": "store_const", "const": True}
+    if field.annotation == tuple[int, ...]:
+        return {"type": _numbers, "metavar": "N,N"}
+    # `float | None` is read as a float.
+    return {"type": next(iter(get_args(field.annotation)), field.annotation), "metavar": "N"}
+
+
+def _help(field: FieldInfo) -> str:
+    limits = [f"{SIGNS[name]} {value:g}" for bound in field.metadata for name, value in asdict(bound).items()]
+    return f"{field.description} ({', '.join(limits)})" if limits else str(field.description)
+
+
+def _numbers(text: str) -> list[int]:
+    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 1 on, such as 1,10,50,100")
+    return [int(part) for part in text.split(",")]
+
+
+def chosen(args: argparse.Namespace) -> RunOptions:
+    """What the options say, logged and checked before anything slow.
+
+    Raises:
+        DataError: emails that cannot be read or are too long, all listed.
+        ConfigError: the recipe or the base model is unknown or wrong.
+    """
+    from trainer.compute.device import choose
+    from trainer.data.check import check_before_training
+    from trainer.data.examples import read_examples
+
+    examples = read_examples(args.data)
+    device = choose()
+    wanted = args.base or base_models.default(device.kind == "cuda")
+    loaded = recipe.load(args.recipe or recipe.default(wanted), {name: getattr(args, name) for name in recipe.FLAGS})
+    where = "on a GPU" if device.kind == "cuda" else "without a GPU"
+    log(f"device {device}")
+    log(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
+    log(f"recipe {loaded.recipe}" + ("" if args.recipe else ", the default for that base model"))
+    base = base_models.find(wanted, log)
+    # The same tokens as AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.
+    from transformers import PreTrainedTokenizerFast
+
+    check_before_training(examples, PreTrainedTokenizerFast.from_pretrained(base.path), loaded.max_length, log)
+    return RunOptions(examples, loaded, base, device)
