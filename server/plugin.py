@@ -19,6 +19,7 @@ from adapters.models.base_models import BaseModel, chat_template
 from adapters.models.validate import reasons_against
 from adapters.settings import is_loopback
 from adapters.store.audit import acting_as
+from adapters.store.leases import HEARTBEAT_SECONDS, Lease
 from adapters.store.store import Store
 from adapters.store.version import Version
 from server.api.access import Access
@@ -27,7 +28,6 @@ from server.api.gate import Gate
 from server.api.keys import CALLER, Caller, Keys
 from server.api.limits import Limits
 from server.engine import redaction
-from server.engine.claims import StoreClaims
 from server.engine.reconcile import reconcile
 from server.engine.residency import LoadResult, Reasons, Residency
 from server.engine.shutdown import Ending, end_with_parent
@@ -94,11 +94,11 @@ class EndpointPlugin:
         # Otherwise every counter and histogram has a second series, that says when it began.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._metrics = Metrics(REGISTRY, service.base.name)
-        self._claims = StoreClaims(self._store)
+        self._lease = Lease(self._store.directory)
         self._residency = Residency(
             lambda version: reasons_against(version.path, service.base, service.settings.max_rank),
             Loras(app, self._metrics.residents_changed),
-            self._claims,
+            self._lease,
             service.settings.max_resident,
             self._load_ended,
         )
@@ -149,12 +149,17 @@ class EndpointPlugin:
         # Kept, because the loop alone does not keep a task; the end of the loop cancels them.
         self._following = [
             asyncio.create_task(self._metrics.follow_residents(engine_client.list_loras)),
-            asyncio.create_task(self._claims.keep_alive()),
+            asyncio.create_task(self._beat()),
             asyncio.create_task(self._reconcile()),
         ]
         service.startup.ended("routes")
         _collect_seldom()
         service.ready()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.to_thread(self._lease.beat)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _reconcile(self) -> None:
         with acting_as("server"):

@@ -10,65 +10,95 @@ may not reach, is dead if its heartbeat does not change while somebody watches. 
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import logging
 import os
 import secrets
 import shutil
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.store.disk import is_locked, locked
+from adapters.errors import AdapterNotFound
+from adapters.store.disk import explained, is_locked, locked
+from adapters.store.version import Version
 
 HEARTBEAT_SECONDS = 5.0
+# Six heartbeats: a busy machine misses one or two.
 WATCH_SECONDS = 30.0
-"""Six heartbeats: a busy machine misses one or two."""
 
 LEASES = ".leases"
 HEARTBEAT = "heartbeat"
 
+logger = logging.getLogger(__name__)
+
 
 class Lease:
-    """This process's claim on versions of the store in `directory`; `close` gives it up.
+    """What this server may have loaded from the store in `directory`; for any thread, and every method may block.
 
-    Raises:
-        OSError: the store cannot be written.
+    A store that this process cannot write is served without a lease, and a warning says what that means.
     """
 
     def __init__(self, directory: Path) -> None:
-        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.path = directory / LEASES / name
+        self.path = directory / LEASES / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._beats = 0
-        self._held: set[str] = set()
-        # A server beats in one thread and holds in others.
-        self._renewing = threading.Lock()
-        self._heartbeat = self._begin()
+        # Counts, because a version may be loaded again before its unloading is over.
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._heartbeat: int | None = None
+        try:
+            self._heartbeat = self._begin()
+            atexit.register(self.close)
+        except OSError as exc:
+            logger.warning(
+                "the store %s cannot be written (%s): `adapters gc` does not know what this server has loaded, so"
+                " retire and collect only versions that no server without a lease uses",
+                directory,
+                exc.strerror,
+            )
+
+    def acquire(self, version: Version) -> None:
+        """Keep gc from removing the files of `version` until each `acquire` had its `release`.
+
+        Raises:
+            AdapterNotFound: they are gone already.
+        """
+        home = version.path.parent
+        _check_files(version)
+        if self._heartbeat is not None:
+            # gc decides under this lock what it removes.
+            with explained(home.parent), locked(home), self._lock:
+                _check_files(version)
+                self._renew_if_lost(self._heartbeat)
+                (self.path / version.id).touch()
+                self._held[version.id] += 1
+
+    def release(self, version: Version) -> None:
+        with self._lock:
+            self._held[version.id] -= 1
+            if self._held[version.id] <= 0:
+                del self._held[version.id]
+                (self.path / version.id).unlink(missing_ok=True)
 
     def beat(self) -> None:
         """To be called every HEARTBEAT_SECONDS."""
-        self._renew_if_lost()
-        os.pwrite(self._heartbeat, self._sign_of_life(), 0)
-
-    def hold(self, version_id: str) -> None:
-        """Claim a version. To be called under the store's lock of its name, see Store.hold."""
-        self._renew_if_lost()
-        (self.path / version_id).touch()
-        self._held.add(version_id)
-
-    def release(self, version_id: str) -> None:
-        self._held.discard(version_id)
-        (self.path / version_id).unlink(missing_ok=True)
+        with self._lock:
+            if self._heartbeat is not None:
+                os.pwrite(self._renew_if_lost(self._heartbeat), self._sign_of_life(), 0)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._heartbeat)
-        self._heartbeat = -1
+        if self._heartbeat is not None:
+            os.close(self._heartbeat)
+            self._heartbeat = None
 
     def _begin(self) -> int:
-        """Make the directory; the descriptor of the locked heartbeat."""
+        """Make the directory; returns the descriptor of the locked heartbeat."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.parent):
             self.path.mkdir(exist_ok=True)
@@ -84,12 +114,13 @@ class Lease:
                 raise
         return heartbeat
 
-    def _renew_if_lost(self) -> None:
+    def _renew_if_lost(self, heartbeat: int) -> int:
         """Another machine takes this one for dead when it has slept, and removes the lease."""
-        with self._renewing:
-            if os.fstat(self._heartbeat).st_nlink == 0:
-                lost, self._heartbeat = self._heartbeat, self._begin()
-                os.close(lost)
+        if os.fstat(heartbeat).st_nlink == 0:
+            self._heartbeat = self._begin()
+            os.close(heartbeat)
+            return self._heartbeat
+        return heartbeat
 
     def _sign_of_life(self) -> bytes:
         self._beats += 1
@@ -146,6 +177,11 @@ def remove_dead(directory: Path, dead: Iterable[Claim]) -> None:
         with locked(directory / LEASES):
             for claim in filter(lambda claim: claim.ended, dead):
                 shutil.rmtree(claim.path, ignore_errors=True)
+
+
+def _check_files(version: Version) -> None:
+    if not version.path.is_dir():
+        raise AdapterNotFound(f"the files of {version.id} are gone")
 
 
 def _silent_beat(path: Path) -> bytes | None:

@@ -39,13 +39,13 @@ class Engine(Protocol):
     async def unload(self, version: Version) -> None: ...
 
 
-class Claims(Protocol):
-    """Keeps a version's files from being removed until there was a `release` for every `hold`; both may block.
+class Leases(Protocol):
+    """Keeps a version's files from being removed until each `acquire` had its `release`; both may block.
 
-    `hold` raises AdapterNotFound if the files are gone.
+    `acquire` raises AdapterNotFound if the files are gone.
     """
 
-    def hold(self, version: Version) -> None: ...
+    def acquire(self, version: Version) -> None: ...
 
     def release(self, version: Version) -> None: ...
 
@@ -79,7 +79,7 @@ class Residency:
         self,
         judge: Callable[[Version], Reasons],
         engine: Engine,
-        claims: Claims,
+        lease: Leases,
         capacity: int,
         report: Callable[[Version, LoadResult, float], Awaitable[None]],
         max_cold_loads: int = MAX_COLD_LOADS,
@@ -87,7 +87,7 @@ class Residency:
     ) -> None:
         self._judge = judge
         self._engine = engine
-        self._claims = claims
+        self._lease = lease
         self._capacity = capacity
         self._report = report
         self._max_cold_loads = max_cold_loads
@@ -192,7 +192,7 @@ class Residency:
     async def _admit(self, version: Version) -> Reasons:
         """Judge `version`, make room for it and load it; why that failed, and then nothing has changed."""
         # Before anything reads the files: they stay where they are from now on.
-        await asyncio.to_thread(self._claims.hold, version)
+        await asyncio.to_thread(self._lease.acquire, version)
         started = time.monotonic()
         result: LoadResult | None = "failed"
         reasons: Reasons = []
@@ -215,7 +215,7 @@ class Residency:
             if result:
                 await self._report(version, result, time.monotonic() - started)
             if result != "loaded":
-                await asyncio.to_thread(self._claims.release, version)
+                await asyncio.to_thread(self._lease.release, version)
         self._remember(version, reasons)
         return reasons
 
@@ -258,7 +258,7 @@ class Residency:
         if resident is None:
             return
         await self._engine.unload(resident.version)
-        await asyncio.to_thread(self._claims.release, resident.version)
+        await asyncio.to_thread(self._lease.release, resident.version)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
