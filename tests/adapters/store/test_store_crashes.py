@@ -15,7 +15,7 @@ from adapters.store.store import Store
 from adapters.store.version import CONFIG, WEIGHTS
 from tests.adapters.dying import FACTS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run(*command: object) -> str:
