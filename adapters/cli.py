@@ -180,8 +180,8 @@ def _list(store: Store, args: argparse.Namespace) -> None:
 
 def _show(store: Store, args: argparse.Namespace) -> None:
     version = store.resolve(args.reference)
-    standing = describe.standing(version, store.pointers(version.name))
-    described = {"path": str(version.path)} | standing | version.manifest().model_dump(mode="json")
+    status = describe.status(version, store.pointers(version.name))
+    described = {"path": str(version.path)} | status | version.manifest().model_dump(mode="json")
     if args.json:
         _print_json(described)
         return
@@ -249,7 +249,7 @@ def _promote(store: Store, args: argparse.Namespace) -> None:
         _note_missing_base(version.id)
     if args.json:
         _print_json(
-            describe.meaning(store, version.name) | {"checked_on": base and base.name, "overridden": overridden},
+            describe.name_status(store, version.name) | {"checked_on": base and base.name, "overridden": overridden},
         )
     elif args.percent is None:
         print(f"{version.name} now means {version.id}")
@@ -260,7 +260,7 @@ def _promote(store: Store, args: argparse.Namespace) -> None:
 def _rollback(store: Store, args: argparse.Namespace) -> None:
     version = store.roll_back(args.name)
     if args.json:
-        _print_json(describe.meaning(store, version.name))
+        _print_json(describe.name_status(store, version.name))
     else:
         print(f"{version.name} now means {version.id}")
 
@@ -274,7 +274,7 @@ def _label(store: Store, args: argparse.Namespace) -> None:
     else:
         store.remove_label(name, args.label)
     if args.json:
-        _print_json(describe.meaning(store, name))
+        _print_json(describe.name_status(store, name))
     elif args.remove:
         print(f"{name} has no label {args.label} any more")
     else:
@@ -285,7 +285,7 @@ def _retire(store: Store, args: argparse.Namespace) -> None:
     versions = store.bring_back(args.reference) if args.undo else store.retire(args.reference)
     name, ids = versions[0].name, ", ".join(version.id for version in versions)
     if args.json:
-        _print_json(describe.meaning(store, name))
+        _print_json(describe.name_status(store, name))
     elif args.undo:
         promoted = store.promoted(name)
         means = f"{name} means {promoted.id}" if promoted else f"nothing of {name} is promoted: `adapters promote`"
@@ -300,7 +300,7 @@ def _import(store: Store, args: argparse.Namespace) -> None:
     base = base_models.find(args.base, _say) if args.base else transfer.base_of(args.directory)
     version = transfer.import_(store, args.directory, args.name, base, args.licence)
     if args.json:
-        _print_json({"id": version.id, "path": str(version.path)} | describe.meaning(store, version.name))
+        _print_json({"id": version.id, "path": str(version.path)} | describe.name_status(store, version.name))
         return
     print(f"published {version.id} in {version.path}, on {base.name}")
     print(describe.after_publish(store, version))

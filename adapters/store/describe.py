@@ -36,7 +36,7 @@ def _row(version: Version, pointers: Pointers, damage: str | None) -> Described:
         damage = str(exc)
     return {
         "id": version.id,
-        **standing(version, pointers),
+        **status(version, pointers),
         "created": manifest and manifest.created.isoformat(),
         "base_name": manifest and manifest.base_name,
         "rank": manifest and manifest.lora.rank,
@@ -46,7 +46,7 @@ def _row(version: Version, pointers: Pointers, damage: str | None) -> Described:
     }
 
 
-def standing(version: Version, pointers: Pointers) -> Described:
+def status(version: Version, pointers: Pointers) -> Described:
     """What the names mean this version; `canary` is its percent."""
     canary = pointers.canary
     return {
@@ -102,12 +102,12 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def meaning(store: Store, name: str) -> Described:
+def name_status(store: Store, name: str) -> Described:
     """What `name` means now, as every command that changes it answers with --json."""
     pointers = store.pointers(name)
     return {
         "name": name,
-        **meant(name, pointers),
+        **targets(name, pointers),
         "pinned": [f"{name}@{number}" for number in pointers.pinned],
         "retired": [f"{name}@{number}" for number in pointers.retired],
     }
@@ -126,7 +126,7 @@ def after_publish(store: Store, version: Version) -> str:
     return "; ".join([*said, f"`adapters promote {version.id}{force}` makes {name} mean it"])
 
 
-def meant(name: str, pointers: Pointers) -> Described:
+def targets(name: str, pointers: Pointers) -> Described:
     """The versions that requests for `name` and its labels go to."""
     canary = pointers.canary
     return {

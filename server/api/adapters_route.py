@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from adapters.errors import AdapterUnusable, ConfigError, MailwrightError, RequestError, StoreDamaged
 from adapters.models.base_models import BaseModel
 from adapters.models.promotion import find, reasons_not_to
-from adapters.store.describe import meant, standing
+from adapters.store.describe import status, targets
 from adapters.store.manifest import NAME
 from adapters.store.pointers import Pointers
 from adapters.store.store import Store
@@ -108,7 +108,7 @@ class Views:
         return {
             "id": name,
             "object": "adapter",
-            **meant(name, pointers),
+            **targets(name, pointers),
             "problem": problem,
             "versions": [self._version(version, pointers) for version in self._store.versions(name)],
         }
@@ -127,7 +127,7 @@ class Views:
             "digest": version.digest,
             "created": created,
             "parent": parent,
-            **standing(version, pointers),
+            **status(version, pointers),
             "loaded": resident is not None,
             "in_use": resident.in_use if resident else 0,
             "refused": self._residency.refusals().get(version.id),
