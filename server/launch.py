@@ -213,7 +213,7 @@ def _serve(service: Service) -> None:
         raise ConfigError(f"cannot listen on {where}: {exc.strerror}", "give another --port") from exc
     # vLLM's own `run_server` is these two steps, with a handler that loses a signal while the engine starts.
     uvloop.run(run_server_worker(address, socket, arguments, http=Connection))
-    if service.ending.engine_died:
+    if service.shutdown.engine_died:
         raise RuntimeError("its engine died")
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from adapters.errors import ConfigError, KeysDamaged, Unauthorised
 from adapters.store.disk import explained, locked, replace
 from adapters.store.store import KEYS
+from server.engine.store_reader import Stamp, stamp
 
 TOKEN = re.compile(r"mw-(?P<id>[0-9a-f]{12})-[A-Za-z0-9_-]{43}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,62}")
@@ -111,39 +112,43 @@ class Keys:
         self._store = store
         self._file = store / KEYS
         self._clock = clock
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = (0, 0, 0)
         self._read: dict[str, Key] = {}
 
+    @property
+    def changed(self) -> bool:
+        return stamp(self._file) != self._stamp
+
     def all(self) -> list[Key]:
-        """Every key ever made, also those that count no more.
+        """Every key ever made, also expired and revoked ones; the file is read if it has changed.
 
         Raises:
             KeysDamaged: the file cannot be read, or is not what this program wrote.
         """
-        try:
-            stat = self._file.stat()
-        except FileNotFoundError:
-            self._stamp, self._read = None, {}
-            return []
-        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        if stamp != self._stamp:
-            self._read = {key.id: key for key in self._load()}
-            self._stamp = stamp
+        # Before the file is read: a change in between is read the next time.
+        now = stamp(self._file)
+        if now != self._stamp:
+            self._read = {key.id: key for key in self._load()} if now else {}
+            self._stamp = now
         return list(self._read.values())
 
+    @property
+    def exist(self) -> bool:
+        """Whether there was any when the file was last read."""
+        return bool(self._read)
+
     def find(self, token: str) -> Key:
-        """The key whose owner presents `token`.
+        """The key whose owner presents `token`, by what the file held when it was last read.
 
         Raises:
             Unauthorised: there is none, or it has expired or was revoked.
         """
-        self.all()
         form = TOKEN.fullmatch(token)
         key = self._read.get(form["id"]) if form else None
         proven = hmac.compare_digest(digest(token), key.sha256 if key else NO_KEY)
         if not key or not proven:
             raise Unauthorised("no valid API key came with the request", HINT)
-        # Only who has the secret learns more.
+        # Only the owner of the secret learns more.
         state = key.state(self._clock())
         if state != "active":
             raise Unauthorised(f"the API key {key.id} {'has expired' if state == 'expired' else 'was revoked'}", HINT)

@@ -101,13 +101,31 @@ class Limits:
     """Whether tokens are guessed ahead; vLLM cannot weigh single ones then."""
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """The request as an object that names a model.
+def read_request(path: str, body: bytes, limits: Limits) -> dict[str, Any]:
+    """The request to `path` as an object that names a model and asks for nothing beyond `limits`.
 
     Raises:
-        RequestError: it is not JSON, not an object, or has no model; or there are numbers, text or nesting in it that
-            nothing behind this could take.
+        RequestError: with the field at fault if there is one.
     """
+    request = _parse(body)
+    _check_fields(path, request, limits)
+    _check_integers(request, INTEGERS | {"logprobs"} if path == COMPLETIONS else INTEGERS)
+    _check_texts(request, limits)
+    _check_tokens(request, limits)
+    _check_counts(request)
+    if request.get("tools") and not limits.takes_tools:
+        raise RequestError(
+            "this base model's chat template has no place for tools, so that the model would never see them",
+            "leave tools out, or ask for a JSON answer with response_format",
+            "tools",
+        )
+    for field in ("response_format", "text", "tools", "output_config"):
+        if request.get(field):
+            _check_schema(request[field], field)
+    return request
+
+
+def _parse(body: bytes) -> dict[str, Any]:
     # These stand between and around values; a text has some too, but fewer than this if it is to fit any context.
     commas, brackets = body.count(b","), body.count(b"[") + body.count(b"{")
     if commas + brackets > 5 * MAX_VALUES:
@@ -122,28 +140,13 @@ def parse(body: bytes) -> dict[str, Any]:
     # Nearly every request is simple enough that the loop could find nothing, and takes an eighth of the gate's time.
     if not text.isascii() or "\\u" in text or brackets > MAX_DEPTH or commas + brackets >= MAX_VALUES:
         for value in _every_value(request):
-            if isinstance(value, str) and not value.isascii():
-                _refuse_unless(
-                    _is_unicode(value), "the request has half of a surrogate pair (\\ud800 to \\udfff) in a text"
-                )
+            if isinstance(value, str) and not _is_unicode(value):
+                raise RequestError("a text of the request is invalid Unicode: a lone surrogate (\\ud800 to \\udfff)")
     if not isinstance(request.get("model"), str) or not request["model"]:
         raise RequestError(
             "the request names no model", 'give "model": the base model, an adapter, or adapter@version', "model"
         )
     return request
-
-
-def check(path: str, request: dict[str, Any], limits: Limits) -> None:
-    """Raise RequestError, with the field at fault, for what `request` may not ask of `path`."""
-    _check_fields(path, request, limits)
-    _check_integers(request, INTEGERS | {"logprobs"} if path == COMPLETIONS else INTEGERS)
-    _check_texts(request, limits)
-    _check_tokens(request, limits)
-    _check_counts(request)
-    _check_tools(request, limits)
-    for field in ("response_format", "text", "tools", "output_config"):
-        if request.get(field):
-            _check_schema(request[field], field)
 
 
 def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
@@ -229,15 +232,6 @@ def _check_counts(request: dict[str, Any]) -> None:
         given = request.get(field)
         if isinstance(given, list | dict) and len(given) > most:
             raise RequestError(f"{field} has {len(given)} entries", f"give at most {most}", field)
-
-
-def _check_tools(request: dict[str, Any], limits: Limits) -> None:
-    if request.get("tools") and not limits.takes_tools:
-        raise RequestError(
-            "this base model's chat template has no place for tools, so that the model would never see them",
-            "leave tools out, or ask for a JSON answer with response_format",
-            "tools",
-        )
 
 
 def _check_schema(schema: Any, field: str) -> None:

@@ -23,13 +23,13 @@ LAST_WORDS_SECONDS = 5.0
 """What the engine has written reaches its reader within that time, or nothing more will."""
 
 
-class Ending:
+class Shutdown:
     """`closing`: the server finishes what it has begun, and begins nothing."""
 
     def __init__(self) -> None:
         self.closing = False
         self.engine_died = False
-        self._answering: set[asyncio.Task[Any]] = set()
+        self._in_flight: set[asyncio.Task[Any]] = set()
 
     def follow(self, engine_client: Any) -> None:
         """To be called once, with the engine that vLLM is going to shut down, on a signal or because it died."""
@@ -48,7 +48,7 @@ class Ending:
         engine_client.shutdown = shutdown
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
+    def in_flight(self) -> Iterator[None]:
         """To be entered by the task of a request, which is cancelled if there will be no more of its answer.
 
         Raises:
@@ -58,11 +58,11 @@ class Ending:
             raise shutting_down()
         task = asyncio.current_task()
         assert task
-        self._answering.add(task)
+        self._in_flight.add(task)
         try:
             yield
         except asyncio.CancelledError:
-            if task not in self._answering:
+            if task not in self._in_flight:
                 task.uncancel()
                 raise shutting_down() from None
             raise
@@ -72,11 +72,11 @@ class Ending:
                 raise shutting_down() from exc
             raise
         finally:
-            self._answering.discard(task)
+            self._in_flight.discard(task)
 
     def _cut_off(self) -> None:
-        while self._answering:
-            self._answering.pop().cancel()
+        while self._in_flight:
+            self._in_flight.pop().cancel()
 
 
 def end_with_parent() -> None:

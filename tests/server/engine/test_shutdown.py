@@ -5,7 +5,7 @@ import pytest
 
 from adapters.errors import Overloaded
 from server.engine import shutdown as ending_module
-from server.engine.shutdown import Ending
+from server.engine.shutdown import Shutdown
 from tests.server.fake_engine import until
 
 
@@ -19,9 +19,9 @@ class FakeClient:
         self.errored = True
 
 
-def play(client: FakeClient, scene: Callable[[Ending], Awaitable[None]]) -> Ending:
-    async def stage() -> Ending:
-        ending = Ending()
+def play(client: FakeClient, scene: Callable[[Shutdown], Awaitable[None]]) -> Shutdown:
+    async def stage() -> Shutdown:
+        ending = Shutdown()
         ending.follow(client)
         await scene(ending)
         return ending
@@ -29,11 +29,11 @@ def play(client: FakeClient, scene: Callable[[Ending], Awaitable[None]]) -> Endi
     return asyncio.run(stage())
 
 
-async def endless_answer(ending: Ending) -> asyncio.Task[None]:
+async def endless_answer(ending: Shutdown) -> asyncio.Task[None]:
     """One that has begun."""
 
     async def answer() -> None:
-        with ending.answering():
+        with ending.in_flight():
             await asyncio.Event().wait()
 
     begun = asyncio.create_task(answer())
@@ -44,11 +44,11 @@ async def endless_answer(ending: Ending) -> asyncio.Task[None]:
 def test_from_the_shutdown_of_the_engine_on_nothing_new_begins():
     client = FakeClient()
 
-    async def scene(ending: Ending) -> None:
-        with ending.answering():
+    async def scene(ending: Shutdown) -> None:
+        with ending.in_flight():
             pass
         client.shutdown(timeout=30)
-        with pytest.raises(Overloaded, match="shutting down") as refused, ending.answering():
+        with pytest.raises(Overloaded, match="shutting down") as refused, ending.in_flight():
             pytest.fail("it began")
         assert refused.value.retry_after > 0
 
@@ -60,7 +60,7 @@ def test_what_the_engine_did_not_finish_is_told_so_a_while_after_its_end(monkeyp
     monkeypatch.setattr(ending_module, "LAST_WORDS_SECONDS", 0.01)
     client = FakeClient()
 
-    async def scene(ending: Ending) -> None:
+    async def scene(ending: Shutdown) -> None:
         waiting = await endless_answer(ending)
         await asyncio.to_thread(client.shutdown, timeout=1)
         await until(waiting.done)
@@ -70,7 +70,7 @@ def test_what_the_engine_did_not_finish_is_told_so_a_while_after_its_end(monkeyp
 
 
 def test_a_request_that_is_cancelled_for_another_reason_stays_cancelled():
-    async def scene(ending: Ending) -> None:
+    async def scene(ending: Shutdown) -> None:
         waiting = await endless_answer(ending)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -82,12 +82,12 @@ def test_a_request_that_is_cancelled_for_another_reason_stays_cancelled():
 def test_what_fails_because_its_engine_is_being_shut_down_is_told_that():
     client = FakeClient()
 
-    def answer(ending: Ending) -> None:
-        with ending.answering():
+    def answer(ending: Shutdown) -> None:
+        with ending.in_flight():
             client.shutdown(timeout=1)
             raise RuntimeError("the engine is gone")
 
-    async def scene(ending: Ending) -> None:
+    async def scene(ending: Shutdown) -> None:
         with pytest.raises(Overloaded):
             answer(ending)
         assert not ending.engine_died
@@ -98,7 +98,7 @@ def test_what_fails_because_its_engine_is_being_shut_down_is_told_that():
 def test_an_engine_that_was_asked_to_stop_did_not_die():
     client = FakeClient()
 
-    async def scene(ending: Ending) -> None:
+    async def scene(ending: Shutdown) -> None:
         client.shutdown(timeout=30)
         client.shutdown(timeout=0)
 
@@ -108,7 +108,7 @@ def test_an_engine_that_was_asked_to_stop_did_not_die():
 def test_an_engine_that_had_failed_before_anybody_stopped_it_died():
     client = FakeClient(errored=True)
 
-    async def scene(ending: Ending) -> None:
+    async def scene(ending: Shutdown) -> None:
         client.shutdown(timeout=0)
 
     assert play(client, scene).engine_died

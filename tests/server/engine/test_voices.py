@@ -1,4 +1,4 @@
-"""How the parts are put together, as far as no vLLM is needed for it."""
+"""The store, what is loaded, and what is counted of it, together."""
 
 import asyncio
 import threading
@@ -9,18 +9,15 @@ from prometheus_client import CollectorRegistry
 
 from adapters.store.audit import Audit
 from adapters.store.store import Store
-from server.engine.residency import Residency
+from server.engine.voices import Voices
 from server.metrics import Metrics
-from server.plugin import EndpointPlugin
 from tests.server.fake_engine import FakeEngine
 
 
 def test_a_load_is_counted_on_the_event_loop_and_written_to_the_audit_log_off_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    engine, plugin, threads = FakeEngine(), EndpointPlugin(), {}
-    registry = CollectorRegistry()
-    plugin._store, plugin._metrics = store, Metrics(registry, "tiny")
+    engine, registry, threads = FakeEngine(), CollectorRegistry(), {}
 
     def noted(method: Callable[..., object]) -> Callable[..., object]:
         def noting(*args: object, **details: object) -> object:
@@ -33,7 +30,8 @@ def test_a_load_is_counted_on_the_event_loop_and_written_to_the_audit_log_off_it
     monkeypatch.setattr(Audit, "record", noted(Audit.record))
 
     async def scene() -> None:
-        await Residency(engine.judge, engine, engine, 2, plugin._load_ended).load(store.resolve("formal@1"))
+        voices = Voices(store, engine, engine.judge, 2, Metrics(registry, "tiny").load_ended)
+        await voices.residency.load(store.resolve("formal@1"))
 
     asyncio.run(scene())
     assert threads["label"] is threading.current_thread()
