@@ -1,9 +1,8 @@
-"""The routes that replace vLLM's own: what can be asked for, and what the server measures.
+"""The routes that replace vLLM's own: /v1/models and /metrics.
 
-GET /v1/models answers from the store: the base model and every promoted name, which is what clients show their users;
-with `?versions=all` every label and every exact version too, loaded or not. vLLM lists only what is loaded. This file
-does not know what can be served: a version that turns out to be unusable is listed too, and says why when it is asked.
-It knows no series either; those are in server/metrics.py.
+GET /v1/models answers from the store: the base model and every promoted name, as clients show them to their users; with
+`?versions=all` every label and every exact version too, loaded or not. vLLM lists only loaded ones. A version that
+cannot be served is listed too: a request for it is answered with the reasons.
 """
 
 from __future__ import annotations
@@ -31,21 +30,20 @@ Card = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What never changes of a version; `created` is in seconds since 1970, `digest` the first 12 hex digits."""
+class VersionInfo:
+    """The parts of a manifest that lists show; `created` is in seconds since 1970."""
 
     created: float
     parent: str
-    digest: str
 
 
-@lru_cache(maxsize=2**16)  # a list of 1,000 adapters is read again and again, and a failure is not kept
-def facts(version: Version) -> Facts:
+@lru_cache(maxsize=2**16)  # a list of 1,000 adapters is read again and again; a failure is not kept
+def version_info(version: Version) -> VersionInfo:
     """Raises:
     StoreDamaged: its manifest is missing or damaged.
     """
     manifest = version.manifest()
-    return Facts(manifest.created.timestamp(), manifest.base_name, version.digest)
+    return VersionInfo(manifest.created.timestamp(), manifest.base_name)
 
 
 def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], residency: Residency) -> APIRouter:
@@ -58,8 +56,8 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
 
     def version_card(name: str, version: Version) -> Card:
         try:
-            known = facts(version)
-            created, parent = int(known.created), known.parent
+            info = version_info(version)
+            created, parent = int(info.created), info.parent
         except StoreDamaged:
             created, parent = 0, base.name
         loaded = version.id in residency.residents()
@@ -72,8 +70,8 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
             raise RequestError(f"versions={versions[:80]} is unknown", "ask with versions=all, or without it")
         caller: Caller = request.scope[CALLER]
         cards = [base_card(name, request) for name in base_names if caller.may_use(name, base_names)]
-        meanings = _meanings(store, versions == "all")
-        cards += [version_card(name, version) for name, version in meanings if caller.may_use(name)]
+        named = _models(store, versions == "all")
+        cards += [version_card(name, version) for name, version in named if caller.may_use(name)]
         return {"object": "list", "data": cards}
 
     @router.get("/v1/models/{model}")
@@ -85,12 +83,12 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
     return router
 
 
-def _meanings(store: Store, every: bool) -> Iterator[tuple[str, Version]]:
-    """What can be asked for now, with the version that it means; `every`: labels and exact versions too."""
+def _models(store: Store, every: bool) -> Iterator[tuple[str, Version]]:
+    """Names of models with their versions; `every`: labels and exact versions too."""
     for name in store.names():
         try:
             pointers = store.pointers(name)
-        except StoreDamaged:  # nothing of that name is answered until it is mended; the others are
+        except StoreDamaged:  # only requests for this name fail
             continue
         there = {v.number: v for v in store.versions(name) if v.number not in pointers.retired}
         if pointers.promoted in there:
