@@ -92,7 +92,7 @@ class AdapterRoutes:
         pointers = await asyncio.to_thread(self._store.pointers, version.name)
         if version.number in pointers.without_pin(version.number).wanted:
             raise ConfigError(
-                f"{version.id} is promoted or a canary, so that it would be loaded again at once",
+                f"{version.id} is promoted or on trial, so that it would be loaded again at once",
                 "promote another version, or roll back, first",
             )
         if version.number in pointers.pinned:
