@@ -1,11 +1,11 @@
-"""Which versions the servers of a store may have loaded, so that none of them is deleted under a server.
+"""Which versions the servers of a store may have loaded, so that `adapters gc` deletes none of them.
 
     STORE/.leases/HOST-PID-RANDOM/heartbeat    locked while the server lives; its content changes every few seconds
     STORE/.leases/HOST-PID-RANDOM/formal@3     empty: this server may have formal@3 loaded
 
 vLLM reads an adapter's files again when it likes, and a missing file kills its engine. No clock is compared with
 another: on one machine the kernel drops the lock of a process that dies, and a lease of another machine, where locks
-may not reach, is dead if its heartbeat does not change while somebody watches. This file does not know who deletes.
+may not reach, is dead if its heartbeat does not change while a process watches it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 class Lease:
     """What this server may have loaded from the store in `directory`; for any thread, and every method may block.
 
-    A store that this process cannot write is served without a lease, and a warning says what that means.
+    A store that this process cannot write is served without a lease, after a warning.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -129,7 +129,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Claim:
-    """A lease as others see it; `beat` is what its heartbeat was."""
+    """A lease as other processes see it, with the content of its heartbeat."""
 
     path: Path
     living: bool
@@ -137,7 +137,7 @@ class Claim:
 
     @property
     def ended(self) -> bool:
-        """Dead, and not waking up meanwhile."""
+        """Dead, and no heartbeat since."""
         return not self.living and _read(self.path) == self.beat
 
 
@@ -146,8 +146,8 @@ def claims(directory: Path, watch_seconds: float = WATCH_SECONDS) -> list[Claim]
     if not (directory / LEASES).is_dir():
         return []
     with locked(directory / LEASES, reading=True):
-        found = sorted(path for path in (directory / LEASES).iterdir() if path.is_dir())
-        silent = {path: beat for path in found if (beat := _silent_beat(path)) is not None}
+        found = _leases(directory)
+        silent = {path: _read(path) for path in found if not is_locked(path / HEARTBEAT)}
     deadline = time.monotonic() + watch_seconds
     dead = {path for path, beat in silent.items() if beat.startswith(boot_id().encode())}
     watched = set(silent) - dead
@@ -158,35 +158,33 @@ def claims(directory: Path, watch_seconds: float = WATCH_SECONDS) -> list[Claim]
 
 
 def holders(directory: Path, dead: Iterable[Claim]) -> dict[str, list[str]]:
-    """The names of the leases that hold a version, by its id, as they are now; the `dead` do not count.
+    """The names of the leases that hold a version, by its id; the `dead` do not count.
 
-    Under the store's lock of a name this is the whole truth about its versions.
+    Under the store's lock of a name this is complete for its versions.
     """
     ended = {claim.path for claim in dead if claim.ended}
     found: dict[str, list[str]] = {}
-    if (directory / LEASES).is_dir():
-        for path in sorted((directory / LEASES).iterdir()):
-            for version_id in _versions(path) if path not in ended else []:
-                found.setdefault(version_id, []).append(path.name)
+    for path in _leases(directory):
+        for version_id in _versions(path) if path not in ended else []:
+            found.setdefault(version_id, []).append(path.name)
     return found
 
 
 def remove_dead(directory: Path, dead: Iterable[Claim]) -> None:
-    """Remove what is left of servers that have ended; `dead` as `claims` found them."""
+    """Remove the leases of servers that have ended; `dead` as `claims` found them."""
     if (directory / LEASES).is_dir():
         with locked(directory / LEASES):
             for claim in filter(lambda claim: claim.ended, dead):
                 shutil.rmtree(claim.path, ignore_errors=True)
 
 
+def _leases(directory: Path) -> list[Path]:
+    return sorted(path for path in (directory / LEASES).glob("*") if path.is_dir())
+
+
 def _check_files(version: Version) -> None:
     if not version.path.is_dir():
         raise AdapterNotFound(f"the files of {version.id} are gone")
-
-
-def _silent_beat(path: Path) -> bytes | None:
-    """The heartbeat's content if nobody is seen to hold its lock, else None."""
-    return None if is_locked(path / HEARTBEAT) else _read(path)
 
 
 def _read(path: Path) -> bytes:
@@ -204,5 +202,5 @@ def _versions(path: Path) -> list[str]:
 
 
 def boot_id() -> str:
-    """The same for all processes on this machine since it started, in containers too."""
+    """The same for all processes on this machine from its start to its end, in containers too."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import partial
 from typing import Any
 
 import httptools
@@ -175,7 +176,7 @@ class Connection(HttpToolsProtocol):
         elif not self._in_body:  # a whole request is being answered; the error is in the next one
             cycle.keep_alive = False
         elif self.pipeline:
-            self.pipeline[0] = (cycle, _Refusal(error))
+            self.pipeline[0] = (cycle, partial(_refusal, error))
         elif cycle.response_started:
             self.transport.abort()
         else:
@@ -195,15 +196,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
-class _Refusal:
+async def _refusal(error: MailwrightError, scope: Any, receive: Any, send: Any) -> None:
     """An application that answers with `error`."""
-
-    def __init__(self, error: MailwrightError) -> None:
-        self._error = error
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": self._error.status, "headers": _head(self._error)})
-        await send({"type": "http.response.body", "body": body_of(self._error), "more_body": False})
+    await send({"type": "http.response.start", "status": error.status, "headers": _head(error)})
+    await send({"type": "http.response.body", "body": body_of(error)})
 
 
 def _head(error: MailwrightError) -> list[tuple[bytes, bytes]]:

@@ -25,14 +25,11 @@ from adapters.store.store import Store
 from server.api.keys import CALLER, Caller
 
 CODES = {
-    400: "invalid_request",
     401: "invalid_api_key",
     403: "insufficient_permissions",
     404: "not_found",
     405: "method_not_allowed",
     413: "request_too_large",
-    415: "invalid_request",
-    422: "invalid_request",
     429: "rate_limit_exceeded",
     503: "overloaded",
 }

@@ -54,15 +54,6 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
         length = request.app.state.vllm_config.model_config.max_model_len
         return {**card(name, base.name, None, started), "max_model_len": length}
 
-    def version_card(name: str, version: Version) -> Card:
-        try:
-            info = version_info(version)
-            created, parent = int(info.created), info.parent
-        except StoreDamaged:
-            created, parent = 0, base.name
-        loaded = version.id in residency.residents()
-        return {**card(name, version.id, parent, created), "digest": version.digest, "loaded": loaded}
-
     # Not async: FastAPI runs them in a thread, because they read the disk.
     @router.get("/v1/models")
     def list_models(request: Request, versions: str = "promoted") -> Card:
@@ -71,14 +62,14 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
         caller: Caller = request.scope[CALLER]
         cards = [base_card(name, request) for name in base_names if caller.may_use(name, base_names)]
         named = _models(store, versions == "all")
-        cards += [version_card(name, version) for name, version in named if caller.may_use(name)]
+        cards += [version_card(name, version, base, residency) for name, version in named if caller.may_use(name)]
         return {"object": "list", "data": cards}
 
     @router.get("/v1/models/{model}")
     def show_model(model: str, request: Request) -> Card:
         if model in base_names:
             return base_card(model, request)
-        return version_card(model, store.resolve(model))
+        return version_card(model, store.resolve(model), base, residency)
 
     return router
 
@@ -120,3 +111,12 @@ def metrics_route(registry: CollectorRegistry) -> APIRouter:
 def card(name: str, root: str, parent: str | None, created: int) -> Card:
     """OpenAI's model object; `root` is what `name` means right now, `parent` the base model of an adapter."""
     return {"id": name, "object": "model", "created": created, "owned_by": "mailwright", "root": root, "parent": parent}
+
+
+def version_card(name: str, version: Version, base: BaseModel, residency: Residency) -> Card:
+    try:
+        info = version_info(version)
+    except StoreDamaged:
+        info = VersionInfo(0, base.name)
+    loaded = version.id in residency.residents()
+    return {**card(name, version.id, info.parent, int(info.created)), "digest": version.digest, "loaded": loaded}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from adapters.errors import AdapterUnusable, Overloaded
+from adapters.store.leases import Lease
 from adapters.store.version import Version
 
 # A cold load stalls every running stream while the engine copies it; callers beyond these had better come back.
@@ -36,17 +37,6 @@ class Engine(Protocol):
     async def load(self, version: Version) -> Reasons: ...
 
     async def unload(self, version: Version) -> None: ...
-
-
-class Leases(Protocol):
-    """Keeps a version's files from being removed until each `acquire` had its `release`; both may block.
-
-    `acquire` raises AdapterNotFound if the files are gone.
-    """
-
-    def acquire(self, version: Version) -> None: ...
-
-    def release(self, version: Version) -> None: ...
 
 
 @dataclass
@@ -75,7 +65,7 @@ class Residency:
         self,
         judge: Callable[[Version], Reasons],
         engine: Engine,
-        lease: Leases,
+        lease: Lease,
         capacity: int,
         report: Callable[[Version, LoadResult, float], Awaitable[None]],
         max_cold_loads: int = MAX_COLD_LOADS,
