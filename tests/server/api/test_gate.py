@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -112,6 +113,35 @@ def test_a_promote_takes_effect_at_the_next_request(store: Store):
         store.promote(version)
         ask(entrance, "POST", CHAT, json={"model": "formal"})
         assert app.requests[-1]["model"] == version
+
+
+def test_the_disk_is_read_in_a_thread_and_only_after_a_change(store: Store, monkeypatch: pytest.MonkeyPatch):
+    reads: list[bool] = []
+
+    def noted(method: Callable[..., object]) -> Callable[..., object]:
+        def noting(*arguments: object) -> object:
+            reads.append(threading.current_thread() is threading.main_thread())
+            return method(*arguments)
+
+        return noting
+
+    Keys(store.directory).create(Order("app"))
+    for owner, method in ((Store, "pointers"), (Store, "versions"), (Store, "names"), (Keys, "_load")):
+        monkeypatch.setattr(owner, method, noted(getattr(owner, method)))
+    entrance, headers = gate(Echo(), store, api_key="secret"), {"Authorization": "Bearer secret"}
+
+    def on_the_event_loop(model: str) -> list[bool]:
+        reads.clear()
+        ask(entrance, "POST", CHAT, json={"model": model}, headers=headers)
+        return sorted(set(reads))
+
+    assert on_the_event_loop("formal") == [False]
+    assert on_the_event_loop("formal") == on_the_event_loop("formal@2") == on_the_event_loop("base") == []
+    store.promote("formal@2")
+    Keys(store.directory).create(Order("other"))
+    assert on_the_event_loop("formal") == [False]
+    assert on_the_event_loop("frmal") == [False]
+    assert on_the_event_loop("formal") == []
 
 
 def test_a_label_means_its_version(store: Store):
