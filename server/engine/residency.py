@@ -49,12 +49,6 @@ class Resident:
     leaving: bool = False
 
 
-@dataclass(frozen=True)
-class Refusal:
-    reasons: Reasons
-    until: float
-
-
 class Residency:
     """`judge` returns the reasons why a version cannot be served; it runs in a thread.
 
@@ -79,7 +73,8 @@ class Residency:
         self._max_cold_loads = max_cold_loads
         self._clock = clock
         self._residents: dict[str, Resident] = {}
-        self._refusals: dict[Version, Refusal] = {}
+        # The reasons, and until when they count.
+        self._refusals: dict[Version, tuple[Reasons, float]] = {}
         self._loading: dict[Version, asyncio.Task[Reasons]] = {}
         # Versions that a waiting request needs; never evict these.
         self._awaited: Counter[str] = Counter()
@@ -147,7 +142,7 @@ class Residency:
     def refusals(self) -> dict[str, Reasons]:
         """The reasons why versions are refused now, by their ids."""
         now = self._clock()
-        return {version.id: refusal.reasons for version, refusal in self._refusals.items() if refusal.until > now}
+        return {version.id: reasons for version, (reasons, until) in self._refusals.items() if until > now}
 
     @property
     def has_room(self) -> bool:
@@ -158,10 +153,8 @@ class Residency:
         return resident if resident and resident.version == version else None
 
     async def _load(self, version: Version) -> None:
-        refusal = self._refusals.get(version)
-        if refusal and refusal.until > self._clock():
-            reasons = refusal.reasons
-        else:
+        reasons, until = self._refusals.get(version, ([], 0.0))
+        if until <= self._clock():
             reasons = await asyncio.shield(self._loading.get(version) or self._start(version))
         if reasons:
             raise AdapterUnusable(version.id, reasons)
@@ -207,9 +200,10 @@ class Residency:
 
     def _remember(self, version: Version, reasons: Reasons) -> None:
         now = self._clock()
-        self._refusals = {v: refusal for v, refusal in self._refusals.items() if refusal.until > now and v != version}
+        self._refusals = {known: refusal for known, refusal in self._refusals.items() if refusal[1] > now}
+        self._refusals.pop(version, None)
         if reasons:
-            self._refusals[version] = Refusal(reasons, now + REFUSAL_SECONDS)
+            self._refusals[version] = reasons, now + REFUSAL_SECONDS
 
     def _clash(self, version: Version) -> Reasons:
         """vLLM knows a version by its name alone: a store emptied and filled again needs a new process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from adapters.store.audit import acting_as
 from adapters.store.leases import HEARTBEAT_SECONDS, Lease
@@ -38,7 +39,9 @@ class Voices:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.to_thread(self._lease.beat)
+            # A lease survives a lost beat, and the next may succeed.
+            with suppress(OSError):
+                await asyncio.to_thread(self._lease.beat)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _load_ended(self, version: Version, result: LoadResult, seconds: float) -> None:
