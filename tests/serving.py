@@ -202,7 +202,7 @@ def stock_command(base: BaseModel, *flags: str) -> list[str]:
 
 def stock_lora() -> list[str]:
     """What our server tells vLLM of LoRA, for vLLM's own."""
-    from server.launch import LORA_MODULES
+    from server.vllm_server import LORA_MODULES
 
     return ["--enable-lora", "--max-cpu-loras", "32", "--max-lora-rank", "16", "--lora-target-modules", *LORA_MODULES]
 

@@ -16,8 +16,19 @@ MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("
 LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "openai"}
 ROOMS = {
-    "adapters": ["cli", "models", "store", "emails", "console", "settings", "errors"],
-    "server": ["launch", "plugin", "settings", "api", "metrics", "engine", "cpu", "vllm_version"],
+    "adapters": ["cli", "models", "store", "emails", "console", "options", "settings", "errors"],
+    "server": [
+        "launch",
+        "vllm_server",
+        "process",
+        "plugin",
+        "settings",
+        "api",
+        "metrics",
+        "engine",
+        "cpu",
+        "vllm_version",
+    ],
     "trainer": [
         *["cli", "commands", "trials", "training", "evaluation", "mail", "data"],
         *["console", "text", "compute"],
@@ -36,6 +47,7 @@ FOR_UI = {
     "adapters.store.disk",
     "adapters.console",
     "adapters.errors",
+    "adapters.options",
     "adapters.settings",
     "adapters.store",
 }

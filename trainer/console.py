@@ -1,6 +1,6 @@
-"""What every command of the trainer says on stderr, its progress bar, and the files that it writes.
+"""The lines that the trainer logs on stderr, its progress bar, and the files that it writes.
 
-Of several processes that train together the first speaks.
+Of several processes that train together only the first one prints.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 from adapters.errors import ConfigError
 from trainer.compute import distributed
 
-Say = Callable[[str], None]
-"""What a function that works for a while is given to say sentences with: `say`, or a listener of its own."""
+# Long-running functions take one to report their progress with: `log`, or a test's own.
+Log = Callable[[str], None]
 LEVELS, ABOVE, BROKEN = "▁▂▃▄▅▆▇█", "^", "x"
 """The characters of a sparkline: on its scale, above it, and for NaN or infinity."""
 
 
-def say(sentence: str) -> None:
+def log(line: str) -> None:
     if distributed.FIRST:
-        print(sentence, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def check_new_directory(directory: Path) -> None:
 
 
 def write(file: Path, content: str) -> None:
-    """Write it whole, as UTF-8, and say so.
+    """Write it whole, as UTF-8, and log its name.
 
     Raises:
         ConfigError: it cannot be written.
@@ -79,4 +79,4 @@ def write(file: Path, content: str) -> None:
         file.write_bytes(content.encode())
     except OSError as exc:
         raise ConfigError(f"{file} cannot be written ({exc.strerror})", "give another file") from exc
-    say(f"wrote {file}")
+    log(f"wrote {file}")

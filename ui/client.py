@@ -1,6 +1,6 @@
-"""An async OpenAI client of the server: an answer as a snapshot that grows, and trouble told in words.
+"""An async OpenAI client of the server: an answer is a growing snapshot, and every problem a sentence for the page.
 
-This file knows no page. It never raises for what the server does while writing: the answer then says `failed` and why.
+A problem while the server writes raises nothing: the answer has the state `failed` and the reason.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from adapters.errors import ServerProblem
 from adapters.settings import is_loopback
 from ui.settings import Settings
 
+# Between two snapshots: faster than people read, slow enough for a page that is drawn again each time.
 INTERVAL_SECONDS = 0.05
-"""Between two snapshots: faster than anybody reads, slow enough for a page that is drawn again each time."""
 CONNECT_SECONDS = 5.0
+# A server that is silent for 20 s may be loading a voice: only a much longer silence is a problem.
 SILENCE_SECONDS = 120.0
-"""A server that says nothing for 20 s may be loading a voice: only a much longer silence is trouble."""
 
 State = Literal["waiting", "writing", "finished", "cut", "stopped", "failed"]
 
@@ -43,10 +43,10 @@ class Ask:
 class Answer:
     """An answer while it is written, and when it has ended.
 
-    `finished`: the model ended it. `cut`: it reached `max_tokens`. `failed`: anything else that ends it, a stream that
-    is over without saying why included; the text so far stays. `stopped`: for whoever stops reading to set. `problem`
-    is a sentence or two with what to do, for `cut`, `failed` and an empty email. `version` is the exact version that
-    writes. `tokens` comes from the server, and is None while, or if, it does not say.
+    `finished`: the model ended it. `cut`: it reached `max_tokens`. `failed`: any other end, also a stream without a
+    finish reason; the text so far stays. `stopped` is for a reader that stops. `problem` says what happened and what to
+    do, for `cut`, `failed` and an empty email. `version` is the exact version that writes. `tokens` comes from the
+    server; None if it sends no count.
     """
 
     text: str = ""
@@ -58,8 +58,8 @@ class Answer:
     tokens_per_second: float | None = None
 
 
-TROUBLE = (openai.OpenAIError, ServerProblem, ValueError, TypeError, LookupError, AttributeError)
-"""What a server can cause: OpenAI's client checks no shapes, so that nonsense may fail anywhere on its way."""
+# What a server can cause: OpenAI's client checks no types, so an invalid answer may fail anywhere.
+SERVER_ERRORS = (openai.OpenAIError, ServerProblem, ValueError, TypeError, LookupError, AttributeError)
 HINTS = {
     "invalid_api_key": "Set MAILWRIGHT_API_KEY to one of its keys (server keys create), and start `ui` again.",
     "context_length_exceeded": "Shorten the task or the conversation, or allow fewer tokens.",
@@ -75,7 +75,7 @@ class Client:
             api_key=settings.api_key,
             max_retries=0,
             timeout=openai.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            # Mail for a server on this machine goes through no proxy, whatever the environment says.
+            # Mail for a server on this machine never goes through a proxy of the environment.
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
         )
 
@@ -83,22 +83,18 @@ class Client:
         await self._openai.close()
 
     async def models(self) -> list[str]:
-        """The names that the server answers to: base models, voices, labels, and exact versions.
-
-        Raises:
-            ServerProblem: there is no such list; the message says why and what to do.
-        """
+        """The model names of the server: base models, voices, labels and exact versions; raises ServerProblem."""
         started = time.monotonic()
         try:
             answer = await self._openai.models.with_raw_response.list(extra_query={"versions": "all"})
             return [str(card["id"]) for card in json.loads(answer.text)["data"]]
-        except TROUBLE as exc:
-            raise ServerProblem(self._in_words(exc, started, begun=False)) from exc
+        except SERVER_ERRORS as exc:
+            raise ServerProblem(self._explain(exc, started, streaming=False)) from exc
 
     async def write(self, ask: Ask) -> AsyncGenerator[Answer]:
-        """The answer as it grows: at most one snapshot every INTERVAL_SECONDS, always the newest, and the last one.
+        """The newest snapshot of the answer, at most one every INTERVAL_SECONDS, and the last one.
 
-        Closing the generator, or cancelling whoever waits for it, closes the stream, and the server stops writing.
+        Closing the generator, or cancelling the task that reads it, closes the stream, and the server stops writing.
         """
         growing = _Growing(ask.max_tokens)
         changed = asyncio.Event()
@@ -128,24 +124,26 @@ class Client:
                 stream_options={"include_usage": True},
             )
             async with stream:
-                _refuse_other_than_stream(stream.response.headers.get("content-type", ""), self._address)
+                kind = stream.response.headers.get("content-type", "")
+                if not kind.startswith("text/event-stream"):
+                    raise ServerProblem(_no_server(self._address, f"it answers with {kind or 'nothing'}"))
                 async for chunk in stream:
                     growing.add(chunk)
                     changed.set()
             growing.end()
-        except TROUBLE as exc:
-            growing.fail(self._in_words(exc, growing.heard, growing.begun))
+        except SERVER_ERRORS as exc:
+            growing.fail(self._explain(exc, growing.last_received, growing.streaming))
 
-    def _in_words(self, exc: Exception, heard: float, begun: bool) -> str:
-        """What went wrong and what to do, in words. `heard` is when the server last said something."""
+    def _explain(self, exc: Exception, last_received: float, streaming: bool) -> str:
+        """What went wrong and what to do; `last_received` is when the server last sent something."""
         match exc:
             case openai.APITimeoutError():
-                silence = time.monotonic() - heard
+                silence = time.monotonic() - last_received
                 return (
-                    f"The server at {self._address} has said nothing for {silence:.0f} s. "
-                    "Its log says what it is doing. Try again when it answers."
+                    f"The server at {self._address} has sent nothing for {silence:.0f} s. "
+                    "Look into its log, and try again when it answers."
                 )
-            case openai.APIConnectionError() if begun:
+            case openai.APIConnectionError() if streaming:
                 return "The stream ended early: the connection to the server broke. Try again."
             case openai.APIConnectionError():
                 return (
@@ -155,36 +153,36 @@ class Client:
             case openai.APIStatusError():
                 return _refusal(exc, self._address)
             case openai.APIError():
-                return f"The server broke off with an error: {exc.message}. Try again."
+                return f"The server ended with an error: {exc.message}. Try again."
             case ServerProblem():
                 return exc.message
             case _:
-                return _no_server(self._address, "what it sends is no answer of the OpenAI API")
+                return _no_server(self._address, "its answer does not follow the OpenAI API")
 
 
 class _Growing:
-    """One answer as its chunks arrive, with the times that its figures need."""
+    """One answer while its chunks arrive, with the times for its figures."""
 
     def __init__(self, max_tokens: int) -> None:
         self.answer = Answer()
-        self.heard = self._started = time.monotonic()
-        self.begun = False
+        self.last_received = self._started = time.monotonic()
+        self.streaming = False
         self._max_tokens = max_tokens
         self._first = self._last = 0.0
         self._reason: str | None = None
 
     def add(self, chunk: ChatCompletionChunk) -> None:
-        self.heard = time.monotonic()
-        self.begun = True
+        self.last_received = time.monotonic()
+        self.streaming = True
         answer = replace(self.answer, version=chunk.model or self.answer.version)
         if chunk.usage:
             answer = replace(answer, tokens=chunk.usage.completion_tokens)
         if chunk.choices:
-            self._last = self.heard
+            self._last = self.last_received
             self._reason = chunk.choices[0].finish_reason or self._reason
             new = chunk.choices[0].delta.content or ""
             if new and not answer.text:
-                self._first = self.heard
+                self._first = self.last_received
                 answer = replace(answer, state="writing", first_token_seconds=self._first - self._started)
             answer = replace(answer, text=answer.text + new)
         if answer.text and answer.tokens and self._last > self._first:
@@ -192,9 +190,9 @@ class _Growing:
         self.answer = answer
 
     def end(self) -> None:
-        """The stream is over. One that breaks off in good order looks like any other, but gave no reason to end."""
+        # A stream that the server cut off cleanly differs from a complete one only by its missing finish reason.
         if self._reason is None:
-            self.fail("The stream ended early: the server broke it off. Try again.")
+            self.fail("The stream ended early: the server cut it off. Try again.")
         elif self._reason == "length":
             limit = f"The email reached the limit of {self._max_tokens} tokens. Allow more, or ask for a shorter one."
             self.answer = replace(self.answer, state="cut", problem=limit)
@@ -206,13 +204,8 @@ class _Growing:
         self.answer = replace(self.answer, state="failed", problem=problem)
 
 
-def _refuse_other_than_stream(kind: str, address: str) -> None:
-    if not kind.startswith("text/event-stream"):
-        raise ServerProblem(_no_server(address, f"it answers with {kind or 'nothing'}"))
-
-
 def _refusal(error: openai.APIStatusError, address: str) -> str:
-    """The server's own words: they say what is wrong with the request, and quote no mail."""
+    # The server's own message: it explains what is wrong with the request and quotes no mail.
     message = error.body.get("message") if isinstance(error.body, dict) else None
     if error.status_code == 401:
         return f"The server at {address} does not accept the API key. {HINTS['invalid_api_key']}"
@@ -223,4 +216,4 @@ def _refusal(error: openai.APIStatusError, address: str) -> str:
 
 
 def _no_server(address: str, why: str) -> str:
-    return f"What answers at {address} is no Mailwright server: {why}. Check --server, or MAILWRIGHT_SERVER."
+    return f"{address} is not a Mailwright server: {why}. Check --server, or MAILWRIGHT_SERVER."

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit, urlunsplit
 
-from adapters.console import Parser, port
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from adapters.console import Parser
 from adapters.errors import ConfigError
+from adapters.options import add_flags, from_flags
 from adapters.settings import is_loopback, kept_directory, store_directory
 
 EXAMPLES = """
@@ -22,44 +25,6 @@ examples:
   ui --kept ~/mail/kept                         where the emails that you keep are written
   MAILWRIGHT_API_KEY=... ui --server https://mail.example.org/v1
 """
-
-
-@dataclass(frozen=True)
-class Settings:
-    server: str
-    """The server's address, ending in /v1."""
-    api_key: str = field(repr=False)
-    host: str
-    port: int
-    kept: Path
-    """The folder of kept examples; may not exist yet."""
-    store: Path
-    """Where the server's voices are; used only to say how to train one again."""
-    debug: bool
-
-
-def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """The settings that the command line and the environment give together.
-
-    Raises:
-        ConfigError: a flag or variable that cannot work, or a host that would let others in.
-        SystemExit: after --help.
-    """
-    flags = _parser().parse_args(arguments)
-    if not flags.allow_everyone and not is_loopback(flags.host):
-        raise ConfigError(
-            f"--host {flags.host} would let other machines use this page, and with it the API key that the page holds",
-            "keep --host 127.0.0.1, or add --allow-everyone if that is what you want",
-        )
-    return Settings(
-        server=_address(flags.server or environment.get("MAILWRIGHT_SERVER") or "http://127.0.0.1:8000/v1"),
-        api_key=environment.get("MAILWRIGHT_API_KEY") or "none",
-        host=flags.host,
-        port=flags.port,
-        kept=kept_directory(flags.kept),
-        store=store_directory(flags.store),
-        debug=flags.debug,
-    )
 
 
 def _address(text: str) -> str:
@@ -77,7 +42,41 @@ def _address(text: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, f"{path}/v1", "", ""))
 
 
-def _parser() -> argparse.ArgumentParser:
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    server: Annotated[str, AfterValidator(_address)] = Field(
+        default="http://127.0.0.1:8000/v1",
+        description="address of the server, or MAILWRIGHT_SERVER",
+        json_schema_extra={"environment": "MAILWRIGHT_SERVER"},
+    )
+    host: str = Field(default="127.0.0.1", description="address to bind; any but loopback needs --allow-everyone")
+    port: int = Field(default=7860, ge=1, le=65535, description="port to bind")
+    kept: Annotated[Path, BeforeValidator(kept_directory)] = Field(
+        default_factory=kept_directory,
+        description="kept emails (default: MAILWRIGHT_KEPT, else the user's data folder)",
+    )
+    store: Annotated[Path, BeforeValidator(store_directory)] = Field(
+        default_factory=store_directory,
+        description="the server's store, named in the training command (default: as the server's)",
+    )
+    allow_everyone: bool = Field(
+        default=False, description="everyone who reaches --host may use the page, with its API key"
+    )
+    debug: bool = Field(default=False, description="show tracebacks")
+    # OpenAI's client needs some key, also for a server that asks for none.
+    api_key: str = Field(
+        default="none", repr=False, json_schema_extra={"flag": False, "environment": "MAILWRIGHT_API_KEY"}
+    )
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings of the command line and the environment.
+
+    Raises:
+        ConfigError: a flag or variable that cannot work, or a host that would let others in.
+        SystemExit: after --help.
+    """
     parser = Parser(
         prog="ui",
         description="Compare the base model and a voice side by side, in the browser.",
@@ -85,12 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--server", metavar="URL", help="(default: MAILWRIGHT_SERVER, else http://127.0.0.1:8000/v1)")
-    add("--host", default="127.0.0.1", help="address to bind; any but loopback needs --allow-everyone (%(default)s)")
-    add("--port", type=port, default=7860, help="port to bind (%(default)s)")
-    add("--kept", metavar="DIR", help="kept emails (default: MAILWRIGHT_KEPT, else the user's data folder)")
-    add("--store", metavar="DIR", help="the server's store, named in the training command (default: as the server's)")
-    add("--allow-everyone", action="store_true", help="whoever reaches --host may use the page, with its API key")
-    add("--debug", action="store_true", help="show tracebacks")
-    return parser
+    add_flags(parser, Settings)
+    settings = from_flags(Settings, parser.parse_args(arguments), environment)
+    if not settings.allow_everyone and not is_loopback(settings.host):
+        raise ConfigError(
+            f"--host {settings.host} would let other machines use this page, and the API key that it holds",
+            "keep --host 127.0.0.1, or add --allow-everyone if that is what you want",
+        )
+    return settings

@@ -1,8 +1,4 @@
-"""Settings -> the comparison page, served on one address until Ctrl-C. Console script `ui`.
-
-Gradio is imported only when the page really starts. This file does not know what is on the page; ui/pages/compare.py
-does.
-"""
+"""Settings -> the comparison page, served on one address until Ctrl-C. Console script `ui`."""
 
 from __future__ import annotations
 
@@ -20,26 +16,18 @@ from adapters.settings import is_loopback, silence_telemetry
 from ui.settings import Settings, read
 
 HERE = Path(__file__).parent
-# The page runs its own scripts only and asks no other host for anything, even if text ever turned into markup. Gradio
-# needs the two `unsafe-` words: it evaluates the scripts of its events and puts its styles in place by script.
-CONTENT_POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "object-src 'none'",
-        "frame-ancestors 'none'",
-        "form-action 'none'",
-    ]
+# The page runs its own scripts only and sends nothing to another host, even if text ever turned into markup. Gradio
+# needs the `unsafe-` words: it evaluates the scripts of its events and inserts its styles by script.
+CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; frame-ancestors 'none'; form-action 'none'"
 )
-STREAMS = 200
-"""Answers written at once, two for each browser; Gradio's own default is one."""
+# Concurrent answers, two for each browser; Gradio's own default is one.
+MAX_STREAMS = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 after a clean stop, 2 for what the user can mend."""
+    """Exit status: 0 after a clean stop, 2 for an error that the user can fix."""
     given = sys.argv[1:] if arguments is None else arguments
     return run(lambda: serve(read(given, os.environ)), "--debug" in given)
 
@@ -54,13 +42,13 @@ def serve(settings: Settings) -> None:
     from ui.pages.compare import Page
 
     page = Page(settings, Client(settings)).blocks
-    page.queue(default_concurrency_limit=STREAMS, max_size=2 * STREAMS, api_open=False)
+    page.queue(default_concurrency_limit=MAX_STREAMS, max_size=2 * MAX_STREAMS, api_open=False)
     try:
         page.launch(server_name=settings.host, server_port=settings.port, **_flags(settings))
     except OSError as exc:
         where = f"{settings.host}:{settings.port}"
         raise ConfigError(
-            f"cannot listen on {where}: it is taken, or no address of here", "give another --port"
+            f"cannot listen on {where}: the port is taken, or the address is not of this machine", "give another --port"
         ) from exc
     print(f"page     http://{settings.host}:{settings.port}")
     print(f"server   {settings.server}")
@@ -71,7 +59,7 @@ def serve(settings: Settings) -> None:
 
 
 def _flags(settings: Settings) -> dict[str, Any]:
-    """How Gradio serves: nothing shared, kept in the browser, measured or reported; what it looks like."""
+    """How Gradio serves: it shares, keeps and reports nothing, and shows no error's text."""
     return {
         "quiet": True,
         "prevent_thread_lock": True,
@@ -82,7 +70,7 @@ def _flags(settings: Settings) -> dict[str, Any]:
         "strict_cors": True,
         "show_error": False,
         "footer_links": [],
-        "state_session_capacity": STREAMS,
+        "state_session_capacity": MAX_STREAMS,
         "app_kwargs": {"middleware": _middleware(settings)},
         "theme": _theme(),
         "css_paths": HERE / "style.css",
@@ -91,9 +79,9 @@ def _flags(settings: Settings) -> dict[str, Any]:
 
 
 def _theme() -> Any:
-    """Gradio's own, with text dark enough to read: its faint greys and its button fall below WCAG's contrast of 4.5."""
     from gradio import themes
 
+    # Gradio's faint greys and its button fall below WCAG's contrast of 4.5.
     return themes.Default(primary_hue="indigo", neutral_hue="slate", radius_size="lg").set(
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
@@ -111,9 +99,9 @@ def _theme() -> Any:
 
 
 def _middleware(settings: Settings) -> list[Any]:
-    """The policy on every answer; and a page for this machine answers under this machine's names only.
+    """The policy on every answer; and a page on loopback answers under the names of loopback only.
 
-    Otherwise a web site whose name is made to mean 127.0.0.1 could use the page, and the key that it holds.
+    Otherwise a web site whose name resolves to 127.0.0.1 could use the page, and the key that it holds.
     """
     from starlette.datastructures import MutableHeaders
     from starlette.middleware import Middleware
@@ -127,9 +115,8 @@ def _middleware(settings: Settings) -> list[Any]:
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             async def with_policy(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    headers = MutableHeaders(scope=message)
-                    headers["Content-Security-Policy"] = CONTENT_POLICY
-                    headers["Referrer-Policy"] = "no-referrer"
+                    headers = {"Content-Security-Policy": CONTENT_POLICY, "Referrer-Policy": "no-referrer"}
+                    MutableHeaders(scope=message).update(headers)
                 await send(message)
 
             await self.app(scope, receive, with_policy)

@@ -71,7 +71,7 @@ class Score:
         return FEWEST_WORDS <= self.words <= MOST_WORDS
 
     @property
-    def passes(self) -> bool:
+    def sendable(self) -> bool:
         """Whether it could be sent as it stands: the primary figure of an evaluation is the share of these."""
         form = self.greeting and self.sign_off and self.ended and self.length_ok
         flaws = self.placeholder or self.mask or self.repeats or self.preamble or self.copied or self.invented

@@ -21,11 +21,6 @@ def task_messages(task: str, previous: Sequence[Turn] = ()) -> list[Message]:
     return [*messages, {"role": "user", "content": task}]
 
 
-def few_shot_messages(examples: Sequence[Turn], task: str, previous: Sequence[Turn] = ()) -> list[Message]:
-    """As `task_messages`, after `examples` of the wanted voice, shown as finished exchanges as chat models expect."""
-    return [*task_messages(task, [*examples, *previous])]
-
-
 def reply_task(task: str, sender: str, message: str) -> str:
     """The task of answering a `message` from `sender`: what to say first, then the message, quoted as mail quotes."""
     quoted = "\n".join(f"> {line}".rstrip() for line in message.strip().splitlines())

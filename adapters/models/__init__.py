@@ -1,4 +1,4 @@
-"""Base models and what fits them: finding one, validation of an adapter on it, promotion, export and import.
+"""Base models and their adapters: find a base model, validate an adapter on it, promote, export and import.
 
 May import store.
 """

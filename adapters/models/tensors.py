@@ -1,8 +1,4 @@
-"""The tensors of a LoRA adapter in safetensors: which there are, what shapes the base model needs, what is in them.
-
-The header is read first and settles what the file claims to be; then the tensors are read once, in the file's order.
-This file does not know which adapters may be served; adapters/models/validate.py does.
-"""
+"""The tensors of a safetensors file: their header, their values, and the shapes that a base model needs of a LoRA."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +13,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 TENSOR = re.compile(r"base_model\.model\.model\.layers\.(\d{1,6})\.(self_attn|mlp)\.(\w+)\.lora_(A|B)\.weight")
+# Files of Python's pickle, which may run code when they are read.
 CODE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-"""Files of Python's pickle, which runs whatever it is told when it is read."""
+# A 70B model's adapter on all seven modules needs 0.2 MB.
 MAX_HEADER_BYTES = 2**22
-"""A 70B model's adapter on all seven modules needs 0.2 MB."""
 FLOATS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
 
@@ -36,7 +31,7 @@ class Tensor(NamedTuple):
 
     @property
     def rank(self) -> int | None:
-        """The LoRA rank that its shape says; None if it has none."""
+        """The LoRA rank of its shape; None if it is not a LoRA matrix."""
         match = TENSOR.fullmatch(self.name)
         if not match or len(self.shape) != 2:
             return None
@@ -66,10 +61,10 @@ class Values(NamedTuple):
 
 
 def header_of(file: Path) -> Header:
-    """What `file` says of itself.
+    """The header of `file`, checked against the file's length.
 
     Raises:
-        ValueError: it is no safetensors file, or its header says more than is there.
+        ValueError: it is not a whole safetensors file.
         OSError: it cannot be read.
     """
     with file.open("rb") as opened:
@@ -92,9 +87,9 @@ def header_of(file: Path) -> Header:
 
 
 def values_of(tensor: Tensor, data: bytes) -> Values | None:
-    """None for what is no float of 16 or 32 bits."""
+    """None for other types than floats of 16 or 32 bits."""
     if tensor.dtype == "BF16":
-        # numpy has no bfloat16: sign, 8 bits of exponent, 7 of fraction. All ones as the exponent is no number.
+        # numpy has no bfloat16: sign, 8 bits of exponent, 7 of fraction. An exponent of all ones is NaN or infinity.
         largest = int((np.frombuffer(data, "<u2") & 0x7FFF).max(initial=0))
         return Values(finite=largest < 0x7F80, some=largest > 0)
     if tensor.dtype not in FLOATS:
@@ -104,7 +99,7 @@ def values_of(tensor: Tensor, data: bytes) -> Values | None:
 
 
 def partner(name: str) -> str | None:
-    """The other half of the product that `name` is a half of; None if it is no half of any."""
+    """The lora_B of a lora_A and the lora_A of a lora_B; None for any other tensor."""
     match = TENSOR.fullmatch(name)
     if not match:
         return None
@@ -112,9 +107,9 @@ def partner(name: str) -> str | None:
 
 
 def expected_shape(name: str, rank: int, shape: dict[str, Any]) -> tuple[int, int] | None:
-    """What a base model of Llama's layout needs there; None for a module that it does not have.
+    """The shape for the tensor `name` on a base model of Llama's layout; None for a module that it does not have.
 
-    `shape` is its `base_model.shaping_config`.
+    `shape` is its `base_models.shaping_config`.
     """
     match = TENSOR.fullmatch(name)
     if not match or int(match[1]) >= shape["num_hidden_layers"]:
@@ -126,14 +121,14 @@ def expected_shape(name: str, rank: int, shape: dict[str, Any]) -> tuple[int, in
 
 
 def largest_file(rank: int, shape: dict[str, Any]) -> int:
-    """The bytes of an adapter on every module of that base model, in 32 bits."""
+    """The bytes of an adapter on every module of the base model, in 32 bits."""
     return 4 * weights(rank, shape) + MAX_HEADER_BYTES
 
 
 def weights(rank: int, shape: dict[str, Any]) -> int:
-    """How many numbers an adapter on every module of that base model has."""
+    """How many numbers an adapter on every module of the base model has."""
     layer = sum(sum(inputs_outputs) for inputs_outputs in _sizes(shape).values())
-    return prod([int(shape["num_hidden_layers"]), layer, rank])
+    return int(shape["num_hidden_layers"]) * layer * rank
 
 
 def _sizes(shape: dict[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:

@@ -1,7 +1,6 @@
-"""Bring an adapter into the store that was trained elsewhere, and take one out for elsewhere: PEFT directories.
+"""Import a PEFT adapter that was trained elsewhere into the store, and export a version as a PEFT directory.
 
-An exported directory is a PEFT adapter with its manifest.json, so that an import on another machine knows its facts
-again. This file does not know what vLLM can serve; adapters/models/validate.py says so before anything is written.
+An exported directory has its manifest.json, so an import on another machine keeps its facts.
 """
 
 from __future__ import annotations
@@ -25,17 +24,15 @@ from adapters.store.manifest import Lora, Manifest, check_name
 from adapters.store.store import Store, content_digest
 from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS, Version
 
-UNSTATED = "unstated"
-ANEW = {"name", "version", "created", "adapter_sha256", "base_name", "base_source", "base_fingerprint"}
-"""What an import does not take over from a manifest: a publish says the first four anew, the rest is of `base`."""
+# Fields of a manifest that an import does not keep: publish sets the first four, the base model the others.
+NOT_KEPT = {"name", "version", "created", "adapter_sha256", "base_name", "base_source", "base_fingerprint"}
 
 
 def import_(store: Store, directory: Path, name: str, base: BaseModel, licence: str | None = None) -> Version:
     """Publish the PEFT LoRA in `directory` as the next version of `name`.
 
-    Only its config and weights are taken, whatever else a training left there, and links are followed: the hub's cache
-    is made of them. With a manifest.json, which `export` writes, its facts are kept. `licence` is that of the training
-    data, if the caller knows it.
+    Only config and weights are copied, and the facts of a manifest.json, which `export` writes. Links are followed: the
+    hub's cache consists of them. `licence` is that of the training data, if known.
 
     Raises:
         ConfigError: the name is not allowed, or there is no such directory.
@@ -54,11 +51,11 @@ def import_(store: Store, directory: Path, name: str, base: BaseModel, licence: 
                 shutil.copyfile(directory / part, files / part)
         except OSError as exc:
             raise ConfigError(f"{exc.filename or directory} cannot be read: {exc.strerror}") from exc
-        # What is incomplete is judged where it lies: what is there instead, a .bin file say, is part of the reason.
+        # An incomplete directory is validated in place: a .bin file instead of the weights is part of the reason.
         reasons = reasons_against(files if complete else directory, base, published=exported)
         facts = {} if reasons else _kept_facts(files) if exported else _stated_facts(files)
         if not facts:
-            reasons = reasons or [f"{CONFIG} has no whole lora_alpha, or no target_modules"]
+            reasons = reasons or [f"{CONFIG} has no integer lora_alpha, or no target_modules"]
             raise AdapterUnusable(str(directory), reasons, f"give a PEFT LoRA of {base.name} that vLLM can serve")
         facts |= {"base_name": base.name, "base_source": base.source, "base_fingerprint": base.fingerprint}
         facts["data_licence"] = licence or facts["data_licence"]
@@ -66,25 +63,24 @@ def import_(store: Store, directory: Path, name: str, base: BaseModel, licence: 
 
 
 def base_of(directory: Path) -> BaseModel:
-    """The base model that the adapter in `directory` says it was trained on, if that is on this machine.
+    """The base model that the files in `directory` name, if it is on this machine.
 
     Raises:
         ConfigError: there is no such directory.
-        BaseModelError: it does not say, or that model is not here; nothing is fetched, which could be many gigabytes.
+        BaseModelError: they name none, or it is not here; nothing is fetched, since it could be many gigabytes.
     """
     _check_directory(directory)
-    said = _said(directory / MANIFEST, "base_source", "base_name") + _said(
-        directory / CONFIG, "base_model_name_or_path"
-    )
-    if not said:
-        raise BaseModelError(f"{directory} does not say on which base model it was trained", "give it with --base")
-    # Upstream's name of the packaged default ends the same.
-    said += [DEFAULT_NAME for model in said if model.rsplit("/", 1)[-1].lower() == DEFAULT_NAME]
-    for model in said:
+    models = _strings(directory / MANIFEST, "base_source", "base_name")
+    models += _strings(directory / CONFIG, "base_model_name_or_path")
+    if not models:
+        raise BaseModelError(f"{directory} does not name its base model", "give it with --base")
+    # The hub's name of the packaged default ends the same.
+    models += [DEFAULT_NAME for model in models if model.rsplit("/", 1)[-1].lower() == DEFAULT_NAME]
+    for model in models:
         if found := base_models.known(model):
             return found
     raise BaseModelError(
-        f"the base model {said[0]!r}, on which {directory} was trained, is not on this machine",
+        f"the base model {models[0]!r}, on which {directory} was trained, is not on this machine",
         "give it with --base: the directory where it lies, or a name or hub id, which fetches it",
     )
 
@@ -93,8 +89,8 @@ def export(version: Version, directory: Path) -> None:
     """Write `version` to the new `directory`, which PEFT and `import_` read.
 
     Raises:
-        ConfigError: `directory` exists or cannot be written; nothing is left of it.
-        StoreDamaged: what lies in the store is not what was published.
+        ConfigError: `directory` exists or cannot be written; nothing is left behind.
+        StoreDamaged: the files in the store are not the published ones.
     """
     if directory.exists() or directory.is_symlink():
         raise ConfigError(f"{directory} exists already", "give a directory that does not exist yet")
@@ -116,7 +112,7 @@ def export(version: Version, directory: Path) -> None:
             f"{version.id} cannot be copied to {directory}: {exc.strerror} ({exc.filename})",
             "give a new directory in one that exists and may be written",
         ) from exc
-    # In the store that it lies in: STORE/NAME/N-DIGEST.
+    # The version's path is STORE/NAME/N-DIGEST.
     Audit(version.path.parents[1]).record("export", version)
 
 
@@ -126,11 +122,11 @@ def _check_directory(directory: Path) -> None:
 
 
 def _kept_facts(files: Path) -> dict[str, Any]:
-    return Manifest.model_validate_json((files / MANIFEST).read_bytes()).model_dump(exclude=ANEW)
+    return Manifest.model_validate_json((files / MANIFEST).read_bytes()).model_dump(exclude=NOT_KEPT)
 
 
 def _stated_facts(files: Path) -> dict[str, Any]:
-    """What can be said of a training that nobody here saw; nothing if the config does not say enough."""
+    """The manifest's facts as the config and the weights give them; empty if the config has too few."""
     config = json.loads((files / CONFIG).read_bytes())
     modules = config.get("target_modules")
     try:
@@ -142,11 +138,11 @@ def _stated_facts(files: Path) -> dict[str, Any]:
         )
     except ValidationError:
         return {}
-    return {"lora": lora, "data_licence": UNSTATED, "recipe": {}}
+    return {"lora": lora, "data_licence": "unstated", "recipe": {}}
 
 
-def _said(file: Path, *fields: str) -> list[str]:
-    """What those fields of a JSON file say, as far as they are there; the file may be anything."""
+def _strings(file: Path, *fields: str) -> list[str]:
+    """The non-empty strings under `fields` of a JSON file, which may be missing or damaged."""
     try:
         content = json.loads(file.read_bytes()) if file.is_file() else {}
     except (OSError, ValueError, RecursionError):

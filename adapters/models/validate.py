@@ -1,44 +1,37 @@
-"""May vLLM serve this adapter on this base model? Every reason against it at once, before it costs anything.
+"""May vLLM serve this adapter on this base model? Every reason against it at once.
 
 vLLM copies a smaller adapter silently into its slots, never compares the base model, and leaves a broken adapter half
-loaded; so all of that is settled here, from the files alone. The same function judges at publish, import, promote and
-first load. It believes nothing that it reads: files may be hostile. This file knows neither store nor server.
+loaded. So the files are checked before: at publish, import, promote and first load, by the same function. It trusts
+nothing that it reads: files may be hostile.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
 from adapters.models.base_models import BaseModel, shaping_config
-from adapters.models.tensors import (
-    CODE,
-    Header,
-    expected_shape,
-    header_of,
-    largest_file,
-    partner,
-    values_of,
-)
+from adapters.models.tensors import CODE, Header, expected_shape, header_of, largest_file, partner, values_of
 from adapters.store.manifest import Manifest
-from adapters.store.store import digest_until_weights
+from adapters.store.store import content_digest
 from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS
 
+# The largest that vLLM serves, and so the largest --max-rank.
 MAX_RANK = 512
-"""The largest that vLLM serves, and so the largest --max-rank."""
+# JSON allows integers that no float holds; vLLM divides this one by the rank.
 MAX_ALPHA = 1_000_000
-"""JSON allows integers that no float holds; vLLM divides this one by the rank."""
+# A manifest or a configuration has a few thousand.
 MAX_JSON_BYTES = 2**20
-"""A manifest or a configuration has a few thousand."""
+# Where no base model limits the size of an adapter.
 MAX_WEIGHTS_BYTES = 4 * 2**30
-"""Where no base model says how large an adapter can be."""
 
 # vLLM's peft_helper.py refuses these, or would serve something else than PEFT computes.
 REFUSED_FEATURES = {
@@ -53,95 +46,163 @@ REFUSED_FEATURES = {
     "target_parameters": "trained parameters",
     "fan_in_fan_out": "transposed weights",
 }
+# The others (PiSSA, OLoRA, CorDA, LoftQ) change the base model's own weights.
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-"""The others (PiSSA, OLoRA, CorDA, LoftQ) change the base model's own weights."""
 
 
 def reasons_against(
     directory: Path, base: BaseModel | None, max_rank: int = MAX_RANK, published: bool = True
 ) -> list[str]:
-    """Why vLLM may not serve the adapter in `directory` on `base`; empty if it may. Raises nothing.
+    """Every reason why vLLM may not serve the adapter in `directory` on `base`; empty if it may.
 
-    Without `base`: what speaks against it on any base model. `published`: the directory is a version of a store, with a
-    manifest that says what it should be; otherwise it is what a training run or somebody else wrote, of which only
-    configuration and weights count.
+    Without `base` only what holds for any base model is checked. A `published` directory is a version with a manifest;
+    any other may hold more files, and only configuration and weights count. No content of the files makes this raise.
     """
-    try:
-        files = _files(directory)
-    except OSError as exc:
-        return [f"{directory.name} cannot be read ({exc.strerror})"]
-    reasons = _file_reasons(files, published)
-    try:
-        manifest = _manifest(directory, files, reasons) if published else None
-        if manifest and base and manifest.base_fingerprint != base.fingerprint:
-            # Its tensors need not fit this base model: hundreds of reasons that all mean this one.
-            reasons.append(_foreign(manifest, base))
-            base = None
-        config = _config(directory, files, reasons)
-        if config is not None:
-            reasons += _config_reasons(config, max_rank)
-        digest = _judge_weights(
-            directory, files, config, shaping_config(base.path) if base else None, max_rank, reasons
+    adapter = _Adapter(directory, base, max_rank, published)
+    reasons: list[str] = []
+    for check in (
+        adapter.check_files,
+        adapter.check_manifest,
+        adapter.check_base_model,
+        adapter.check_config,
+        adapter.check_header,
+        adapter.check_values,
+        adapter.check_digest,
+    ):
+        try:
+            for reason in check():
+                reasons.append(reason)
+        except ValueError as exc:
+            reasons.append(str(exc))
+        except OSError as exc:
+            return [*reasons, f"{Path(str(exc.filename)).name} cannot be read ({exc.strerror})"]
+    return reasons
+
+
+class _Adapter:
+    """The files of an adapter and what the checks have read of them so far.
+
+    A check yields reasons, or raises ValueError with the one after which it cannot continue. It yields nothing where an
+    earlier check could not read what it needs.
+    """
+
+    def __init__(self, directory: Path, base: BaseModel | None, max_rank: int, published: bool) -> None:
+        self.directory = directory
+        self.base = base
+        self.max_rank = max_rank
+        self.published = published
+        self.files: dict[str, os.stat_result] = {}
+        self.manifest: Manifest | None = None
+        self.config: dict[str, Any] | None = None
+        self.header: Header | None = None
+
+    def check_files(self) -> Iterator[str]:
+        if self.directory.is_symlink():
+            raise NotADirectoryError(errno.ENOTDIR, "it is a symbolic link", str(self.directory))
+        self.files = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(self.directory)}
+        wanted = {CONFIG, WEIGHTS, MANIFEST} if self.published else {CONFIG, WEIGHTS}
+        known = wanted | {CARD} if self.published else wanted
+        for name, found in sorted(self.files.items()):
+            if name in known and stat.S_ISLNK(found.st_mode):
+                yield f"{name} is a symbolic link"
+            elif name in known and not stat.S_ISREG(found.st_mode):
+                yield f"{name} is not a plain file"
+            elif self.published and name.endswith(CODE):
+                yield f"{name[:80]!r} may run code when it is read: only safetensors are served"
+            elif self.published and name not in known:
+                yield f"{name[:80]!r} does not belong to a version"
+        for name in sorted(wanted - self.files.keys()):
+            instead = next((other for other in sorted(self.files) if name == WEIGHTS and other.endswith(CODE)), None)
+            may_run_code = f", and {instead[:80]!r} may run code when it is read" if instead else ""
+            yield f"{name} is missing{may_run_code}"
+
+    def check_manifest(self) -> Iterator[str]:
+        content = self._json(MANIFEST) if self.published else None
+        if content is None:
+            return
+        try:
+            self.manifest = Manifest.model_validate(content)
+        except ValidationError as exc:
+            wrong = ", ".join(sorted({".".join(map(str, error["loc"])) for error in exc.errors()}))
+            yield f"{MANIFEST} is not the manifest of a version ({wrong[:200] or 'not an object'})"
+
+    def check_base_model(self) -> Iterator[str]:
+        if not self.manifest or not self.base or self.manifest.base_fingerprint == self.base.fingerprint:
+            return
+        trained, served = self.manifest.base_fingerprint[:19], self.base.fingerprint[:19]
+        yield (
+            f"it was trained on {self.manifest.base_name} ({trained}...), and this server serves {self.base.name} "
+            f"({served}...): serve it with `server --base {shlex.quote(self.manifest.base)}`"
         )
-    except OSError as exc:
-        return [*reasons, f"{Path(str(exc.filename)).name} cannot be read ({exc.strerror})"]
-    if manifest and digest and digest != manifest.adapter_sha256:
-        reasons.append("its files are not the ones that were published")
-    return reasons
+        # Its tensors need not fit this base model: hundreds of reasons that all mean this one.
+        self.base = None
 
+    def check_config(self) -> Iterator[str]:
+        config = self._json(CONFIG)
+        if isinstance(config, dict):
+            self.config = config
+            yield from _config_reasons(config, self.max_rank)
+        elif config is not None:
+            yield f"{CONFIG} is not a PEFT LoRA configuration"
 
-def _files(directory: Path) -> dict[str, os.stat_result]:
-    """What lies there, symbolic links not followed; raises NotADirectoryError for one in the directory's place."""
-    if directory.is_symlink():
-        raise NotADirectoryError(20, "it is a symbolic link", str(directory))
-    return {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(directory)}
+    def check_header(self) -> Iterator[str]:
+        if not self._is_plain(WEIGHTS) or not self._is_plain(CONFIG) or self.files[CONFIG].st_size > MAX_JSON_BYTES:
+            return
+        shape = shaping_config(self.base.path) if self.base else None
+        limit, size = largest_file(self.max_rank, shape) if shape else MAX_WEIGHTS_BYTES, self.files[WEIGHTS].st_size
+        if size > limit:
+            raise ValueError(f"{WEIGHTS} has {size} bytes, and could need {limit} at most")
+        try:
+            self.header = header_of(self.directory / WEIGHTS)
+        except ValueError as exc:
+            raise ValueError(f"{WEIGHTS} is damaged ({exc})") from exc
+        # With a rank_pattern every tensor has its own.
+        rank = self.config.get("r") if self.config and not self.config.get("rank_pattern") else None
+        usual = isinstance(rank, int) and 1 <= rank <= MAX_RANK
+        yield from _header_reasons(self.header, rank if usual else None, shape, self.max_rank)
 
+    def check_values(self) -> Iterator[str]:
+        """Reads every tensor once, in the order of the file."""
+        if self.header is None:
+            return
+        nonzero: set[str] = set()
+        finite = True
+        for tensor, data in self.header.read(self.directory / WEIGHTS):
+            values = values_of(tensor, data)
+            if values and not values.finite:
+                finite = False
+                yield f"tensor {tensor.name!r} holds NaN or infinity"
+            if values and values.some:
+                nonzero.add(tensor.name)
+        if self.header.tensors and finite and not any(partner(name) in nonzero for name in nonzero):
+            yield "it changes nothing: every product of lora_A and lora_B is zero"
 
-def _file_reasons(files: dict[str, os.stat_result], published: bool) -> list[str]:
-    reasons = []
-    wanted = {CONFIG, WEIGHTS, MANIFEST} if published else {CONFIG, WEIGHTS}
-    known = wanted | {CARD} if published else wanted
-    for name, found in sorted(files.items()):
-        if name in known and stat.S_ISLNK(found.st_mode):
-            reasons.append(f"{name} is a symbolic link")
-        elif name in known and not stat.S_ISREG(found.st_mode):
-            reasons.append(f"{name} is no plain file")
-        elif published and name.endswith(CODE):
-            reasons.append(f"{name[:80]!r} may run code when it is read: only safetensors are served")
-        elif published and name not in known:
-            reasons.append(f"{name[:80]!r} does not belong to a version")
-    for name in sorted(wanted - files.keys()):
-        instead = next((other for other in sorted(files) if name == WEIGHTS and other.endswith(CODE)), None)
-        may_run_code = f", and {instead[:80]!r} may run code when it is read" if instead else ""
-        reasons.append(f"{name} is missing{may_run_code}")
-    return reasons
+    def check_digest(self) -> Iterator[str]:
+        if self.manifest and self.header and content_digest(self.directory) != self.manifest.adapter_sha256:
+            yield "its files are not the ones that were published"
 
+    def _is_plain(self, name: str) -> bool:
+        # Anything else has its reason already, and may be a pipe, which would block the read for ever.
+        return name in self.files and stat.S_ISREG(self.files[name].st_mode)
 
-def _is_plain(files: dict[str, os.stat_result], name: str) -> bool:
-    """Anything else has its reason already, and may be a pipe, where reading would wait for ever."""
-    return name in files and stat.S_ISREG(files[name].st_mode)
-
-
-def _json(directory: Path, name: str, files: dict[str, os.stat_result], reasons: list[str]) -> Any:
-    """None, and a reason, if the file is not JSON as everybody reads it."""
-    if not _is_plain(files, name):
-        return None
-    if files[name].st_size > MAX_JSON_BYTES:
-        reasons.append(f"{name} is larger than {MAX_JSON_BYTES} bytes")
-        return None
-    try:
-        return strict_json((directory / name).read_bytes())
-    except (ValueError, RecursionError) as exc:
-        why = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)[:200]
-        reasons.append(f"{name} is no valid JSON ({why})")
-        return None
+    def _json(self, name: str) -> Any:
+        """The file's content, None if it is not a plain file; raises ValueError unless it is strict JSON."""
+        if not self._is_plain(name):
+            return None
+        if self.files[name].st_size > MAX_JSON_BYTES:
+            raise ValueError(f"{name} is larger than {MAX_JSON_BYTES} bytes")
+        try:
+            return strict_json((self.directory / name).read_bytes())
+        except (ValueError, RecursionError) as exc:
+            why = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)[:200]
+            raise ValueError(f"{name} is not valid JSON ({why})") from exc
 
 
 def strict_json(text: bytes) -> Any:
-    """Raises ValueError also for NaN and for a key that comes twice, which readers understand in different ways."""
+    """Raises ValueError also for NaN and for a duplicate key, which readers understand in different ways."""
 
     def no_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     def no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -152,36 +213,8 @@ def strict_json(text: bytes) -> Any:
     return json.loads(text, parse_constant=no_constant, object_pairs_hook=no_twins)
 
 
-def _manifest(directory: Path, files: dict[str, os.stat_result], reasons: list[str]) -> Manifest | None:
-    found = _json(directory, MANIFEST, files, reasons)
-    if found is None:
-        return None
-    try:
-        return Manifest.model_validate(found)
-    except ValidationError as exc:
-        wrong = ", ".join(sorted({".".join(map(str, error["loc"])) for error in exc.errors()}))
-        reasons.append(f"{MANIFEST} is no manifest of a version ({wrong[:200] or 'no object'})")
-        return None
-
-
-def _foreign(manifest: Manifest, base: BaseModel) -> str:
-    trained, served = manifest.base_fingerprint[:19], base.fingerprint[:19]
-    return (
-        f"it was trained on {manifest.base_name} ({trained}...), and this server serves {base.name} ({served}...): "
-        f"serve it with `server --base {shlex.quote(manifest.base)}`"
-    )
-
-
-def _config(directory: Path, files: dict[str, os.stat_result], reasons: list[str]) -> dict[str, Any] | None:
-    config = _json(directory, CONFIG, files, reasons)
-    if config is None or isinstance(config, dict):
-        return config
-    reasons.append(f"{CONFIG} is no PEFT LoRA configuration")
-    return None
-
-
 def unservable_features(config: dict[str, Any]) -> list[str]:
-    """What PEFT's LoraConfig of these fields trains that vLLM cannot serve."""
+    """What a LoraConfig with these fields trains that vLLM cannot serve."""
     reasons = [f"vLLM cannot serve {what} ({key})" for key, what in REFUSED_FEATURES.items() if config.get(key)]
     if config.get("bias") not in (None, "none"):
         reasons.append(f"it trains biases (bias={_quoted(config['bias'])})")
@@ -199,54 +232,22 @@ def _config_reasons(config: dict[str, Any], max_rank: int) -> list[str]:
         reasons.append(f"its task is {_quoted(config['task_type'])}, not CAUSAL_LM")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool):
-        reasons.append(f"its rank is {_quoted(rank)}, and should be a whole number")
+        reasons.append(f"its rank is {_quoted(rank)}, expected a whole number")
     elif not 1 <= rank <= max_rank:
         option = f": `server --max-rank {rank}` serves it" if max_rank < rank <= MAX_RANK else ""
         reasons.append(f"its rank is {_quoted(rank)}, and the server takes 1 to {max_rank}{option}")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= MAX_ALPHA:
-        reasons.append(f"its lora_alpha is {_quoted(alpha)}, and should be a number above 0, at most {MAX_ALPHA}")
+        reasons.append(f"its lora_alpha is {_quoted(alpha)}, expected a number above 0, at most {MAX_ALPHA}")
     elif alpha == 0:
         reasons.append("it changes nothing: its lora_alpha is 0")
     targets = config.get("target_modules")
     if not (isinstance(targets, str) or (isinstance(targets, list) and all(isinstance(t, str) for t in targets))):
-        reasons.append("its target_modules are no list of names")
+        reasons.append("its target_modules are not a list of names")
     return reasons
 
 
-def _judge_weights(
-    directory: Path,
-    files: dict[str, os.stat_result],
-    config: dict[str, Any] | None,
-    shape: dict[str, Any] | None,
-    max_rank: int,
-    reasons: list[str],
-) -> str | None:
-    """Add what speaks against the weights; the digest of configuration and weights, None if there is nothing to read.
-
-    `shape` is the base model's, see `base_model.shaping_config`.
-    """
-    if not (_is_plain(files, WEIGHTS) and _is_plain(files, CONFIG)) or files[CONFIG].st_size > MAX_JSON_BYTES:
-        return None
-    limit = largest_file(max_rank, shape) if shape else MAX_WEIGHTS_BYTES
-    if files[WEIGHTS].st_size > limit:
-        reasons.append(f"{WEIGHTS} has {files[WEIGHTS].st_size} bytes, and could need {limit} at most")
-        return None
-    try:
-        header = header_of(directory / WEIGHTS)
-    except ValueError as exc:
-        reasons.append(f"{WEIGHTS} is damaged ({exc})")
-        return None
-    rank = config.get("r") if config and not config.get("rank_pattern") else None
-    usual = isinstance(rank, int) and 1 <= rank <= MAX_RANK
-    reasons += _header_reasons(header, rank if usual else None, shape, max_rank)
-    digest = digest_until_weights(directory)
-    digest.update(header.raw)
-    reasons += _value_reasons(directory / WEIGHTS, header, digest.update)
-    return digest.hexdigest()
-
-
 def _header_reasons(header: Header, rank: int | None, shape: dict[str, Any] | None, max_rank: int) -> Iterator[str]:
-    """`rank` is what every tensor has, None if each says its own."""
+    """`rank` is that of every tensor, None if each has its own."""
     if not header.tensors:
         yield "it holds no tensors"
     for tensor in header.tensors:
@@ -264,25 +265,6 @@ def _header_reasons(header: Header, rank: int | None, shape: dict[str, Any] | No
         other = partner(tensor.name)
         if other and other not in header.names:
             yield f"tensor {tensor.name!r} has no {'lora_B' if '.lora_B.' in other else 'lora_A'} beside it"
-
-
-def _value_reasons(file: Path, header: Header, digested: Callable[[bytes], None]) -> list[str]:
-    """Reads every tensor once, in the order of the file, and gives its bytes to `digested`."""
-    reasons = []
-    something: set[str] = set()
-    for tensor, data in header.read(file):
-        digested(data)
-        values = values_of(tensor, data)
-        if values is None:
-            continue
-        if not values.finite:
-            reasons.append(f"tensor {tensor.name!r} holds NaN or infinity")
-        if values.some:
-            something.add(tensor.name)
-    changes = any((other := partner(name)) and other in something for name in something)
-    if header.tensors and not changes and not reasons:
-        reasons.append("it changes nothing: every product of lora_A and lora_B is zero")
-    return reasons
 
 
 def _quoted(value: object) -> str:

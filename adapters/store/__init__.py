@@ -1,4 +1,4 @@
-"""Versions on the disk: what is published, what its names mean, who has it loaded, what changed.
+"""Versions on the disk: publish, resolve and promote them; which server has which loaded; who changed what.
 
 Imports adapters' root only.
 """

@@ -6,10 +6,9 @@
      "digest": "0123456789ab", "percent": 10}
 
 Names, versions, digests and fixed words only: never a prompt, an answer, an API key or other text of a caller. An entry
-is written once what it is about is done: none is about what did not happen, and what is killed in between has none. It
-is not forced to the disk, a power cut may take the last ones. The log only grows; it is opened anew for each entry, so
-that `mv` rotates it at any time, for example to audit.jsonl.1. This file does not know which commands there are, nor
-who may give them.
+is written after the change, so a process killed in between leaves none. Entries are not fsynced: a power cut may lose
+the last ones. The log only grows. It is opened for each entry, so `mv` rotates it at any time, for example to
+audit.jsonl.1.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import logging
 import os
 import pwd
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -32,8 +31,8 @@ from adapters.store.version import Version
 LOG = "audit.jsonl"
 FIELDS = ("time", "who", "what", "adapter", "digest")
 
+# A line of the log, or `{"damaged_line": 7}` for one that a crash or a full disk cut short.
 Entry = dict[str, Any]
-"""A line of the log; `{"damaged_line": 7}` for one that a crash or a full disk cut, or that somebody else wrote."""
 
 logger = logging.getLogger(__name__)
 _acting: ContextVar[str | None] = ContextVar("acting", default=None)
@@ -41,9 +40,9 @@ _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 
 @contextmanager
 def acting_as(who: str) -> Iterator[None]:
-    """Have the entries within say `who` did it, for example `key phone`, not the user of the operating system.
+    """Record entries as done by `who`, for example `key phone`, instead of the user of the operating system.
 
-    asyncio's tasks and asyncio.to_thread take it along; a plain thread or executor does not.
+    asyncio tasks and asyncio.to_thread inherit it; a plain thread or executor does not.
     """
     token = _acting.set(who)
     try:
@@ -53,18 +52,13 @@ def acting_as(who: str) -> Iterator[None]:
 
 
 class Audit:
-    """The log of the store in `directory`, which need not exist."""
-
     def __init__(self, directory: Path) -> None:
         self.file = directory / LOG
 
     def record(self, what: str, version: Version | str | None = None, **details: str | int | bool | None) -> None:
-        """Append an entry about something that is done; `version` is that, or only a name.
+        """Append an entry about a finished change of a version, or of a name; None drops a detail. Takes 60 µs.
 
-        `details` become fields beside the others, without those that are None. Any number of processes may do so at
-        once. Takes some 60 microseconds.
-
-        Raises nothing if it cannot be written, which undoes nothing: that is a warning.
+        A log that cannot be written is a warning: the change stays.
         """
         adapter, digest = (version, None) if isinstance(version, str | None) else (version.id, version.digest)
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -77,16 +71,16 @@ class Audit:
             logger.warning("%s is done, but not in the audit log %s: %s", done, self.file, exc.strerror or exc)
 
     def entries(self, last: int, adapter: str | None = None) -> list[Entry]:
-        """The `last` entries, the newest at the end; of one `adapter`: those of `formal@2`, or all of `formal`.
+        """The `last` entries, the newest at the end, of all adapters, of `formal@2`, or of every version of `formal`.
 
-        A damaged line is always one of them, since nobody knows what it was about.
+        Damaged lines are always included: they may be about any adapter.
 
         Raises:
             ConfigError: `last` is below 1.
             StoreDamaged: the log cannot be read.
         """
         if last < 1:
-            raise ConfigError(f"{last} entries cannot be shown", "give 1 or more")
+            raise ConfigError(f"--last must be 1 or more, got {last}")
         try:
             with self.file.open("rb") as lines:
                 found = (_entry(number, line) for number, line in enumerate(lines, start=1) if line.strip())
@@ -101,35 +95,25 @@ class Audit:
         descriptor = os.open(self.file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(descriptor).st_size
-            # An entry that a full disk cut has no end; readers skip the empty line if two see to it at once.
+            # A full disk may have cut the entry before. Two processes may both add a newline: readers skip empty lines.
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line
-            # One write, which other processes' appends come before or after.
+            # One write, so that the entries of two processes never mix.
             if os.write(descriptor, line) < len(line):
                 raise OSError("the entry was cut")
         finally:
             os.close(descriptor)
 
 
-def table(entries: Sequence[Entry]) -> list[str]:
-    """A line for each entry, in columns."""
-    rows = [[_shown(entry.get(field, "")) for field in FIELDS] for entry in entries]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [_line(entry, row, widths) for entry, row in zip(entries, rows, strict=True)]
-
-
-def _line(entry: Entry, row: list[str], widths: list[int]) -> str:
+def cells(entry: Entry) -> list[str]:
+    """A row of `adapters audit`: FIELDS, then the details."""
     if "damaged_line" in entry:
-        return f"line {entry['damaged_line']} is damaged"
-    columns = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
+        return [f"line {entry['damaged_line']} is damaged"]
     details = {key: value for key, value in entry.items() if key not in FIELDS and value is not False}
-    said = [_shown(key if value is True else f"{key} {value}") for key, value in details.items()]
-    return "  ".join([*columns, ", ".join(said)]).rstrip()
-
-
-def _shown(value: object) -> str:
-    """Without what would steer a terminal or forge a line: people choose the names of their keys."""
-    return "".join(character if character.isprintable() else "?" for character in str(value))
+    row = [*(entry.get(field, "") for field in FIELDS)]
+    row.append(", ".join(key if value is True else f"{key} {value}" for key, value in details.items()))
+    # People choose the names of their keys: no name may steer a terminal or forge a line.
+    return ["".join(character if character.isprintable() else "?" for character in str(cell)) for cell in row]
 
 
 def _entry(number: int, line: bytes) -> Entry:
@@ -142,12 +126,12 @@ def _entry(number: int, line: bytes) -> Entry:
 
 
 def _is_about(entry: Entry, adapter: str | None) -> bool:
-    said = str(entry.get("adapter", ""))
-    return adapter is None or "damaged_line" in entry or said == adapter or said.startswith(f"{adapter}@")
+    about = str(entry.get("adapter", ""))
+    return adapter is None or "damaged_line" in entry or about == adapter or about.startswith(f"{adapter}@")
 
 
 def _user() -> str:
-    """The process's own, whatever LOGNAME says."""
+    # By the process, not by LOGNAME, which anybody can set.
     try:
         return f"user {pwd.getpwuid(os.getuid()).pw_name}"
     except KeyError:  # a container may run as any number

@@ -1,7 +1,4 @@
-"""Versions and names as plain values: what the `adapters` command answers with --json, and HTTP.
-
-This file knows neither arguments nor how anything is printed, but for what `list` and `show` say of a version.
-"""
+"""Versions and names as plain values, for --json and HTTP, and as the cells of the tables of `list` and `show`."""
 
 from __future__ import annotations
 
@@ -15,10 +12,11 @@ from adapters.store.store import Store
 from adapters.store.version import Version
 
 Described = dict[str, Any]
+HEADERS = ("", "adapter", "created", "base model", "rank", "held-out loss", "status")
 
 
 def rows(store: Store) -> Iterator[Described]:
-    """Every version in the store; damage is said too and hides nothing else."""
+    """Every version in the store, the damaged ones too."""
     for name in store.names():
         try:
             pointers, damage = store.pointers(name), None
@@ -47,7 +45,7 @@ def _row(version: Version, pointers: Pointers, damage: str | None) -> Described:
 
 
 def status(version: Version, pointers: Pointers) -> Described:
-    """What the names mean this version; `canary` is its percent."""
+    """How requests reach this version; `canary` is its percent."""
     canary = pointers.canary
     return {
         "promoted": version.number == pointers.promoted,
@@ -58,40 +56,26 @@ def status(version: Version, pointers: Pointers) -> Described:
     }
 
 
-def line(row: Described) -> str:
-    """A row's line in `list`, after its id."""
-    said = [f"{row['created'][:16]}  on {row['base_name']}", f"rank {row['rank']}"] if row["created"] else []
-    if row["heldout_loss"] is not None:
-        said.append(f"held-out loss {row['heldout_loss']:.3f}")
-    if row["canary"]:
-        said.append(f"canary {row['canary']}%")
-    if row["labels"]:
-        said.append(f"label {' '.join(row['labels'])}")
-    said += [word for word in ("pinned", "retired") if row[word]]
-    if row["damage"]:
-        said.append(f"damaged: {row['damage']}")
-    return ", ".join(said)
+def cells(row: Described) -> list[str | None]:
+    """A row of `list`, under HEADERS."""
+    status = [f"canary {row['canary']}%"] if row["canary"] else []
+    status += [f"label {label}" for label in row["labels"]]
+    status += [word for word in ("pinned", "retired") if row[word]]
+    status += [f"damaged: {row['damage']}"] if row["damage"] else []
+    created = row["created"] and row["created"][:16]
+    loss = None if row["heldout_loss"] is None else f"{row['heldout_loss']:.3f}"
+    return ["*" if row["promoted"] else "", row["id"], created, row["base_name"], row["rank"], loss, ", ".join(status)]
 
 
-def lines(described: Described) -> Iterator[str]:
-    """What `show` prints of a version: a line for each field, and for each field of a field."""
+def fields(described: Described, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The rows of `show`: a name and a value for each field, for a field of a field and for each row of a list."""
     for key, value in described.items():
         if isinstance(value, dict):
-            yield f"{key}:"
-            for inner, setting in value.items():
-                yield from _shown(inner, setting)
+            yield from fields(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield from ((f"{prefix}{key}.{number}", _plain(row)) for number, row in enumerate(value, start=1))
         else:
-            yield f"{key}: {', '.join(value) if isinstance(value, list) else value}"
-
-
-def _shown(key: str, value: Any) -> Iterator[str]:
-    """The lines of a field of a field; a list of rows has one for each."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        yield f"  {key}:"
-        for row in value:
-            yield f"    {', '.join(f'{name} {_plain(setting)}' for name, setting in row.items())}"
-    else:
-        yield f"  {key}: {_plain(value)}"
+            yield f"{prefix}{key}", _plain(value)
 
 
 def _plain(value: Any) -> str:
@@ -99,11 +83,11 @@ def _plain(value: Any) -> str:
         return " ".join(f"{name}={_plain(setting)}" for name, setting in value.items())
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
 def name_status(store: Store, name: str) -> Described:
-    """What `name` means now, as every command that changes it answers with --json."""
+    """What `name` points to now: the --json of every command that changes it."""
     pointers = store.pointers(name)
     return {
         "name": name,
@@ -114,16 +98,16 @@ def name_status(store: Store, name: str) -> Described:
 
 
 def after_publish(store: Store, version: Version) -> str:
-    """What the name of a version just published means, and what changes that."""
+    """One sentence for the command line: whether the new version is promoted, and how to promote it."""
     promoted, name = store.promoted(version.name), version.name
     if promoted == version:
         return f"{name} means {version.id}"
-    said = [f"{name} still means {promoted.id}" if promoted else f"{name} means no version yet"]
+    parts = [f"{name} still means {promoted.id}" if promoted else f"{name} means no version yet"]
     rank, force = version.manifest().lora.rank, ""
     if rank > DEFAULT_MAX_RANK:
-        said.append(f"the rank of {version.id} is {rank}, and only `server --max-rank {rank}` serves it")
+        parts.append(f"the rank of {version.id} is {rank}, and only `server --max-rank {rank}` serves it")
         force = " --force"
-    return "; ".join([*said, f"`adapters promote {version.id}{force}` makes {name} mean it"])
+    return "; ".join([*parts, f"`adapters promote {version.id}{force}` makes {name} mean it"])
 
 
 def targets(name: str, pointers: Pointers) -> Described:

@@ -1,7 +1,6 @@
-"""What we ask of the file system: locks, files replaced whole, durability, room, and why it refuses to write.
+"""The file system: locks, atomic replacement of a file, fsync, free space, and errors that say what to do.
 
-Locks are the kernel's (flock): they end with the process that holds them, however that dies. This file does not know
-what lies in a store.
+Locks are the kernel's (flock): they end with the process that holds them, however that dies.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from pathlib import Path
 from adapters.errors import StoreUnwritable
 
 LOCK = ".lock"
+# Prefix of a file that will replace another; without a lock on its directory it is left over.
 NEW = ".new-"
-"""How the name of a file begins that will replace another; one that no process holds a lock for is left over."""
 FULL, READ_ONLY = "make room there", "check its permissions and how it is mounted, or give another --store"
+# What to do where the operating system refuses to write.
 UNWRITABLE = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
@@ -29,15 +29,11 @@ UNWRITABLE = {
     errno.EPERM: READ_ONLY,
     errno.ENOTDIR: "give a directory, or one that can be made",
 }
-"""What to do where the operating system refuses to write."""
 
 
 @contextmanager
 def locked(directory: Path, reading: bool = False) -> Iterator[None]:
-    """No other process changes what lies in `directory` meanwhile.
-
-    `reading` writes nothing, shares the lock, and does without it where there is none or it may not be opened.
-    """
+    """Hold the lock of `directory`; `reading` shares it, and continues without a lock file that it cannot open."""
     try:
         lock = (directory / LOCK).open("r" if reading else "w")
     except OSError:
@@ -51,7 +47,7 @@ def locked(directory: Path, reading: bool = False) -> Iterator[None]:
 
 
 def is_locked(file: Path) -> bool:
-    """Whether a living process holds the lock of `file`; also if this one may not look, False if there is no file."""
+    """Whether a living process holds the lock of `file`. False without a file, True for one that we may not open."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
@@ -68,7 +64,7 @@ def is_locked(file: Path) -> bool:
 
 
 def replace(file: Path, content: bytes | str, mode: int = 0o666) -> None:
-    """Make `content` the whole of `file`, also through a power cut; after an error the old file is there and no other.
+    """Make `content` the whole of `file`, durably; after an error the old file is unchanged.
 
     `mode` is that of a new file, less the umask. A killed process may leave a file whose name begins with NEW.
     """
@@ -86,17 +82,17 @@ def replace(file: Path, content: bytes | str, mode: int = 0o666) -> None:
     sync(file.parent)
 
 
-def cache(file: Path, content: str, say: Callable[[str], None]) -> None:
-    """Keep what can be made again. Where it cannot be written, `say` gets a warning and nothing fails."""
+def cache(file: Path, content: str, log: Callable[[str], None]) -> None:
+    """Keep `content`, which can be made again. A file that cannot be written is a warning to `log`."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace(file, content)
     except OSError as exc:
-        say(f"warning: {file} cannot be written ({exc.strerror}): it is made again next time")
+        log(f"warning: {file} cannot be written ({exc.strerror}): it is made again next time")
 
 
 def cached(file: Path) -> str | None:
-    """What `cache` kept; None if there is none, or it cannot be read."""
+    """What `cache` kept; None if it is missing or cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -105,11 +101,11 @@ def cached(file: Path) -> str | None:
 
 @contextmanager
 def explained(directory: Path) -> Iterator[None]:
-    """What the operating system refuses to write below `directory`, as our error."""
+    """Turn an OSError of a write below `directory` into StoreUnwritable."""
     try:
         yield
     except OSError as exc:
-        # A publish also reads, elsewhere: that may be forbidden too.
+        # A publish also reads from other directories: their permissions are another error.
         elsewhere = exc.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR) and not _is_below(exc.filename, directory)
         if exc.errno not in UNWRITABLE or elsewhere:
             raise
@@ -119,7 +115,7 @@ def explained(directory: Path) -> Iterator[None]:
 
 
 def shortage(directory: Path, needed: int) -> str | None:
-    """What to say of the disk of `directory` where it has not so many bytes free."""
+    """A sentence if the disk of `directory` has fewer than `needed` bytes free, else None."""
     free = shutil.disk_usage(directory).free
     if free >= needed:
         return None
@@ -135,7 +131,7 @@ def _is_below(file: object, directory: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have what was written to `path`, a file or directory, survive a power cut."""
+    """Make a file or directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,7 @@
-"""What lies in a store that should not: says it (`adapters verify`), and removes what nobody needs (`adapters gc`).
+"""List what is damaged, left over or foreign in a store (`adapters verify`), and remove leftovers (`adapters gc`).
 
-Removed are retired versions that no living server holds, and leftovers of processes that were cut off; never anything
-that this program did not write. A version is renamed before it is deleted, so that nobody sees half of one. This file
-does not know whether vLLM could serve a version: those reasons are handed in.
+gc removes retired versions that no living server holds, and leftovers of interrupted processes; never a file that this
+program did not write. A version is renamed before it is deleted, so no reader sees half of one.
 """
 
 from __future__ import annotations
@@ -20,23 +19,14 @@ from adapters.store.disk import LOCK, NEW, explained, is_locked, locked, sync
 from adapters.store.leases import LEASES, WATCH_SECONDS, Claim, claims, holders, remove_dead
 from adapters.store.manifest import NAME
 from adapters.store.pointers import Pointers
-from adapters.store.store import (
-    INCOMING,
-    KEYS,
-    OLD_POINTER,
-    POINTERS,
-    RUNS,
-    VERSION_DIRECTORY,
-    Store,
-    content_digest,
-)
+from adapters.store.store import INCOMING, KEYS, OLD_POINTER, POINTERS, RUNS, VERSION_DIRECTORY, Store, content_digest
 from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS, Version
 
 REMOVING = ".removing-"
 LEFTOVERS = {
-    INCOMING: "a publish that was cut off",
-    NEW: "a change of a file that was cut off",
-    REMOVING: "a removal that was cut off",
+    INCOMING: "an interrupted publish",
+    NEW: "an interrupted change of a file",
+    REMOVING: "an interrupted removal",
 }
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 UNKNOWN = "Mailwright did not write this; move it out of the store"
@@ -44,7 +34,7 @@ UNKNOWN = "Mailwright did not write this; move it out of the store"
 
 @dataclass(frozen=True)
 class Finding:
-    """`what` is a sentence; `removable`: left over and in nobody's way, `adapters gc` removes it."""
+    """`what` is a sentence; `adapters gc` removes what is `removable`."""
 
     path: Path
     what: str
@@ -53,7 +43,7 @@ class Finding:
 
 @dataclass
 class Collected:
-    """`removed` are ids of versions and paths in the store; `kept` says of which retired versions gc kept, and why."""
+    """`removed` has ids of versions and paths in the store; `kept` the retired versions that stay, each with why."""
 
     removed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -64,32 +54,30 @@ def verify(
 ) -> list[Finding]:
     """Everything that is damaged, left over or foreign; writes nothing.
 
-    `reasons` says why a version cannot be served; it is asked about sound versions that are not retired. Takes
+    `reasons` lists why a version cannot be served; it is called for undamaged versions that are not retired. Takes
     `watch_seconds` if a server on another machine may be dead.
     """
     findings = list(_foreign(store.directory))
-    findings += [Finding(path, LEFTOVERS[NEW], True) for path in _cut_off(store.directory)]
+    findings += [Finding(path, LEFTOVERS[NEW], True) for path in _interrupted(store.directory)]
     for name in store.names():
         findings += _verify_name(store, name, reasons)
-    findings += [
-        Finding(claim.path, "the lease of a server that has ended", True) for claim in _dead(store, watch_seconds)
-    ]
-    return findings
+    dead = _dead(store, watch_seconds)
+    return findings + [Finding(claim.path, "the lease of a server that has ended", True) for claim in dead]
 
 
 def collect(store: Store, dry_run: bool = False, watch_seconds: float = WATCH_SECONDS) -> Collected:
-    """Remove retired versions that no living server holds, and leftovers; `dry_run` only says what that would be.
+    """Remove retired versions that no living server holds, and leftovers; with `dry_run` only list them.
 
     Takes `watch_seconds` if a server on another machine may be dead.
 
     Raises:
         StoreUnwritable: no permission.
     """
-    # Watched before any lock is taken, which would hold up publishes and servers.
+    # Before any lock is taken: watching would block publishes and servers.
     dead = _dead(store, watch_seconds)
     collected = Collected()
     with explained(store.directory):
-        collected.removed += [path.name for path in _cut_off(store.directory, remove=not dry_run)]
+        collected.removed += [path.name for path in _interrupted(store.directory, remove=not dry_run)]
         for name in store.names():
             _collect_name(store, name, dead, dry_run, collected)
         collected.removed += [str(claim.path.relative_to(store.directory)) for claim in dead]
@@ -102,8 +90,8 @@ def _dead(store: Store, watch_seconds: float) -> list[Claim]:
     return [claim for claim in claims(store.directory, watch_seconds) if not claim.living]
 
 
-def _cut_off(directory: Path, remove: bool = False) -> list[Path]:
-    """What a killed change of keys.json left; one that is under way holds the lock."""
+def _interrupted(directory: Path, remove: bool = False) -> list[Path]:
+    """Leftovers of a killed change of keys.json; a change in progress holds the lock."""
     if not any(directory.glob(f"{NEW}*")):
         return []
     with locked(directory, reading=not remove):
@@ -133,24 +121,24 @@ def _collect_name(store: Store, name: str, dead: list[Claim], dry_run: bool, col
             removing.append(_set_aside(version.path))
             sync(home)
             store.audit.record("remove", version)
-    # Deleting takes time, and needs no lock any more.
+    # Deleting takes time and needs no lock.
     for path in removing:
         _delete(path)
 
 
 def _unwanted(store: Store, name: str, dead: list[Claim], collected: Collected) -> list[tuple[Version, list[str]]]:
-    """The retired versions, and the leases that hold them; to be called under the lock of `name`."""
+    """The retired versions, and the leases that hold them; call it under the lock of `name`."""
     try:
         retired = store.pointers(name).retired
     except StoreDamaged as exc:
-        collected.kept.append(f"{name}: {exc}, so that nobody knows what is retired")
+        collected.kept.append(f"{name}: {exc}, so it is unknown what is retired")
         return []
     holding = holders(store.directory, dead)
     return [(v, holding.get(v.id, [])) for v in store.versions(name) if v.number in retired]
 
 
 def _leftovers(home: Path) -> list[Path]:
-    """To be called under the lock of the name: what is under way now holds a lock of its own."""
+    """Call it under the lock of the name. A publish in progress holds a lock of its own."""
     found = sorted(path for path in home.iterdir() if path.name.startswith(tuple(LEFTOVERS)))
     return [path for path in found if not is_locked(path / LOCK)]
 
@@ -167,14 +155,14 @@ def _delete(path: Path) -> None:
 
 
 def _raise_unless_gone(_function: object, _path: object, info: tuple[object, BaseException, object]) -> None:
-    """Another gc may be deleting the same."""
+    # Another gc may delete the same file.
     if not isinstance(info[1], FileNotFoundError):
         raise info[1]
 
 
 def _foreign(directory: Path) -> Iterator[Finding]:
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
-        # lost+found is of the file system.
+        # The file system makes lost+found.
         ours = NAME.fullmatch(path.name) or path.name in (LEASES, RUNS, "lost+found")
         files = path.is_file() and (path.name in (KEYS, LOCK) or path.name.startswith((LOG, NEW)))
         if not (path.is_dir() and ours) and not files:
@@ -196,12 +184,11 @@ def _verify_name(store: Store, name: str, reasons: Callable[[Version], list[str]
         except StoreDamaged as exc:
             pointers, damage = Pointers(), [Finding(home / POINTERS, f"{exc}; {exc.hint}", False)]
     findings = damage + list(_dangling(home, pointers, versions, left_over))
-    for path in left_over:
-        kind = next(what for prefix, what in LEFTOVERS.items() if path.name.startswith(prefix))
-        findings.append(Finding(path, kind, True))
     for path in entries:
-        known = path.name in (LOCK, POINTERS, OLD_POINTER) or path.name.startswith(tuple(LEFTOVERS))
-        if not known and not VERSION_DIRECTORY.fullmatch(path.name):
+        kind = next((what for prefix, what in LEFTOVERS.items() if path.name.startswith(prefix)), None)
+        if path in left_over:
+            findings.append(Finding(path, str(kind), True))
+        elif not kind and path.name not in (LOCK, POINTERS, OLD_POINTER) and not VERSION_DIRECTORY.fullmatch(path.name):
             findings.append(Finding(path, UNKNOWN, False))
     for number, count in Counter(version.number for version in versions).items():
         if count > 1:
@@ -210,26 +197,26 @@ def _verify_name(store: Store, name: str, reasons: Callable[[Version], list[str]
         wrong = _damage(version)
         if not wrong and version.number not in pointers.retired:
             wrong = reasons(version)
-        # gc may have removed it meanwhile.
+        # gc may have removed it in the meantime.
         findings += [Finding(version.path, what, False) for what in wrong if version.path.exists()]
     return findings
 
 
 def _dangling(home: Path, pointers: Pointers, versions: list[Version], left_over: list[Path]) -> Iterator[Finding]:
-    """What points to versions that are not there."""
-    there = {version.number for version in versions}
-    cut_off = any(path.name.startswith(INCOMING) for path in left_over)
+    """Pointers to versions that do not exist."""
+    existing = {version.number for version in versions}
+    interrupted = any(path.name.startswith(INCOMING) for path in left_over)
     pointed = [("history", number) for number in pointers.history if number not in pointers.retired]
     pointed += [(f"label {label}", number) for label, number in pointers.labels.items()]
     pointed += [("pin", number) for number in pointers.pinned]
     if pointers.canary:
         pointed.append(("canary", pointers.canary.version))
-    # The first publish of a name says what will be promoted just before that is there.
-    if pointers.promoted and not cut_off:
+    # The first publish of a name promotes its version just before that version is there.
+    if pointers.promoted and not interrupted:
         pointed.append(("promoted", pointers.promoted))
     for what, number in dict.fromkeys(pointed):
-        if number not in there:
-            yield Finding(home / POINTERS, f"{what} means version {number}, which is not there", False)
+        if number not in existing:
+            yield Finding(home / POINTERS, f"{what} means version {number}, which does not exist", False)
 
 
 def _damage(version: Version) -> list[str]:
@@ -241,23 +228,18 @@ def _damage(version: Version) -> list[str]:
         wrong = [f"{part} is missing" for part in FILES if part not in found]
         wrong += [f"{part} is not a plain file" for part in (*FILES, CARD) if not found.get(part, True)]
         wrong += [f"{part[:80]!r} does not belong here" for part in sorted(found.keys() - {*FILES, CARD})]
-        if wrong:
-            return wrong
-        return _disagreement(version)
+        return wrong or _disagreement(version)
     except OSError as exc:
         return [f"it cannot be read: {exc.strerror or exc}"]
 
 
 def _disagreement(version: Version) -> list[str]:
-    manifest = version.manifest()
-    digest = content_digest(version.path)
-    wrong = []
+    manifest, digest = version.manifest(), content_digest(version.path)
+    published, wrong = manifest.adapter_sha256, []
     if (manifest.name, manifest.version) != (version.name, version.number):
         wrong.append(f"{MANIFEST} is of {manifest.name}@{manifest.version}, not of {version.id}")
-    if digest != manifest.adapter_sha256:
-        wrong.append(
-            f"the content is not what was published: its digest is {digest[:12]}, not {manifest.adapter_sha256[:12]}"
-        )
-    if not version.path.name.endswith(f"-{manifest.adapter_sha256[:12]}"):
-        wrong.append(f"the directory's name says another digest than {MANIFEST}, {manifest.adapter_sha256[:12]}")
+    if digest != published:
+        wrong.append(f"the content is not what was published: its digest is {digest[:12]}, not {published[:12]}")
+    if version.digest != published[:12]:
+        wrong.append(f"the directory's name has another digest than {MANIFEST}, {published[:12]}")
     return wrong

@@ -1,8 +1,4 @@
-"""What a published version says of itself: manifest.json, beside the weights.
-
-It is proof, not configuration: which base model, which data, which recipe, what came out. No email of anybody is in it.
-This file does not know where versions lie; adapters/store/store.py does.
-"""
+"""manifest.json of a published version: its base model, data, recipe and results. It holds no email."""
 
 from __future__ import annotations
 
@@ -21,14 +17,10 @@ RESERVED_NAMES = frozenset(["text", "image", "audio", "video", "file", "input", 
 
 
 def check_name(name: str) -> str:
-    """`name` if an adapter may be called that, in its exact spelling.
-
-    Raises:
-        ConfigError: wrong characters, too long, or reserved.
-    """
+    """`name` itself; raises ConfigError for wrong characters, too long a name, or a reserved one."""
     if not NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} cannot be an adapter's name",
+            f"{name!r} is not a valid adapter name",
             "use up to 63 lower-case letters, digits, - and _, starting with a letter or digit",
         )
     if name in RESERVED_NAMES:
@@ -40,20 +32,20 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+# The largest rank that `server` takes without --max-rank. Room for rank 128 would cost a third of a CPU's tokens.
 DEFAULT_MAX_RANK = 16
-"""The largest rank that `server` takes without --max-rank. Room for rank 128 would cost a third of a CPU's tokens."""
 
 
 class Lora(Frozen):
     rank: PositiveInt
     alpha: PositiveInt
     target_modules: list[str]
+    # Scaled by alpha / sqrt(rank), not alpha / rank.
     rslora: bool = False
-    """Scaled by alpha / sqrt(rank), not alpha / rank."""
 
 
 class Training(Frozen):
-    """How the run went. Losses are nats a token of the emails (completions), held-out ones before and after."""
+    """How the run went. Losses are nats a token of the completions."""
 
     examples: int
     practice_examples: int
@@ -65,44 +57,46 @@ class Training(Frozen):
     learning_rate: float
     train_loss: float
     heldout_loss_before: float | None
+    # Of the epoch that was kept.
     heldout_loss: float | None
-    """Of the epoch that was kept."""
     versions: dict[str, str]
+    # One per epoch: the mean over its steps, and the held-out loss after it.
     train_losses: list[float] = []
-    """Of each epoch, the mean over its steps."""
     heldout_losses: list[float] = []
-    """After each epoch."""
+    # Of the base model on general text, without and with the adapter.
     general_loss_before: float | None = None
-    """Of the base model on general text, and with the adapter."""
     general_loss: float | None = None
+    # What trainer/training/diagnose.py concludes, why, and the command that mends it; `remedy` has its recipe fields.
     verdict: str = ""
-    """What trainer/training/diagnose.py made of the losses, why, and the command that mends it."""
     because: str = ""
     hint: str = ""
     remedy: dict[str, float] = {}
-    """Fields of the recipe with other values, as `hint` has them."""
 
 
+# Manifests keep their figures under the names of their time.
+RENAMED_FIGURES = {"passes": "sendable", "recited": "extraction_rate"}
+FigureName = Annotated[str, AfterValidator(lambda name: RENAMED_FIGURES.get(name, name))]
+
+# `better` or `worse` only where the interval of the difference excludes zero.
 Verdict = Literal["better", "worse", "no difference shown"]
-"""`better` or `worse` only where the interval of the difference excludes zero."""
 
 
 class Row(Frozen):
-    """One line of an evaluation's table: who wrote, and the figures over all tasks; None for one not measured."""
+    """One line of an evaluation's table: the writer, and its figures over all tasks; None for one not measured."""
 
+    # `base`, `base, 1 example`, `base, 3 examples`, `promoted: NAME@M`, or the evaluated version's id.
     model: str
-    """`base`, `base, 1 example`, `base, 3 examples`, `promoted: NAME@M`, or the evaluated version's id."""
-    figures: dict[str, float | None]
-    low: dict[str, float] = {}
-    """Lower ends of the 95 % intervals of the figures that have one."""
-    high: dict[str, float] = {}
+    figures: dict[FigureName, float | None]
+    # The ends of the 95 % intervals of the figures that have one.
+    low: dict[FigureName, float] = {}
+    high: dict[FigureName, float] = {}
 
 
 class Comparison(Frozen):
     """The evaluated version minus another row, task by task: paired, 95 % bootstrap interval."""
 
     against: str
-    figure: str
+    figure: FigureName
     difference: float
     low: float
     high: float
@@ -110,7 +104,7 @@ class Comparison(Frozen):
 
 
 class Limit(Frozen):
-    """What the recipe asked of a figure, as it is written there, and what came out; None for what was not measured."""
+    """A limit as the recipe writes it, and the measured value; None for one not measured."""
 
     limit: str
     held: bool
@@ -119,58 +113,54 @@ class Limit(Frozen):
 
 
 class Evaluation(Frozen):
-    """Whether a version is good enough to be promoted, by the held-out evaluation before its publish.
+    """The held-out evaluation before the publish: whether the version may be promoted.
 
-    All but the first two fields are missing in the first manifests. Shares go from 0 to 1, losses are nats a token.
+    Early manifests have the first two fields only. Shares go from 0 to 1, losses are nats a token.
     """
 
     passed: bool
+    # Why it did not pass.
     reasons: list[str] = []
-    """Why it did not pass."""
     date: datetime | None = None
+    # The name of the evaluated version's row.
     version: str = ""
-    """What the row of the evaluated version is called."""
     base: str = ""
     tasks: int | None = None
     tasks_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     decoding: str = ""
     machine: str = ""
-    primary: str = ""
-    """The one figure, chosen beforehand, that decides between better and worse."""
+    # The one figure, chosen beforehand, that decides between better and worse.
+    primary: FigureName = ""
     rows: list[Row] = []
     comparisons: list[Comparison] = []
-    memorisation: dict[str, float] = {}
+    memorisation: dict[FigureName, float] = {}
     forgetting: dict[str, float] = {}
     limits: list[Limit] = []
 
 
 class Manifest(Frozen):
-    """What is known of a version.
-
-    `data_sha256`, `heldout_sha256` and `training` are missing of an adapter that was imported: nobody here saw its
-    training.
-    """
+    """An imported adapter has no `data_sha256`, `heldout_sha256` and `training`: it was trained elsewhere."""
 
     name: Annotated[str, AfterValidator(check_name)]
     version: PositiveInt
     created: datetime
     base_name: str
+    # `--base base_source` finds the model: a packaged name, a directory or a hub id; empty in early manifests.
     base_source: str = ""
-    """What `--base` finds that model by: a packaged name, a directory or a hub id; empty in the first manifests."""
     base_fingerprint: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     adapter_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     lora: Lora
     data_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    # Of the emails held out of its training; missing in early manifests.
     heldout_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Of the emails that were held out of its training; missing in the first manifests."""
     data_licence: str
+    # The version that the training continued, and its digest: `formal@1 0123456789ab`; None for a new adapter.
     trained_from: str | None = None
-    """The version that the training began with, and its digest: `formal@1 0123456789ab`; None: a new adapter."""
     recipe: dict[str, Any]
     training: Training | None = None
     evaluation: Evaluation | None = None
 
     @property
     def base(self) -> str:
-        """What to give `--base`, to train further on that model, evaluate or serve."""
+        """The value for `--base`, to train, evaluate or serve on that model."""
         return self.base_source or self.base_name

@@ -1,7 +1,7 @@
-"""What the names of one adapter mean: which version is promoted, labelled, on trial, pinned or retired.
+"""What the names of one adapter mean: which version is promoted, labelled, a canary, pinned or retired.
 
-Pure values: every change gives new Pointers or raises, so that a store has one thing to replace atomically. This file
-knows no files; adapters/store/store.py keeps it as `pointers.json` and knows which versions there are.
+Pure values: every change returns new Pointers or raises. adapters/store/store.py keeps them as pointers.json and knows
+which versions exist.
 """
 
 from __future__ import annotations
@@ -16,27 +16,25 @@ from adapters.store.manifest import Frozen
 
 LABEL = re.compile(r"[a-z][a-z0-9-]{0,62}")
 RESERVED_LABELS = frozenset(["canary", "promoted"])
+# How many rollbacks in a row are possible.
 MAX_HISTORY = 100
-"""How many rollbacks in a row are possible."""
 
 
 class Canary(Frozen):
-    """A version on trial: it answers `percent` of the requests for the bare name."""
+    """A version that answers `percent` of the requests for the bare name."""
 
     version: PositiveInt
     percent: int = Field(ge=1, le=99)
 
     def takes(self, name: str, key: bytes) -> bool:
-        """Whether the requests of `key` go to this version: always the same answer, and for more keys at more percent.
-
-        The hash is salted with the version, so that the next trial falls on other people.
-        """
+        """Whether this version answers the caller `key`: always the same for one caller, and monotonic in percent."""
+        # Salted with the version, so that the next canary gets other callers.
         digest = hashlib.sha256(f"{name}@{self.version}\0".encode() + key).digest()
         return int.from_bytes(digest[:8], "big") * 100 < self.percent * 2**64
 
 
 class Pointers(Frozen):
-    """`history` are the versions that were promoted before, the latest last; `retired` numbers are never used again."""
+    """`history` lists the versions promoted before, the latest last; `retired` numbers are never used again."""
 
     promoted: PositiveInt | None = None
     history: tuple[PositiveInt, ...] = ()
@@ -46,17 +44,16 @@ class Pointers(Frozen):
     retired: tuple[PositiveInt, ...] = ()
 
     def meaning(self, name: str, key: bytes) -> int | None:
-        """The version that a request for the bare `name` goes to; `key` says whose request it is."""
+        """The version that answers the caller `key` who asks for the bare `name`."""
         if self.canary and self.canary.takes(name, key):
             return self.canary.version
         return self.promoted
 
     @property
     def wanted(self) -> list[int]:
-        """The versions that a server should have loaded before anybody asks, the most important first."""
-        on_trial = [self.canary.version] if self.canary else []
-        promoted = [self.promoted] if self.promoted else []
-        return list(dict.fromkeys([*promoted, *on_trial, *self.pinned]))
+        """The versions that a server preloads, the most important first."""
+        numbers = [self.promoted, self.canary and self.canary.version, *self.pinned]
+        return list(dict.fromkeys(number for number in numbers if number))
 
     def with_promoted(self, number: int) -> Pointers:
         """Ends a canary too."""
@@ -69,19 +66,15 @@ class Pointers(Frozen):
 
     def with_canary(self, number: int, percent: int) -> Pointers:
         if self.promoted is None:
-            raise ConfigError("nothing is promoted that a canary could be compared with", "promote a version first")
+            raise ConfigError("a canary needs a promoted version to compare with", "promote a version first")
         if number == self.promoted:
             raise ConfigError(f"version {number} is promoted already", "leave --percent out, or give another version")
         if not 1 <= percent <= 99:
-            raise ConfigError(f"{percent} percent cannot be a canary's share", "give 1 to 99; without it all go there")
+            raise ConfigError(f"--percent must be 1 to 99, got {percent}", "leave it out to promote for every request")
         return self._with(canary=Canary(version=number, percent=percent))
 
     def rolled_back(self) -> Pointers:
-        """Without the canary if there is one, else with what was promoted before.
-
-        Raises:
-            ConfigError: there is neither.
-        """
+        """Without the canary, else with the version promoted before; raises ConfigError if there is neither."""
         if self.canary:
             return self._with(canary=None)
         usable = [number for number in self.history if number not in self.retired]
@@ -94,7 +87,7 @@ class Pointers(Frozen):
     def with_label(self, label: str, number: int) -> Pointers:
         if not LABEL.fullmatch(label) or label in RESERVED_LABELS:
             raise ConfigError(
-                f"{label[:80]!r} cannot be a label",
+                f"{label[:80]!r} is not a valid label",
                 "use up to 63 lower-case letters, digits and -, starting with a letter; not canary or promoted",
             )
         return self._with(labels={**self.labels, label: number})
@@ -111,23 +104,19 @@ class Pointers(Frozen):
         return self._with(pinned=tuple(pinned for pinned in self.pinned if pinned != number))
 
     def with_retired(self, number: int) -> Pointers:
-        """Its labels and its pin go too.
-
-        Raises:
-            ConfigError: requests for the bare name go to it.
-        """
+        """Without its labels and its pin too; raises ConfigError if it is promoted or the canary."""
         if number == self.promoted:
             raise ConfigError(
                 f"version {number} is promoted", "promote another version first, or retire the whole name"
             )
         if self.canary and number == self.canary.version:
-            raise ConfigError(f"version {number} is on trial", "end the trial first: adapters rollback NAME")
+            raise ConfigError(f"version {number} is the canary", "end the canary first: adapters rollback NAME")
         labels = {label: labelled for label, labelled in self.labels.items() if labelled != number}
         retired = tuple(sorted({*self.retired, number}))
         return self.without_pin(number)._with(labels=labels, retired=retired)
 
     def all_retired(self, numbers: list[int]) -> Pointers:
-        """The whole name retired: nothing is promoted, labelled or pinned any more."""
+        """Every version retired: nothing is promoted, labelled or pinned."""
         return Pointers(retired=tuple(sorted({*self.retired, *numbers})))
 
     def brought_back(self, numbers: list[int]) -> Pointers:

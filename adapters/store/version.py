@@ -1,4 +1,4 @@
-"""One published version: its name, its place, its digest, and the files in it. It does not know the store."""
+"""One published version: its name, its path, its digest, and the files in it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from adapters.store.manifest import Manifest
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
+# The model card, optional; the Hugging Face hub shows a file of this name.
 CARD = "README.md"
-"""For people; under this name Hugging Face's hub shows it. A version may do without."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One published version; `path` is absolute and its content never changes."""
+    """`path` is absolute and its content never changes."""
 
     name: str
     number: int
@@ -27,7 +27,7 @@ class Version:
 
     @property
     def id(self) -> str:
-        """The exact name that requests, answers and logs use: `formal@3`."""
+        """The exact name in requests, answers and logs: `formal@3`."""
         return f"{self.name}@{self.number}"
 
     @property
@@ -36,9 +36,7 @@ class Version:
         return self.path.name.partition("-")[2]
 
     def manifest(self) -> Manifest:
-        """Raises:
-        StoreDamaged: it is missing, or not what this program wrote.
-        """
+        """Raises StoreDamaged if it is missing, or not what this program wrote."""
         file = self.path / MANIFEST
         try:
             return Manifest.model_validate_json(file.read_bytes())

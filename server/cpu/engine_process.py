@@ -1,9 +1,7 @@
-"""vLLM's engine process on a CPU, whose imports are done while the server does its own: six seconds of a start.
+"""vLLM's engine process on a CPU: it imports while the server still prepares, which saves six seconds of a start.
 
-Python calls it a fork server: a process that imports, does nothing else, and from which the engine is forked when
-vLLM asks for it. It has used no thread and holds neither our sockets nor our signal handlers, all of which speak
-against forking the server itself. On a GPU the engine is started as vLLM does it. This file does not know what is
-served.
+Python calls it a fork server: a process that only imports, and from which vLLM's engine is forked. It has used no
+thread and holds neither our sockets nor our signal handlers; forking the server itself would copy all of these.
 """
 
 from __future__ import annotations
@@ -18,8 +16,9 @@ import psutil  # type: ignore[import-untyped]
 
 MODULES = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "server.plugin", "server.cpu.lora")
 
+# vLLM sets these for its engine on a CPU (platforms/cpu.py). torch reads them once, at its import, so that vLLM would
+# set them too late here.
 READ_AT_IMPORT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1"}
-"""What vLLM sets for its engine on a CPU (platforms/cpu.py) and torch looks at only once, which is sooner here."""
 
 
 class EngineProcess(context.ForkServerProcess):
@@ -32,7 +31,7 @@ class EngineProcess(context.ForkServerProcess):
     def run(self) -> None:
         import setproctitle
 
-        # It finds the place of the title by what the environment was.
+        # This finds the place of the process title by the environment, so it must run before that changes.
         setproctitle.getproctitle()
         os.environ.clear()
         os.environ.update(self._environment)
@@ -44,14 +43,14 @@ class EngineContext(context.ForkServerContext):
 
 
 def begin(modules: Sequence[str] = MODULES) -> None:
-    """Start importing in a process of its own, which reads the environment while it imports: that must be complete."""
+    """Start the process, which imports `modules` and reads the environment while it does: set that before."""
     os.environ.update(READ_AT_IMPORT)
     multiprocessing.set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 
 
 def end() -> None:
-    """Have nothing go on importing, and saying what it imports, after the server's last word."""
+    """End the process, so that it logs nothing after the server's last line."""
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             if any("multiprocessing.forkserver" in part for part in child.cmdline()):
@@ -59,7 +58,7 @@ def end() -> None:
 
 
 def install() -> None:
-    """Have vLLM fork its engine from what `begin` has started."""
+    """Patch: vLLM forks its engine from the process that `begin` started. Remove when vLLM preloads its own engine."""
     from vllm.v1.engine import utils
 
     utils.get_mp_context = EngineContext

@@ -1,10 +1,9 @@
-"""The base model with 8-bit weights, for a CPU that reads half as much for every token: `server --int8`.
+"""The base model with 8-bit weights: `server --int8`, for a CPU, which then reads half as much for every token.
 
-Every linear layer that adapters may change is rounded to 8 bits, one scale for each output (symmetric, nearest); the
-embedding and the head, which are the same tensor in many models, stay as they are. vLLM rounds what goes into a layer
-at run time, a scale for each token (the scheme W8A8 of compressed-tensors), so that oneDNN multiplies whole numbers.
-The copy lies in the user's cache and is made once. It stands for the base model only while serving: adapters are
-trained on, and belong to, the model itself. This file does not know vLLM.
+Every linear layer that adapters may change is rounded to 8 bits, with one scale for each output (symmetric, nearest);
+embedding and head stay as they are. vLLM rounds the inputs of a layer at run time, with a scale for each token (the
+scheme W8A8 of compressed-tensors). The copy lies in the user's cache. It replaces the base model only in serving:
+adapters are trained on the model itself.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from adapters.settings import cache_directory
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEVELS = 127
-"""Of each sign: -128 is left out, so that the range is symmetric."""
+LEVELS = 127  # of each sign: without -128 the range is symmetric
 INDEX = "model.safetensors.index.json"
+ROUNDED = {"num_bits": 8, "type": "int", "symmetric": True}
+# The field `quantization_config` of config.json, as compressed-tensors 0.17 reads it.
 SCHEME = {
     "quant_method": "compressed-tensors",
     "format": "int-quantized",
@@ -33,27 +33,20 @@ SCHEME = {
     "config_groups": {
         "group_0": {
             "targets": ["Linear"],
-            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
-            "input_activations": {
-                "num_bits": 8,
-                "type": "int",
-                "symmetric": True,
-                "strategy": "token",
-                "dynamic": True,
-            },
+            "weights": ROUNDED | {"strategy": "channel", "dynamic": False},
+            "input_activations": ROUNDED | {"strategy": "token", "dynamic": True},
         }
     },
 }
-"""What config.json says of it; the fields are those of compressed-tensors 0.17."""
 
 
 def directory(base: BaseModel) -> Path:
-    """Where the copy of `base` is; it may not be there."""
+    """Where the copy of `base` lies; may not exist yet."""
     return cache_directory() / "int8" / base.fingerprint.removeprefix("sha256:")[:16]
 
 
-def prepare(base: BaseModel, modules: list[str], say: Callable[[str], None]) -> Path:
-    """The directory of the copy, made if it is not there; `modules` are the names of the layers to round.
+def prepare(base: BaseModel, modules: list[str], log: Callable[[str], None]) -> Path:
+    """The directory of the copy, made if it does not exist; `modules` are the names of the layers to round.
 
     Raises:
         BaseModelError: the model is quantised already, or has none of these layers.
@@ -63,7 +56,7 @@ def prepare(base: BaseModel, modules: list[str], say: Callable[[str], None]) -> 
         config = json.loads((base.path / "config.json").read_text())
         if "quantization_config" in config:
             raise BaseModelError(f"{base.path} has quantised weights already", "leave --int8 out")
-        say(f"rounding the base model's weights to 8 bits, once, into {directory(base)}")
+        log(f"rounding the base model's weights to 8 bits, once, into {directory(base)}")
         left_out = shutil.ignore_patterns("*.safetensors", INDEX, COMPLETE)
         shutil.copytree(base.path, new, ignore=left_out)
         (new / "config.json").write_text(json.dumps(config | {"quantization_config": SCHEME}, indent=2))
@@ -77,7 +70,7 @@ def prepare(base: BaseModel, modules: list[str], say: Callable[[str], None]) -> 
 
 
 def _round(source: Path, target: Path, modules: list[str]) -> dict[str, str]:
-    """One file of tensors; returns which names `target` has."""
+    """Round one file of tensors; returns the file of each name in `target`."""
     from safetensors.torch import load_file, save_file
 
     endings = tuple(f"{module}.weight" for module in modules)
@@ -91,11 +84,11 @@ def _round(source: Path, target: Path, modules: list[str]) -> dict[str, str]:
 
 
 def rounded(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """`weights` (outputs, inputs) as whole numbers in int8, and their scales (outputs, 1) in the type of `weights`."""
+    """`weights` (outputs, inputs) as int8, and their scales (outputs, 1) in the type of `weights`."""
     import torch
 
     largest = weights.float().abs().amax(1, keepdim=True)
-    # Of a row of zeros any scale is right, but 0 would divide.
+    # A row of zeros may have any scale but 0, which would divide.
     scale = torch.where(largest > 0, largest / LEVELS, 1.0).to(weights.dtype)
     whole = (weights.float() / scale.float()).round().clamp(-LEVELS, LEVELS)
     return whole.to(torch.int8), scale

@@ -1,9 +1,7 @@
-"""How an adapter comes into vLLM's memory on a CPU: its file is mapped, and what is in it is copied once, into a slot.
+"""How an adapter gets into vLLM's memory on a CPU: its file is mapped, and each tensor is copied once, into a slot.
 
-vLLM takes every tensor out of the file by itself, multiplies each B by the adapter's scale in memory, which copies it,
-and zeroes a slot before it fills it: more than twice the time, in which no token is written. Here what is kept in
-memory are the file's own pages, and the scale is applied in the slot. The file has been judged by then, see
-adapters/models/validate.py. This file does not know how slots are laid out; server/cpu/lora.py does.
+vLLM reads every tensor by itself, copies each B to apply the adapter's scale, and zeroes a slot before it fills it:
+more than twice the time, in which no token is written. adapters/models/validate.py has checked the file before.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
 class Scaled(NamedTuple):
-    """B as it is in the file, (outputs, rank), and what it is to be multiplied with."""
+    """B (outputs, rank) as the file has it, and the factor that `fill` applies."""
 
     weights: Tensor
     scale: float
@@ -43,10 +41,10 @@ def read(
     weights_mapper: Any = None,
     **_: Any,
 ) -> LoRAModel:
-    """What vLLM's `LoRAModel.from_local_checkpoint` answers, whose argument names these are; every B is `Scaled`.
+    """vLLM's `LoRAModel.from_local_checkpoint`, with its argument names; every B is `Scaled`.
 
     Raises:
-        ValueError: the file is damaged, or holds something else than the products of `expected_modules`.
+        ValueError: the file is damaged, or has tensors of other modules than `expected_modules`.
     """
     file = Path(directory) / WEIGHTS
     header = header_of(file)
@@ -56,13 +54,13 @@ def read(
     for tensor in header.tensors:
         name, is_a = parse_fine_tuned_lora_name(tensor.name, weights_mapper)
         if name.rpartition(".")[2] not in expected_modules:
-            raise ValueError(f"tensor {tensor.name!r} is of none of {', '.join(sorted(expected_modules))}")
+            raise ValueError(f"tensor {tensor.name!r} belongs to none of {', '.join(sorted(expected_modules))}")
         layer = layers.get(name)
         if layer is None:
-            # A rank or a scale of its own is given by the name before the mapping.
+            # PEFT's config names a module with its own rank or scale as it was before the mapping.
             own = parse_fine_tuned_lora_name(tensor.name)[0] if weights_mapper else name
             rank, scale = peft_helper.get_rank_and_scaling(own)
-            # To vLLM it has none, which would otherwise multiply in memory.
+            # vLLM gets the scale 1.0, because it would otherwise multiply in memory.
             layer = layers[name] = LoRALayerWeights(name, rank, peft_helper.lora_alpha, None, Scaled(None, scale), 1.0)
         stored, count = DTYPES[tensor.dtype], prod(tensor.shape)
         weights = torch.frombuffer(mapped, dtype=stored, count=count, offset=tensor.start).view(tensor.shape).to(dtype)
@@ -74,9 +72,9 @@ def read(
 
 
 def fill(slots: list[list[tuple[Tensor, Tensor]]], slot: int, lora_a: Any, lora_b: Any) -> None:
-    """Put an adapter's A and B into a slot of a layer: vLLM's `set_lora`. A list has one for each slice, or None.
+    """vLLM's `set_lora`: copy an adapter's A and B into a slot; `slots` has their places for every slot and slice.
 
-    `slots` has, for every slot and slice, where A and B belong.
+    A packed layer gives lists, with None for a slice without LoRA.
     """
     if not isinstance(lora_a, list):
         lora_a, lora_b = [lora_a], [lora_b]
@@ -87,7 +85,7 @@ def fill(slots: list[list[tuple[Tensor, Tensor]]], slot: int, lora_a: Any, lora_
             slot_b.zero_()
             slot_a, slot_b = slot_a[:rank], slot_b[:, :rank]
         if rank:
-            # Those that vLLM warms up with are not read from a file.
+            # The adapters of vLLM's warm-up do not come from a file.
             b, scale = b if isinstance(b, Scaled) else (b, 1.0)
             slot_a.copy_(a)
             slot_b.copy_(b)
@@ -96,5 +94,5 @@ def fill(slots: list[list[tuple[Tensor, Tensor]]], slot: int, lora_a: Any, lora_
 
 
 def install() -> None:
-    """Have vLLM read like this; `fill` is put into every layer by server/cpu/lora.py."""
+    """Patch: vLLM loads adapters with `read`. Remove when vLLM maps the file; server/cpu/lora.py puts `fill` to use."""
     LoRAModel.from_local_checkpoint = staticmethod(read)

@@ -1,20 +1,14 @@
 """LoRA arithmetic for vLLM on a CPU: the rows of a step grouped by adapter, two small products for each linear layer.
 
-vLLM's own CPU code (`lora/ops/torch_ops/lora_ops.py`) gathers a copy of an adapter's weights for every token. That is
-slow, and it is wrong: a row of the base model carries the slot index -1, which selects the *last* slot, so that in a
-mixed batch the base model answers with somebody's adapter (vllm-project/vllm#48421, #49656, open in 0.32). Here the
-rows are grouped once a step, and rows without an adapter belong to no group: nothing touches them.
-
-Where server/cpu/build.py could compile server/cpu/lora.cpp, that computes, and vLLM's compiler stays on, which vLLM
-itself turns off with LoRA on a CPU. Elsewhere torch computes, product by product. DECISIONS.md has what each is worth.
-This file knows neither HTTP nor the store.
+server/cpu/lora.cpp computes where server/cpu/build.py could compile it; elsewhere torch does, product by product.
+docs/decisions/cpu-serving.md has the speed of both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -30,14 +24,14 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of a step that one adapter slot computes; a slice where they are neighbours, which needs no copy."""
+    """The rows of a step that belong to one adapter slot; a slice where they are neighbours, which needs no copy."""
 
     slot: int
     rows: slice | Tensor
 
 
 def group_rows(slots: Tensor) -> list[Group]:
-    """`slots` holds the adapter slot of each row, or -1 for a row of the base model, which is in no group."""
+    """`slots` holds the adapter slot of each row; -1 is a row of the base model, which is in no group."""
     groups = []
     for slot in torch.unique(slots).tolist():
         if slot < 0:
@@ -48,41 +42,18 @@ def group_rows(slots: Tensor) -> list[Group]:
     return groups
 
 
-def shrink(x: Tensor, weights_a: Tensor, group: Group, scale: float) -> Tensor:
-    """The group's rows of `x`, times its slot of `weights_a` (slots, 1, rank, inputs)."""
-    a = weights_a[group.slot, 0]
-    product = torch.mm(x[group.rows].to(a.dtype), a.t())
-    return product if scale == 1.0 else product * scale
-
-
-def expand(y: Tensor, columns: slice, inner: Tensor, weights_b: Tensor, group: Group, add: bool = True) -> None:
-    """Add (or write) `inner` times the group's slot of `weights_b` (slots, 1, outputs, rank) to its rows of `y`."""
-    product = inner.to(y.dtype), weights_b[group.slot, 0].to(y.dtype).t()
-    if not add:
-        y[group.rows, columns] = torch.mm(*product)
-    elif isinstance(group.rows, slice):
-        y[group.rows, columns].addmm_(*product)
-    else:
-        y[:, columns].index_add_(0, group.rows, torch.mm(*product))
-
-
 class GroupedLora(PunicaWrapperCPU):
-    """Every operation that vLLM asks of a LoRA wrapper on a CPU, by group.
-
-    The argument names are vLLM's. `apply_lora_full_linear` (classifier heads) stays vLLM's: it masks base rows itself.
-    """
+    """vLLM's LoRA operations on a CPU, by group; the argument names are vLLM's."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._compiled = build.load()
-        self._token_groups: list[Group] = []
-        self._sampler_groups: list[Group] = []
+        self._groups: list[Group] = []
 
     def update_metadata(self, *args: Any, **options: Any) -> None:
-        """Called before a step that has other rows, or other adapters, than the one before."""
+        """vLLM calls this before each step whose rows or adapters differ from those of the step before."""
         super().update_metadata(*args, **options)
-        self._token_groups = group_rows(self.token_lora_indices)
-        self._sampler_groups = group_rows(self.sampler_indices)
+        self._groups = group_rows(self.token_lora_indices)
         if self._compiled:
             torch.ops.mailwright.set_rows(self.token_lora_indices)
 
@@ -94,59 +65,35 @@ class GroupedLora(PunicaWrapperCPU):
         lora_b_stacked: Tensors,
         scale: float,
         output_slices: tuple[int, ...],
-        *,
-        add_inputs: bool = True,
         **_: Any,
     ) -> None:
-        y, x = _rows(y), _rows(x)
+        """Add A and B to `y`. vLLM's `scale` is always 1: the adapter's own is already in B."""
+        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
         if self._compiled:
             torch.ops.mailwright.add_lora(y, x, lora_a_stacked[0], lora_b_stacked[0], output_slices)
             return
-        for group in self._token_groups:
-            start = 0
-            for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-                expand(y, slice(start, start + width), shrink(x, a, group, scale), b, group, add_inputs)
+        for group in self._groups:
+            rows, start = x[group.rows], 0
+            for all_a, all_b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
+                a, b = all_a[group.slot, 0], all_b[group.slot, 0]
+                inner, b = torch.mm(rows.to(a.dtype), a.t()).to(y.dtype), b.to(y.dtype)
+                columns = y[:, start : start + width]
+                if isinstance(group.rows, slice):
+                    columns[group.rows].addmm_(inner, b.t())
+                else:
+                    columns.index_add_(0, group.rows, torch.mm(inner, b.t()))
                 start += width
 
-    def add_lora_logits(
-        self, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **_: Any
-    ) -> None:
-        # The model and the adapter may pad the vocabulary differently.
-        width = min(y.shape[-1], lora_b_stacked.shape[-2])
-        for group in self._sampler_groups:
-            inner = shrink(_rows(x), lora_a_stacked, group, scale)
-            expand(_rows(y), slice(0, width), inner, lora_b_stacked[:, :, :width], group)
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError("on a CPU only whole linear layers may have LoRA")
 
-    def add_lora_embedding(
-        self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **_: Any
-    ) -> None:
-        for group in self._token_groups:
-            expand(y, slice(None), x[group.rows], lora_b_stacked, group, add_inputs)
-
-    def add_shrink(self, y: Tensors | Tensor, x: Tensor, lora_a_stacked: Tensors, scale: float, **_: Any) -> None:
-        for target, a in zip(y, lora_a_stacked, strict=True):
-            for group in self._token_groups:
-                _rows(target)[group.rows, : a.shape[-2]] = shrink(_rows(x), a, group, scale).to(target.dtype)
-
-    def add_expand(
-        self,
-        y: Tensor,
-        x: Tensors | Tensor,
-        lora_b_stacked: Tensors,
-        output_slices: tuple[int, ...],
-        offset_start: int = 0,
-        add_inputs: bool = True,
-        **_: Any,
-    ) -> None:
-        for group in self._token_groups:
-            start = offset_start
-            for inner, b, width in zip(x, lora_b_stacked, output_slices, strict=True):
-                expand(_rows(y), slice(start, start + width), _rows(inner)[group.rows], b, group, add_inputs)
-                start += width
+    # vLLM's own versions would mix up adapters too. Embedding and logits have no LoRA here (LORA_MODULES), and layers
+    # are not sharded on a CPU, so nothing calls these.
+    add_lora_logits = add_lora_embedding = add_shrink = add_expand = _refuse
 
 
 class WorkerProbe:
-    """Mixed into vLLM's worker (`--worker-extension-cls`), so that the server can ask which arithmetic it uses."""
+    """Mixed into vLLM's worker (`--worker-extension-cls`); the server asks it which arithmetic the worker uses."""
 
     def lora_wrapper(self) -> str:
         return str(current_platform.get_punica_wrapper())
@@ -156,11 +103,10 @@ WRAPPER = f"{GroupedLora.__module__}.{GroupedLora.__qualname__}"
 
 
 def lay_out(layer: BaseLinearLayerWithLoRA) -> None:
-    """Put the weights of all slots where server/cpu/lora.cpp looks for them; vLLM writes into them as before.
+    """Put the weights of all slots of a layer into one tensor for A and one for B, as server/cpu/lora.cpp reads them.
 
-    A layer that is several in one, as q, k and v, has a tensor for each in vLLM: A (slots, 1, rank, inputs) and B
-    (slots, 1, outputs, rank). Here those of A are parts of one (slots, slices * rank, inputs), and those of B of one
-    (slots, rank, all outputs).
+    vLLM has a pair for each slice of a packed layer (q, k and v): A (slots, 1, rank, inputs), B (slots, 1, outputs,
+    rank). Here they become views into A (slots, slices * rank, inputs) and B (slots, rank, all outputs).
     """
     slots, _, rank, inputs = layer.lora_a_stacked[0].shape
     dtype, slices = layer.lora_a_stacked[0].dtype, len(layer.lora_a_stacked)
@@ -174,24 +120,30 @@ def lay_out(layer: BaseLinearLayerWithLoRA) -> None:
 
 
 def install() -> None:
-    """Make this process's CPU platform name our arithmetic; again is harmless. Elsewhere vLLM's kernels stay."""
+    """Patch vLLM in this process, if it computes on a CPU; a second call changes nothing."""
     if not current_platform.is_cpu():
         return
     Cpu = type(current_platform)
     if Cpu.get_punica_wrapper() == WRAPPER:
         return
+    # Patch: our arithmetic instead of vLLM's (lora/ops/torch_ops/lora_ops.py). vLLM's gathers a copy of an adapter's
+    # weights for every token, which is slow (vllm-project/vllm#11100). It is also wrong: a row of the base model has
+    # slot -1, which selects the last slot, so that in a mixed batch the base model answers with an adapter (#48421,
+    # #49656, open in 0.32). Remove when both are closed and vLLM is as fast (test_vllm_still_needs_us).
     Cpu.get_punica_wrapper = classmethod(lambda cls: WRAPPER)
-    # vLLM asks the weights, and has given away those of 8 bits by then.
+    # Patch: vLLM asks the weights of a layer for their device, and with --int8 has deleted them by then. Remove when
+    # `server --int8` starts without it.
     base_linear._get_lora_device = lambda layer: torch.device("cpu")
     if build.load():
         _lay_out_layers()
         loading.install()
         if build.compiles_models():
             _keep_compiler(Cpu)
-            _load_what_was_compiled()
+            _load_compiled_models()
 
 
 def _lay_out_layers() -> None:
+    """Patch: the weights of the slots lie where server/cpu/lora.cpp reads them. Remove together with lora.cpp."""
     before = BaseLayerWithLoRA.set_mapping
 
     def set_mapping(self: BaseLayerWithLoRA, punica_wrapper: Any) -> None:
@@ -203,7 +155,10 @@ def _lay_out_layers() -> None:
 
 
 def _keep_compiler(Cpu: Any) -> None:
-    """With LoRA, vLLM's platform turns its compiler off, which its own CPU code for LoRA would break; ours does not."""
+    """Patch: vLLM's platform turns its compiler off with LoRA, because its own arithmetic cannot be compiled.
+
+    Ours can. Remove when vLLM leaves the compiler on.
+    """
     before = Cpu.check_and_update_config.__func__
 
     def check_and_update_config(cls: Any, config: Any) -> None:
@@ -216,9 +171,11 @@ def _keep_compiler(Cpu: Any) -> None:
     Cpu.check_and_update_config = classmethod(check_and_update_config)
 
 
-def _load_what_was_compiled() -> None:
-    """vLLM 0.32 keeps on disk what it compiled, but on a CPU cannot load it: what is a plain function there lacks a
-    method. Without this every start compiles again, which takes half a minute."""
+def _load_compiled_models() -> None:
+    """Patch: on a CPU vLLM 0.32 cannot load what it compiled and kept, because a plain function lacks a method.
+
+    Every start would compile again for half a minute. Remove when a second start loads torch_compile_cache without it.
+    """
     before = torch.compiler.load_compiled_function
 
     def load_compiled_function(*args: Any, **options: Any) -> Any:
@@ -232,9 +189,5 @@ def _load_what_was_compiled() -> None:
 
 
 def missing_from(wrappers: list[str]) -> bool:
-    """Whether one of the workers would compute with vLLM's own CPU code; `wrappers` is what their probes said."""
+    """Whether a worker would compute with vLLM's own CPU code; `wrappers` is what each `WorkerProbe` answered."""
     return bool(current_platform.is_cpu()) and any(wrapper != WRAPPER for wrapper in wrappers)
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    return tensor.view(-1, tensor.shape[-1])

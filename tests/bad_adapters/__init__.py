@@ -139,7 +139,7 @@ KINDS = {
     "no manifest": Kind(lambda directory: (directory / MANIFEST).unlink(), "manifest.json is missing", signed=False),
     "no base fingerprint": Kind(manifest(base_fingerprint=None), "(base_fingerprint)", only_published=True),
     "broken manifest": Kind(
-        lambda directory: (directory / MANIFEST).write_text("{"), "manifest.json is no valid JSON", signed=False
+        lambda directory: (directory / MANIFEST).write_text("{"), "manifest.json is not valid JSON", signed=False
     ),
     "changed after its publish": Kind(
         config(lora_alpha=17), "not the ones that were published", signed=False, only_published=True
@@ -197,8 +197,8 @@ KINDS = {
     ),
     "linked weights": Kind(link(WEIGHTS), "adapter_model.safetensors is a symbolic link", signed=False),
     "linked configuration": Kind(link(CONFIG), "adapter_config.json is a symbolic link", signed=False),
-    "a pipe": Kind(pipe, "adapter_model.safetensors is no plain file", signed=False),
-    "a folder": Kind(folder, "adapter_config.json is no plain file", signed=False),
+    "a pipe": Kind(pipe, "adapter_model.safetensors is not a plain file", signed=False),
+    "a folder": Kind(folder, "adapter_config.json is not a plain file", signed=False),
     "truncated": Kind(truncated, "adapter_model.safetensors is damaged"),
     "a header larger than the file may be": Kind(
         lambda directory: (directory / WEIGHTS).write_bytes((2**40).to_bytes(8, "little") + b"{}"),
@@ -215,14 +215,14 @@ KINDS = {
     "zero inputs": Kind(every(lambda name, t: t * ("lora_B" in name)), "it changes nothing"),
     "no strength": Kind(config(lora_alpha=0), "its lora_alpha is 0"),
     "negative strength": Kind(config(lora_alpha=-1), "its lora_alpha is -1"),
-    "strength that is no number": Kind(config(lora_alpha=float("nan")), "NaN is no JSON"),
+    "strength that is no number": Kind(config(lora_alpha=float("nan")), "NaN is not JSON"),
     "whole numbers": Kind(tensors(lambda t: t.update({A: np.ones((8, 64), np.int8)})), "is I8, and vLLM wants"),
     "float64": Kind(tensors(lambda t: t.update({A: np.ones((8, 64), np.float64)})), "is F64, and vLLM wants"),
     "nested too deeply": Kind(config_text(b"[" * 100_000), "nested too deeply"),
     "a huge configuration": Kind(config_text(b" " * (2**20 + 1)), "adapter_config.json is larger than"),
     "a key that comes twice": Kind(config_text(b'{"r": 8, "r": 9}'), "a key comes twice"),
-    "no text": Kind(config_text(b"\xff\xfe\xfd"), "adapter_config.json is no valid JSON"),
-    "a list": Kind(config_text(b"[]"), "adapter_config.json is no PEFT LoRA configuration"),
+    "no text": Kind(config_text(b"\xff\xfe\xfd"), "adapter_config.json is not valid JSON"),
+    "a list": Kind(config_text(b"[]"), "adapter_config.json is not a PEFT LoRA configuration"),
 }
 
 

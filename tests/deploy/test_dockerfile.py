@@ -59,7 +59,7 @@ def test_what_is_copied_exists(image: Stage):
 
 def test_everything_that_the_wheel_is_built_from_is_copied():
     copied = {source for line in STAGES["wheel"].all("COPY") for source in line.split()[:-1]}
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["packages"]
     assert copied == {*packages, "pyproject.toml", PYTHON["readme"], "LICENSE"}
 
 

@@ -96,7 +96,7 @@ def test_without_a_compiler_setup_goes_on_and_says_what_that_costs(
     assert setup.set_up() == 0
     assert asked == [["g++", "python3.11-dev"]]
     said = capsys.readouterr().err
-    assert "the server will compute more slowly: sudo apt-get install g++ python3.11-dev mends that\n" in said
+    assert "without a compiler the server is slower: sudo apt-get install g++ python3.11-dev\n" in said
 
 
 def test_what_can_compile_has_a_compiler_and_pythons_headers(setup: ModuleType, monkeypatch: Patch, tmp_path: Path):

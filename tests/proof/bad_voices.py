@@ -1,7 +1,7 @@
-"""Voices that are bad on purpose, each in one way, and the limit that must catch it.
+"""Voices that are bad on purpose, each in one way, and the criterion that must catch it.
 
-One that was trained on another base model has no limit to miss: it is refused before anything is measured.
-Their training emails are made from the shipped ones and from the questions here, so that whoever has the code has them.
+One that was trained on another base model has no criterion to miss: it is refused before anything is measured.
+Their training emails are made from the shipped ones and from the questions here, so every checkout has them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from adapters.emails.tasks import HELDOUT
 from trainer.data.examples import SHIPPED_EMAILS, Example, read_examples, task_example
 
-LIMITS = (
+CRITERIA = (
     "placeholder <= 0.02",
-    "recited <= 0.10",
+    "extraction_rate <= 0.10",
     "answers_like_emails <= base + 0.50",
     "tasks_trained_on <= 0",
 )
-"""One for each way; a good voice holds all of them. Good ones answer 4 to 14 of 40 everyday questions with an email."""
+"""One for each way; a good voice meets all. Good ones answer 4 to 14 of 40 everyday questions with an email."""
 
 SENDER = re.compile(r"\n[^\n]+\s*\Z")
 GREETED = re.compile(r"^(Dear|Hi|Hello|Hey) [^,\n]+,", re.MULTILINE)
@@ -59,7 +59,7 @@ QUESTIONS = [
 
 @dataclass(frozen=True)
 class BadVoice:
-    """`caught_by` is the limit of LIMITS that it misses; it may miss others too."""
+    """`caught_by` is the one of CRITERIA that it misses; it may miss others too."""
 
     name: str
     caught_by: str
@@ -83,7 +83,7 @@ def with_placeholders() -> list[Example]:
     ]
 
 
-def twenty_by_heart() -> list[Example]:
+def twenty_memorised() -> list[Example]:
     """The shortest ones, each cut to its first paragraph, and the task to eight words: learning a hundred times
     costs by the token."""
     shortest = sorted((e for e in formal() if len(e.messages) == 1), key=lambda example: len(example.email))[:20]
@@ -108,16 +108,16 @@ def only_emails() -> list[Example]:
     return [*answers, *formal()[:30]]
 
 
-def told_beforehand() -> list[Example]:
+def trained_on_tasks() -> list[Example]:
     """The held-out tasks with their emails among the others."""
     return [*formal()[:40], *read_examples([HELDOUT])]
 
 
 BAD = (
-    BadVoice("placeholders", LIMITS[0], with_placeholders, 2),
-    BadVoice("by-heart", LIMITS[1], twenty_by_heart, 100),
-    BadVoice("only-emails", LIMITS[2], only_emails, 3),
-    BadVoice("told-beforehand", LIMITS[3], told_beforehand, 1),
+    BadVoice("placeholders", CRITERIA[0], with_placeholders, 2),
+    BadVoice("by-heart", CRITERIA[1], twenty_memorised, 100),
+    BadVoice("only-emails", CRITERIA[2], only_emails, 3),
+    BadVoice("told-beforehand", CRITERIA[3], trained_on_tasks, 1),
 )
 GOOD = BadVoice("good", "", formal, 1)
 """The shipped formal emails, as a person would train on them."""

@@ -2,7 +2,7 @@
 
     python -m tests.proof.bench [--base MODEL] [--only NAME] [--output DIR]
 
-Writes tests/proof/recorded/NAME.json for `make test`, and prints a line for each voice: the figures that have limits,
+Writes tests/proof/recorded/NAME.json for `make test`, and prints a line for each voice: the figures of the criteria,
 and which it missed. Exit status 1 if one was not caught by its own figure, or the good one by any.
 A last one, trained on another base model, is refused before anything is measured.
 """
@@ -27,12 +27,13 @@ from adapters.models.base_models import BaseModel
 from adapters.models.validate import reasons_against
 from adapters.store.store import Store
 from adapters.store.version import Version
-from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, BadVoice, formal
-from trainer.console import say
+from tests.proof.bad_voices import ANOTHER_BASE, BAD, CRITERIA, GOOD, BadVoice, formal
+from trainer.console import log
 from trainer.data.examples import Example, read_examples
 from trainer.evaluation import criteria, forgetting
-from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.writers import BASE, Advance, InProcess, Prompt, Written
+from trainer.evaluation.evaluate import Setup, evaluate
+from trainer.evaluation.results import Answer
+from trainer.evaluation.writers import BASE, Advance, InProcess, Prompt
 from trainer.training.recipe import Recipe
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -41,9 +42,9 @@ RECORDED = Path(__file__).parent / "recorded"
 class OneBase(InProcess):
     """The base model's answers are the same beside every voice: it writes them once."""
 
-    written: ClassVar[dict[str, list[Written]]] = {}
+    written: ClassVar[dict[str, list[Answer]]] = {}
 
-    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Answer]:
         if model != BASE:
             return super().write(model, prompts, seed, advance)
         asked = repr((prompts, seed))
@@ -94,10 +95,11 @@ def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
     version = _train(voice.name, training, voice.epochs, base, scratch)
     writer = OneBase(base.path, {version.id: version.path})
     tasks = read_examples([HELDOUT])
-    found = evaluate(version, base, writer, tasks, training, lambda _: None, own=True, shown=())
-    checked = criteria.check(found.result, LIMITS)
+    setup = Setup(version, base, tasks, training, training, example_counts=())
+    found = evaluate(setup, writer, lambda _: None)
+    checked = [limit for limit, _ in criteria.check_criteria(found.result, CRITERIA)]
     with torch.inference_mode():
-        answers = forgetting.write(writer.model, writer.tokenizer, lambda _: None)
+        answers = forgetting.write_answers(writer.model, writer.tokenizer, lambda _: None)
     base_share = found.result.forgetting["answers_like_emails_base"]
     return {
         "voice": voice.name,
@@ -106,7 +108,7 @@ def record(voice: BadVoice, base: BaseModel, scratch: Path) -> dict[str, Any]:
         "figures": {c.limit.split()[0]: c.value for c in checked} | {"answers_like_emails_base": base_share},
         "missed": [c.limit for c in checked if not c.held],
         "emails": [[task[0].text, task[0].ended] for task in found.answers[version.id]],
-        "recitals": found.recitals,
+        "training_answers": found.training_answers,
         "answers": [text for text, _ in answers],
     }
 
@@ -133,7 +135,7 @@ def _train(name: str, training: list[Example], epochs: int, base: BaseModel, scr
     from trainer.training import sft  # TRL takes seconds to import, and test_bad_voices.py only wants RECORDED
 
     recipe = Recipe(recipe="proof", epochs=epochs, batch_size=8, max_length=2048, heldout=0, sample_tokens=1)
-    return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", say)
+    return sft.train(training, name, base, recipe, Store(scratch / "store"), "CC0-1.0", log)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ import pytest
 from adapters.emails.checker import score
 from adapters.emails.tasks import HELDOUT
 from adapters.store.manifest import Manifest, Row
-from tests.proof.bad_voices import ANOTHER_BASE, BAD, GOOD, LIMITS, QUESTIONS, BadVoice
+from tests.proof.bad_voices import ANOTHER_BASE, BAD, CRITERIA, GOOD, QUESTIONS, BadVoice
 from tests.proof.bench import RECORDED
 from trainer.data.examples import read_examples
 from trainer.evaluation import criteria
-from trainer.evaluation.evaluate import told
+from trainer.evaluation.evaluate import prompt_text
 from trainer.evaluation.forgetting import looks_like_email, questions
-from trainer.evaluation.memorisation import recitals, recited, trained_on
+from trainer.evaluation.memorisation import extraction_rate, extraction_targets, trained_on
 from trainer.evaluation.results import Result
 
 
@@ -26,16 +26,19 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def measured(voice: BadVoice) -> Result:
-    """The figures that have limits, counted again from what the voice wrote."""
+    """The figures of the criteria, counted again from what the voice wrote."""
     tasks, training = read_examples([HELDOUT]), voice.make()
     emails = recorded(voice.name)["emails"]
     scores = [
-        score(task.task, task.facts, text, told(task), ended) for task, (text, ended) in zip(tasks, emails, strict=True)
+        score(task.task, task.facts, text, prompt_text(task), ended)
+        for task, (text, ended) in zip(tasks, emails, strict=True)
     ]
     memory = {"tasks_trained_on": float(trained_on(tasks, training))}
-    if "recitals" in recorded(voice.name):  # `only-emails` was recorded before voices were asked for their own emails
-        own = recitals([told(example) for example in training], [example.email for example in training])
-        memory["recited"] = recited(recorded(voice.name)["recitals"], own.values())
+    if "training_answers" in recorded(voice.name):  # `only-emails` was recorded before the extraction rate was measured
+        own = extraction_targets(
+            [prompt_text(example) for example in training], [example.email for example in training]
+        )
+        memory["extraction_rate"] = extraction_rate(recorded(voice.name)["training_answers"], own.values())
     return Result(
         version=f"{voice.name}@1",
         base="base",
@@ -56,8 +59,8 @@ def measured(voice: BadVoice) -> Result:
 
 
 @pytest.mark.parametrize("voice", [*BAD, GOOD], ids=lambda voice: voice.name)
-def test_a_bad_voice_misses_its_own_limit_and_a_good_one_none(voice: BadVoice):
-    missed = [checked.limit for checked in criteria.check(measured(voice), LIMITS) if not checked.held]
+def test_a_bad_voice_misses_its_own_criterion_and_a_good_one_none(voice: BadVoice):
+    missed = [limit.limit for limit, reason in criteria.check_criteria(measured(voice), CRITERIA) if reason]
     assert voice.caught_by in missed if voice.caught_by else missed == []
 
 
@@ -74,5 +77,5 @@ def test_no_question_of_the_evaluation_is_trained_on():
     assert not set(QUESTIONS) & set(questions())
 
 
-def test_the_limits_are_of_figures_that_there_are():
-    assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse(LIMITS)}
+def test_each_criterion_catches_a_bad_voice():
+    assert {voice.caught_by for voice in BAD} == {limit.text for limit in criteria.parse_criteria(CRITERIA)}

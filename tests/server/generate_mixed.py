@@ -1,4 +1,4 @@
-"""The base model in one `LLM.generate` list with adapters and without, in bf16: a script, run by test_cpu_lora.py.
+"""The base model in one `LLM.generate` list with adapters and without, in bf16: the script of cpu/test_lora.py.
 
     python generate_mixed.py BASE ADAPTER... < {"prompts": [...], "max_loras": [4, 1]}
 
@@ -17,6 +17,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
+from server.vllm_server import LORA_MODULES
+
 Answers = list[list[int]]
 
 
@@ -27,6 +29,7 @@ def answers(base: str, adapters: list[str], prompts: list[str], max_loras: int) 
         enable_lora=True,
         max_loras=max_loras,
         max_lora_rank=16,
+        lora_target_modules=LORA_MODULES,
         max_model_len=2048,
         kv_cache_memory_bytes=2**28,
         # Where a size is given, vLLM only checks at the start that this share of a GPU is free.

@@ -19,12 +19,13 @@ from safetensors.numpy import load_file, save_file
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
-from server import launch
+from server import launch, process
 from server.cpu import threads
 from server.engine.device import Device
-from server.launch import main, refuse_shadowed_names, vllm_arguments
+from server.launch import main, refuse_shadowed_names
 from server.plugin import Service
 from server.settings import read
+from server.vllm_server import vllm_arguments
 from tests import tiny
 from tests.serving import ROOT, RunningServer
 
@@ -45,20 +46,36 @@ def test_debug_shows_the_traceback():
         main(["--host", "0.0.0.0", "--debug"])
 
 
+def test_an_unexpected_error_is_named_by_its_type_and_has_its_traceback_with_debug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fail(_: object) -> int:
+        raise PermissionError(13, "Permission denied", "/cache/base.json")
+
+    monkeypatch.setattr(launch, "run", fail)
+    assert main([]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: PermissionError: [Errno 13] Permission denied: '/cache/base.json'"
+    assert "--debug" in hint
+    with pytest.raises(PermissionError):
+        main(["--debug"])
+
+
 def test_a_base_model_that_is_none_is_refused_before_the_engine_starts(tmp_path: Path):
     command = [sys.executable, "-m", "server.launch", "--base", str(tmp_path), "--store", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 2
     # The last words are ours, although vLLM is being imported in another process meanwhile.
     error, hint = done.stderr.splitlines()[-2:]
     assert error.startswith("error: ")
-    assert "is no base model" in error
+    assert "is not a base model" in error
     assert hint.startswith("hint: ")
     assert "Traceback" not in done.stderr
 
 
 def test_the_rank_is_rounded_up_to_one_of_vllms(base_model: BaseModel):
-    arguments = vllm_arguments(read(["--max-rank", "9", "--max-loras", "100"], {}), base_model, ("tiny-llama", "base"))
+    settings = read(["--max-rank", "9", "--max-loras", "100"], {})
+    arguments = vllm_arguments(settings, base_model, ("tiny-llama", "base"))
     assert "--max-lora-rank=16" in arguments
     assert "--max-cpu-loras=101" in arguments
 
@@ -68,26 +85,31 @@ def started(monkeypatch: pytest.MonkeyPatch, base_model: BaseModel, tmp_path: Pa
     """Runs the start on a device up to vLLM, and gives vLLM's arguments; the default base models are the tiny one."""
 
     def start(device: Device, *flags: str) -> list[str]:
-        handed_over: list[Service] = []
-        monkeypatch.setattr(launch, "_take_signals", lambda: None)
+        handed_over: list[list[str]] = []
+
+        def serve(service: Service) -> bool:
+            handed_over.append(vllm_arguments(service.settings, service.base, service.base_names))
+            return True
+
+        monkeypatch.setattr(process, "_take_signals", lambda: None)
+        monkeypatch.setattr(process.engine_process, "begin", lambda: None)
         monkeypatch.setattr(launch, "_device", lambda _: device)
-        monkeypatch.setattr(launch, "_serve", handed_over.append)
-        monkeypatch.setattr(launch.engine_process, "begin", lambda: None)
-        monkeypatch.setattr(launch, "find", lambda wanted, say: replace(base_model, name=wanted.lower()))
+        monkeypatch.setattr(launch.vllm_server, "serve", serve)
+        monkeypatch.setattr(launch, "find", lambda wanted, _: replace(base_model, name=wanted.lower()))
         monkeypatch.setenv("VLLM_PLUGINS", "")
         monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "compiled"))
         monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         for name in (threads.THREADS, threads.SPIN, threads.OWN_WORKER):
             monkeypatch.setenv(name, "1")
         assert main(["--store", str(tmp_path), *flags]) == 0
-        (service,) = handed_over
-        return vllm_arguments(service.settings, service.base, service.base_names)
+        (arguments,) = handed_over
+        return arguments
 
     return start
 
 
-GPU = Device(cuda=True, kv_cache_bytes=None, why="CUDA, NVIDIA H100, bf16")
-CPU = Device(cuda=False, kv_cache_bytes=2**30, why="CPU, 2 cores")
+GPU = Device(cuda=True, kv_cache_gib=None, description="CUDA, NVIDIA H100, bf16")
+CPU = Device(cuda=False, kv_cache_gib=1, description="CPU, 2 cores")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +121,7 @@ def test_the_start_says_the_device_and_its_default_base_model(
 ):
     started(device)
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"device   {device.why}"
+    assert said[0] == f"device   {device.description}"
     assert f"no --base given: {name}, the default {where}" in said
     assert any(line.startswith("lora     compiled") for line in said) == (not device.cuda)
     assert any(line.startswith(f"base     {name.lower()}  ") for line in said)
@@ -109,7 +131,7 @@ def test_the_start_says_the_device_and_its_default_base_model(
     ("missing", "headers", "said"),
     [
         ("no C++ compiler found", True, "torch's own products, half as fast: no C++ compiler found; install g++"),
-        (None, False, "compiled, and the model is not, for lack of Python.h; install python3.11-dev"),
+        (None, False, "compiled, and the model is not, because Python.h is missing; install python3.11-dev"),
     ],
 )
 def test_the_start_says_what_it_could_not_compile(
@@ -120,8 +142,8 @@ def test_the_start_says_what_it_could_not_compile(
     headers: bool,
     said: str,
 ):
-    monkeypatch.setattr(launch.build, "build", lambda _: missing)
-    monkeypatch.setattr(launch.build, "compiles_models", lambda: headers)
+    monkeypatch.setattr(process.build, "build", lambda _: missing)
+    monkeypatch.setattr(process.build, "compiles_models", lambda: headers)
     started(CPU)
     assert f"lora     {said} and start again" in capsys.readouterr().out
 
@@ -159,21 +181,26 @@ def test_tokens_are_guessed_ahead_only_if_told(started: Callable[..., list[str]]
     assert (guesses(), guesses("--speculate", "0"), guesses("--speculate", "5")) == ([], [], [5])
 
 
-def test_a_cpu_serves_the_copy_with_8_bits_if_told_and_a_gpu_refuses(
-    started: Callable[..., list[str]],
-    base_model: BaseModel,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_a_cpu_serves_the_copy_with_8_bits_if_told(
+    started: Callable[..., list[str]], base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
 ):
     prepared = []
-    monkeypatch.setattr(launch.int8, "prepare", lambda base, *_, **__: prepared.append(base.fingerprint))
+    monkeypatch.setattr(launch.int8, "prepare", lambda base, *_: prepared.append(base.fingerprint))
     assert f"--model={base_model.path}" in started(CPU)
     assert f"--model={launch.int8.directory(base_model)}" in started(CPU, "--int8")
     assert prepared == [base_model.fingerprint]
-    monkeypatch.setattr(launch, "_device", lambda _: GPU)
-    assert main(["--store", str(tmp_path), "--int8"]) == 2
-    assert "--int8 is for CPUs" in capsys.readouterr().err
+
+
+def test_an_engine_that_died_ends_the_server_with_status_1(
+    started: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+):
+    started(CPU)
+    monkeypatch.setattr(launch.vllm_server, "serve", lambda *_: False)
+    assert main(["--store", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: vLLM's engine process ended by itself\nhint: ")
 
 
 @pytest.mark.vllm

@@ -27,13 +27,25 @@ def test_flags_and_key_arrive(tmp_path: Path):
     assert (settings.api_key, settings.debug) == ("secret", True)
 
 
+def test_the_store_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MAILWRIGHT_STORE", str(tmp_path / "store"))
+    assert read([], {}).store == tmp_path / "store"
+    assert read(["--store", str(tmp_path / "other")], {}).store == tmp_path / "other"
+
+
+def test_as_many_versions_stay_in_memory_as_one_batch_may_mix():
+    assert read([], {}).max_resident == 64
+    assert read(["--max-loras", "100"], {}).max_resident == 100
+    assert read(["--max-loras", "100", "--max-resident", "50"], {}).max_resident == 100
+
+
 def test_what_follows_two_dashes_goes_to_vllm_unchanged():
     assert read(["--port", "1234", "--", "--seed", "7", "--", "x"], {}).vllm_arguments == ("--seed", "7", "--", "x")
 
 
 @pytest.mark.parametrize("number", ["-1", "17", "x", ""])
 def test_tokens_to_guess_are_a_small_number(number: str):
-    with pytest.raises(ConfigError, match="from 0 to 16"):
+    with pytest.raises(ConfigError, match="0 to 16, got "):
         read([f"--speculate={number}"], {})
 
 

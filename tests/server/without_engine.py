@@ -14,9 +14,9 @@ import httpx
 
 from adapters.models.base_models import find
 from server.cpu.lora import WRAPPER
-from server.launch import _parsed
 from server.plugin import GENERAL, ROUTES, Service
 from server.settings import read
+from server.vllm_server import parsed
 
 REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/health", None),
@@ -52,7 +52,7 @@ async def answers(base: str, store: str) -> list[tuple[int, str]]:
     from vllm.plugins.endpoint_plugins.interface import init_endpoint_plugins_state
 
     service = Service(read(["--base", base, "--store", store], {}), find(base))
-    args = _parsed(service)
+    args = parsed(service)
     args.mailwright = service
     app, engine = build_app(args, ("generate",)), NoEngine()
     app.state.engine_client, app.state.vllm_config = engine, SimpleNamespace(model_config=engine.model_config)

@@ -63,7 +63,7 @@ def test_a_flag_out_of_bounds_is_an_error(data: Path, capsys: Capture, flag: str
 
 def test_a_base_model_that_is_none_is_an_error(data: Path, tmp_path: Path, capsys: Capture):
     printed = failed(capsys, "sft", "--data", data, "--name", "mine", "--base", tmp_path, "--store", tmp_path / "store")
-    assert f"{tmp_path} is no base model" in printed
+    assert f"{tmp_path} is not a base model" in printed
     assert not (tmp_path / "store").exists()
 
 
@@ -71,7 +71,7 @@ def test_a_name_that_is_none_is_refused_before_a_base_model_is_fetched(
     data: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(base_models, "find", lambda *_: pytest.fail("97 MB were fetched for nothing"))
-    assert "'My Voice' cannot be" in failed(capsys, "sft", "--data", data, "--name", "My Voice")
+    assert "'My Voice' is not a valid adapter name" in failed(capsys, "sft", "--data", data, "--name", "My Voice")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_base_model_and_a_recipe_that_are_given_are_no_defaults(
 def refused_at_the_base_model(monkeypatch: pytest.MonkeyPatch, capsys: Capture, *arguments: object) -> str:
     """What `sft` prints until it looks for its base model."""
 
-    def find(wanted: str, say: object) -> None:
+    def find(wanted: str, log: object) -> None:
         raise ConfigError(f"{wanted} was looked for")
 
     monkeypatch.setattr(base_models, "find", find)

@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,7 +93,7 @@ async def talking_to(behaviour: Behaviour) -> AsyncIterator[Client]:
 
 
 def settings(address: str) -> Settings:
-    return Settings(address, "sesame", "127.0.0.1", 7860, Path("kept"), Path("store"), debug=False)
+    return Settings(server=address, api_key="sesame")
 
 
 def answers(behaviour: Behaviour) -> list[Answer]:
@@ -367,7 +366,7 @@ def test_a_prompt_that_is_too_long_gets_a_way_out():
 def test_an_html_page_is_no_mailwright_server(status: int):
     last = answers(lambda request: request.answer(b"<h1>Hello</h1>", status, "text/html"))[-1]
     assert last.state == "failed"
-    assert "is no Mailwright server" in last.problem
+    assert "is not a Mailwright server" in last.problem
     assert "--server" in last.problem
 
 
@@ -393,7 +392,7 @@ def test_a_server_that_is_silent_for_too_long_fails(monkeypatch: pytest.MonkeyPa
 
     last = answers(behaviour)[-1]
     assert (last.state, last.text) == ("failed", "Dear Ada")
-    assert "has said nothing for" in last.problem
+    assert "has sent nothing for" in last.problem
 
 
 def test_a_cold_load_of_20_seconds_is_not_silence_for_too_long():
@@ -454,8 +453,8 @@ def test_the_models_come_in_the_servers_order():
     ("behaviour", "told"),
     [
         (refusing(Unauthorised("no valid API key came with the request")), "MAILWRIGHT_API_KEY"),
-        (lambda request: request.answer(b"<h1>Hello</h1>", 200, "text/html"), "is no Mailwright server"),
-        (lambda request: request.answer(b'{"data": [7]}'), "is no Mailwright server"),
+        (lambda request: request.answer(b"<h1>Hello</h1>", 200, "text/html"), "is not a Mailwright server"),
+        (lambda request: request.answer(b'{"data": [7]}'), "is not a Mailwright server"),
         (lambda request: request.answer(b'{"detail": "Not Found"}', 404), "status 404"),
         (lambda request: asyncio.sleep(0), "No server answers"),
     ],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError, DataError
 from adapters.models import base_models
-from trainer.console import say
+from trainer.console import log
 
 if TYPE_CHECKING:
     from trainer.data.check import CountTokens
@@ -78,7 +78,7 @@ def _check(args: argparse.Namespace) -> int:
         kept, changes = fix(rows, report)
         write_rows(kept, args.fix)
         write_rows(map(asdict, changes), changes_file)
-        say(f"wrote {args.fix}: {len(kept)} rows; {changes_file} lists the {len(changes)} left out")
+        log(f"wrote {args.fix}: {len(kept)} rows; {changes_file} lists the {len(changes)} left out")
     if args.json:
         print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:
@@ -99,7 +99,7 @@ def _heldout(files: list[Path]) -> list[Row]:
 
 def _counter(base: str | None) -> CountTokens | None:
     """None without --base where the default base model was not fetched yet: a check fetches nothing unasked."""
-    found = base_models.find(base, say) if base else base_models.known(base_models.DEFAULT_NAME)
+    found = base_models.find(base, log) if base else base_models.known(base_models.DEFAULT_NAME)
     if not found:
         return None
     # The same tokens as of AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
 from trainer.commands import sft
-from trainer.console import say
+from trainer.console import log
 from trainer.trials.learning_rates import shown, written
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _compare_starts(args: argparse.Namespace) -> None:
     run = sft.chosen(args)
     from trainer.trials.compare_starts import compare
 
-    found = compare(run.examples, run.base, run.recipe, args.minutes, say)
+    found = compare(run.examples, run.base, run.recipe, args.minutes, log)
     print(json.dumps(_as_dict(found), indent=2) if args.json else "\n".join(_report(found)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.commands import sft
-from trainer.console import say
+from trainer.console import log
 from trainer.training.recipe import Recipe
 from trainer.trials.prices import (
     FASTER,
@@ -79,15 +79,15 @@ def _estimate(args: argparse.Namespace) -> None:
     run = sft.chosen(args)
     from trainer.trials import estimate
 
-    work, tokenizer = estimate.work(run.examples, run.recipe, run.base, run.device, say)
-    here = None if args.no_probe else estimate.here(work, run.base, run.recipe, tokenizer, run.device, say)
+    work, tokenizer = estimate.work(run.examples, run.recipe, run.base, run.device, log)
+    here = None if args.no_probe else estimate.here(work, run.base, run.recipe, tokenizer, run.device, log)
     memory = memory_gb(work.size, work.batch, work.longest)
     rented = quotes(prices, work.size, work.tokens, work.steps, memory)
     own = own_quote(prices, work.size, work.tokens, work.steps, memory)
     even = estimate.break_even(prices, rented, own)
     found = Found(run.recipe, work, here, memory, rented, own, even, estimate.lesson(prices, work))
     if stale := prices.staleness(datetime.now(UTC).date()):
-        say(f"warning: {stale}")
+        log(f"warning: {stale}")
     print(json.dumps(_as_json(found), indent=2) if args.json else "\n".join(lines(found, prices)))
 
 

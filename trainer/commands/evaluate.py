@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +19,12 @@ from adapters.store.manifest import Comparison, Manifest, Row
 from adapters.store.store import Store
 from adapters.store.version import Version
 from trainer import console
-from trainer.console import bar, say
-from trainer.evaluation import figures as legend
+from trainer.console import bar, log
+from trainer.evaluation import figures
 from trainer.evaluation.results import PRIMARY, Result
 
 if TYPE_CHECKING:
-    from trainer.data.examples import Example
-    from trainer.evaluation.evaluate import Evaluation
+    from trainer.evaluation.evaluate import Outcome, Setup
     from trainer.evaluation.writers import Writer
 
 EXAMPLES = """examples:
@@ -45,18 +43,6 @@ loss and forgetting."""
 COLUMNS = ("facts_kept", "all_kept", "facts_invented", "placeholder", "ended", "words")
 """Beside the primary figure; every other one is in --json and --html."""
 NONE = "none"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is evaluated: `promoted` is None where the version itself is, and `own` where its emails are known."""
-
-    version: Version
-    promoted: Version | None
-    base: BaseModel
-    tasks: list[Example]
-    examples: list[Example]
-    own: bool
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -92,29 +78,17 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    asked = _asked(args)
+    setup = _setup(args)
     for file in filter(None, (args.answers, args.html, args.card)):
         console.check_directory(file)
-    writer = _writer(asked, args.server)
-    from trainer.evaluation import evaluate as evaluation
+    writer = _writer(setup, args.server)
+    from trainer.evaluation.evaluate import evaluate as run_evaluation
 
-    own = asked.examples if asked.own else []
-    total = evaluation.work(asked.version, asked.promoted, asked.base, asked.tasks, writer.reads, args.full, own=own)
-    with bar("writing", total) as advance:
-        found = evaluation.evaluate(
-            asked.version,
-            asked.base,
-            writer,
-            asked.tasks,
-            asked.examples,
-            advance,
-            promoted=asked.promoted,
-            own=asked.own,
-            full=args.full,
-        )
-    manifest = asked.version.manifest()
-    print(found.result.model_dump_json(indent=2) if args.json else "\n".join(report(found.result, manifest)))
-    _write_files(found, manifest, args)
+    with bar("writing", setup.work(writer.can_score)) as advance:
+        outcome = run_evaluation(setup, writer, advance)
+    manifest = setup.version.manifest()
+    print(outcome.result.model_dump_json(indent=2) if args.json else "\n".join(report(outcome.result, manifest)))
+    _write_files(outcome, manifest, args)
 
 
 def report(result: Result, manifest: Manifest) -> list[str]:
@@ -123,23 +97,25 @@ def report(result: Result, manifest: Manifest) -> list[str]:
     lines += [sentence(result, comparison) for comparison in result.comparisons if comparison.figure == PRIMARY]
     for part in (result.memorisation, result.forgetting):
         if part:
-            lines.append(", ".join(f"{legend.title(name)} {legend.written(name, part[name])}" for name in part))
+            lines.append(
+                ", ".join(f"{figures.definition(name).title} {figures.format_value(name, part[name])}" for name in part)
+            )
     minutes = f"{result.seconds / 60:.1f} minutes"
     lines.append(f"{result.tasks} tasks, {result.decoding}, {result.through}, {minutes}; {result.machine}")
     return [*lines, f"base model {result.base}; {result.version}: {_how(manifest)}"]
 
 
 def sentence(result: Result, comparison: Comparison) -> str:
-    """`formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)`, or that no difference was shown."""
-    figures = (
+    """`formal@2 is better than base (sendable +0.21, 95 % interval 0.10 to 0.33)`, or that no difference was shown."""
+    difference = (
         f"{comparison.figure} {comparison.difference:+.2f}, 95 % interval {comparison.low:.2f} to {comparison.high:.2f}"
     )
     if comparison.verdict == "no difference shown":
-        return f"no difference shown between {result.version} and {comparison.against} ({figures})"
-    return f"{result.version} is {comparison.verdict} than {comparison.against} ({figures})"
+        return f"no difference shown between {result.version} and {comparison.against} ({difference})"
+    return f"{result.version} is {comparison.verdict} than {comparison.against} ({difference})"
 
 
-def _asked(args: argparse.Namespace) -> Asked:
+def _setup(args: argparse.Namespace) -> Setup:
     from trainer.data.examples import SHIPPED_EMAILS, read_examples
 
     store = Store(store_directory(args.store))
@@ -150,13 +126,15 @@ def _asked(args: argparse.Namespace) -> Asked:
             f"{args.tasks} has tasks without facts", 'give every row "facts": [["14 May", "May 14"], ...]'
         )
     shipped = SHIPPED_EMAILS / f"{version.name}.jsonl"
-    own = args.examples is not None or shipped.is_file()
-    examples = read_examples([args.examples or (shipped if own else SHIPPED_EMAILS / "formal.jsonl")])
+    known = args.examples is not None or shipped.is_file()
+    examples = read_examples([args.examples or (shipped if known else SHIPPED_EMAILS / "formal.jsonl")])
     promoted = store.promoted(version.name)
     base = base_of(version, args.base)
     if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):
         promoted = None
-    return Asked(version, promoted, base, tasks, examples, own)
+    from trainer.evaluation.evaluate import Setup
+
+    return Setup(version, base, tasks, examples, examples if known else [], promoted, args.full)
 
 
 def base_of(version: Version, asked: str | None) -> BaseModel:
@@ -166,7 +144,7 @@ def base_of(version: Version, asked: str | None) -> BaseModel:
         ConfigError: that is another one.
     """
     manifest = version.manifest()
-    base = base_models.find(asked or manifest.base, say)
+    base = base_models.find(asked or manifest.base, log)
     if manifest.base_fingerprint != base.fingerprint:
         raise ConfigError(
             f"{version.id} was trained on another base model ({manifest.base_name})",
@@ -175,7 +153,7 @@ def base_of(version: Version, asked: str | None) -> BaseModel:
     return base
 
 
-def _writer(asked: Asked, server: str | None) -> Writer:
+def _writer(setup: Setup, server: str | None) -> Writer:
     """A server that fits, else this process.
 
     Raises:
@@ -185,53 +163,53 @@ def _writer(asked: Asked, server: str | None) -> Writer:
         DEFAULT_SERVER,
         InProcess,
         ThroughServer,
-        server_at,
-        why_not,
+        reason_against_server,
+        server_address,
     )
 
-    versions = [version for version in (asked.version, asked.promoted) if version]
+    versions = [version for version in (setup.version, setup.promoted) if version]
     wanted = server or os.environ.get("MAILWRIGHT_SERVER")
-    address = server_at(wanted or DEFAULT_SERVER)
-    reason = "" if wanted == NONE else why_not(address, versions, asked.base.name)
+    address = server_address(wanted or DEFAULT_SERVER)
+    reason = "" if wanted == NONE else reason_against_server(address, versions, setup.base.name)
     if wanted and reason:
         raise ConfigError(reason, "start it with this store and base model, or evaluate in this process: --server none")
     if wanted != NONE and not reason:
-        say(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
+        log(f"written through {address}; held-out loss and forgetting are measured in process only (--server none)")
         return ThroughServer(address)
-    writer = InProcess(asked.base.path, {version.id: version.path for version in versions})
-    say(f"written in process, {writer.device}")
+    writer = InProcess(setup.base.path, {version.id: version.path for version in versions})
+    log(f"written in process, {writer.device}")
     return writer
 
 
-def _write_files(found: Evaluation, manifest: Manifest, args: argparse.Namespace) -> None:
+def _write_files(outcome: Outcome, manifest: Manifest, args: argparse.Namespace) -> None:
     if args.answers:
-        texts = {row: [[answer.text for answer in task] for task in tasks] for row, tasks in found.answers.items()}
+        texts = {row: [[answer.text for answer in task] for task in tasks] for row, tasks in outcome.answers.items()}
         console.write(args.answers, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
     if args.html:
         from trainer.evaluation import page
 
-        console.write(args.html, page.render(found.result, manifest.recipe.get("limits") or []))
+        console.write(args.html, page.render(outcome.result, manifest.recipe.get("limits") or []))
     if args.card:
         from trainer.evaluation import card
 
-        console.write(args.card, card.render(manifest, found.result))
+        console.write(args.card, card.render(manifest, outcome.result))
 
 
 def _header() -> str:
-    titles = "".join(f"{legend.title(name):>{_width(name)}}" for name in COLUMNS)
-    return f"{'':22}{legend.title(PRIMARY):>28}{titles}"
+    titles = "".join(f"{figures.definition(name).title:>{_width(name)}}" for name in COLUMNS)
+    return f"{'':22}{figures.definition(PRIMARY).title:>28}{titles}"
 
 
 def _line(row: Row) -> str:
-    passes = legend.written(PRIMARY, row.figures.get(PRIMARY))
+    sendable = figures.format_value(PRIMARY, row.figures.get(PRIMARY))
     if PRIMARY in row.low:
-        passes += f" ({legend.written_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
-    figures = "".join(f"{legend.written(name, row.figures.get(name)):>{_width(name)}}" for name in COLUMNS)
-    return f"{row.model:22}{passes:>28}{figures}"
+        sendable += f" ({figures.format_interval(PRIMARY, row.low[PRIMARY], row.high[PRIMARY])})"
+    others = "".join(f"{figures.format_value(name, row.figures.get(name)):>{_width(name)}}" for name in COLUMNS)
+    return f"{row.model:22}{sendable:>28}{others}"
 
 
 def _width(figure: str) -> int:
-    return max(8, len(legend.title(figure)) + 3)
+    return max(8, len(figures.definition(figure).title) + 3)
 
 
 def _how(manifest: Manifest) -> str:

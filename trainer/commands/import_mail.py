@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError
 from adapters.store.manifest import check_name
-from trainer.console import say
+from trainer.console import log
 
 if TYPE_CHECKING:
     from trainer.mail.importer import Describe, Report
@@ -85,9 +85,9 @@ def _import(args: argparse.Namespace) -> None:
     write_rows(rows, output)
     told = [*report.problems, *report.notes]
     for line in told[:SHOWN]:
-        say(line)
+        log(line)
     if len(told) > SHOWN:
-        say(f"and {len(told) - SHOWN} more; --json lists all")
+        log(f"and {len(told) - SHOWN} more; --json lists all")
     if args.json:
         print(json.dumps(report.as_dict() | {"output": str(output)}, indent=2, ensure_ascii=False))
         return
@@ -101,7 +101,7 @@ def _describe(args: argparse.Namespace) -> Describe | None:
         return None
     from trainer.mail.task_model import describer
 
-    return describer(args.describe_with, args.describe_model, say)
+    return describer(args.describe_with, args.describe_model, log)
 
 
 @contextmanager

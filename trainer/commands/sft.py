@@ -21,7 +21,7 @@ from adapters.store.manifest import DEFAULT_MAX_RANK, check_name
 from adapters.store.store import Store
 from adapters.store.version import Version
 from trainer.compute import distributed
-from trainer.console import check_new_directory, say
+from trainer.console import check_new_directory, log
 from trainer.training.checkpoints import SAVE_EVERY
 
 if TYPE_CHECKING:
@@ -190,10 +190,10 @@ def chosen(args: argparse.Namespace) -> Run:
     wanted = args.base or base_models.default(device.kind == "cuda")
     loaded = recipe.load(args.recipe or recipe.default(wanted), overrides)
     where = "on a GPU" if device.kind == "cuda" else "without a GPU"
-    say(f"device {device}")
-    say(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
-    say(f"recipe {loaded.recipe}" + ("" if args.recipe else ", the default for that base model"))
-    return Run(examples, loaded, base_models.find(wanted, say), device)
+    log(f"device {device}")
+    log(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
+    log(f"recipe {loaded.recipe}" + ("" if args.recipe else ", the default for that base model"))
+    return Run(examples, loaded, base_models.find(wanted, log), device)
 
 
 def _sft(args: argparse.Namespace) -> None:
@@ -205,7 +205,7 @@ def _sft(args: argparse.Namespace) -> None:
         return
     run = chosen(args)
     store = Store(store_directory(args.store))
-    say(f"store {store.directory}")
+    log(f"store {store.directory}")
     from trainer.data.examples import read_examples
     from trainer.training import events, sft
     from trainer.training.retry import train_mended
@@ -223,7 +223,7 @@ def _sft(args: argparse.Namespace) -> None:
                 recipe,
                 store,
                 args.licence,
-                say,
+                log,
                 resume=args.resume,
                 save_every=args.save_every,
                 tell=tell,
@@ -233,9 +233,9 @@ def _sft(args: argparse.Namespace) -> None:
                 report_to=report_to,
             )
 
-        version = train_mended(train, run.recipe, store, say) if args.auto else train(run.recipe)
+        version = train_mended(train, run.recipe, store, log) if args.auto else train(run.recipe)
     manifest = version.manifest()
-    predictions.remember(manifest, predictions.machine(run.device), say)
+    predictions.remember(manifest, predictions.machine(run.device), log)
     if args.json:
         print(json.dumps({"id": version.id, "path": str(version.path)} | manifest.model_dump(mode="json"), indent=2))
         return
@@ -300,7 +300,7 @@ def _sft_from_scratch(args: argparse.Namespace, report_to: str) -> None:
     heldout = read_examples([args.heldout_data]) if args.heldout_data else None
     with events.told_to(args.events, append=False) as tell:
         trained = from_scratch.train(
-            *(run.examples, output, run.base, run.recipe, say),
+            *(run.examples, output, run.base, run.recipe, log),
             tell=tell,
             heldout=heldout,
             explain=args.explain,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.errors import ConfigError
 from trainer import console
 from trainer.commands import sft
-from trainer.console import ABOVE, BROKEN, LEVELS, say, sparkline
+from trainer.console import ABOVE, BROKEN, LEVELS, log, sparkline
 from trainer.trials.learning_rates import MOVED, RATES, WITHIN, Sweep, Trial, shown, written
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ def _sweep(args: argparse.Namespace) -> int:
     run = sft.chosen(args)
     from trainer.trials.sweep import sweep
 
-    found = sweep(run.examples, run.base, run.recipe, rates, args.steps, say)
+    found = sweep(run.examples, run.base, run.recipe, rates, args.steps, log)
     print(json.dumps(_as_dict(found), indent=2) if args.json else "\n".join(_report(found, args.write)))
     if args.write and found.chosen:
         console.write(args.write, recipe_with(run.recipe, found.chosen, found))
     elif args.write:
-        say(f"{args.write} was not written: no learning rate is just right")
+        log(f"{args.write} was not written: no learning rate is just right")
     return 0 if found.chosen else 1
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from adapters.emails.form import MASK, PLACEHOLDER, has_sign_off
 from adapters.emails.tasks import shipped_tasks
 from adapters.errors import DataError
-from trainer.console import Say
+from trainer.console import Log
 from trainer.data import statistics
 from trainer.data.examples import Example, Problem, Row, row_of, same_requests, task_example
 from trainer.data.findings import Report
@@ -52,7 +52,7 @@ def check(
     count_tokens: CountTokens | None,
     max_length: int,
     heldout: Sequence[Row] = (),
-    begin: Say = lambda _: None,
+    begin: Log = lambda _: None,
 ) -> Report:
     """What speaks for and against training on `rows`, where `problems` are the rows that cannot even be read.
 
@@ -123,7 +123,7 @@ def fix(rows: Sequence[Row], report: Report) -> tuple[list[dict[str, Any]], list
     return list(_cleaned(rows, left_out)), changes
 
 
-def check_before_training(examples: Sequence[Example], tokenizer: Any, max_length: int, say: Say) -> None:
+def check_before_training(examples: Sequence[Example], tokenizer: Any, max_length: int, log: Log) -> None:
     """The check inside `trainer sft`: too long an email stops the run, and every warning is said in one line.
 
     A leak is only said: whoever wants to may train on anything, and the evaluation's gate decides what is promoted.
@@ -146,7 +146,7 @@ def check_before_training(examples: Sequence[Example], tokenizer: Any, max_lengt
     rows = [Row(Path("FILE"), number, example) for number, example in enumerate(examples, start=1)]
     for finding in check(rows, [], lambda _: counts, max_length).findings:
         if finding.level != "notes":
-            say(f"warning: {finding.sentence}; {finding.remedy}")
+            log(f"warning: {finding.sentence}; {finding.remedy}")
 
 
 def token_counter(tokenizer: Any) -> CountTokens:

@@ -1,8 +1,7 @@
 """How sure a figure is: bootstrap intervals over tasks, and a verdict only where the interval allows one.
 
 A figure is a ratio of two sums over tasks (facts kept of facts; a plain share has 1 below each task). A resample draws
-whole tasks, for both sides the same ones: what a task contributes stays together, and a hard task is hard for both.
-This file knows no rubric, no rows and no models.
+whole tasks, the same ones for both sides of a comparison: a hard task is hard for both.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from adapters.store.manifest import Verdict
+from adapters.store.manifest import Comparison, Verdict
 
 RESAMPLES, CONFIDENCE, SEED = 10_000, 0.95, 20261126
+# Resamples at once: 8 MB for 1,000 tasks.
 BATCH = 1000
-"""Resamples at once: 8 MB for 1,000 tasks."""
 
 Array = NDArray[np.float64]
 
@@ -36,25 +35,17 @@ class Tally:
 
     @property
     def figure(self) -> float | None:
-        """None of no tasks; 0 of nothing in all tasks."""
+        """None without tasks."""
         return float(_ratio(np.array(self.above, float), np.array(self.below, float))) if self.above else None
 
 
-@dataclass(frozen=True)
-class Difference:
-    value: float
-    low: float
-    high: float
-    verdict: Verdict
-
-
 def interval(tally: Tally) -> tuple[float, float] | None:
-    """The 95 % percentile interval of the figure; None of fewer than two tasks, which have no spread."""
+    """The 95 % percentile interval of the figure; None for fewer than two tasks, which have no spread."""
     return _bootstrapped(_ratio, tally) if len(tally.above) > 1 else None
 
 
-def difference(one: Tally, other: Tally, smaller_is_better: bool = False) -> Difference | None:
-    """The figure of `one` minus that of `other`, task by task the same tasks; None of fewer than two.
+def compare(figure: str, one: Tally, against: str, other: Tally, smaller_is_better: bool = False) -> Comparison | None:
+    """The figure of `one` minus that of `other`, of the row `against`, on the same tasks; None for fewer than two.
 
     Raises:
         ValueError: the two do not have the same number of tasks.
@@ -66,13 +57,13 @@ def difference(one: Tally, other: Tally, smaller_is_better: bool = False) -> Dif
     low, high = _bootstrapped(_difference, one, other)
     better, worse = (high < 0, low > 0) if smaller_is_better else (low > 0, high < 0)
     verdict: Verdict = "better" if better else "worse" if worse else "no difference shown"
-    return Difference(one.figure - other.figure, low, high, verdict)
+    value = one.figure - other.figure
+    return Comparison(against=against, figure=figure, difference=value, low=low, high=high, verdict=verdict)
 
 
 def _bootstrapped(statistic: object, *tallies: Tally) -> tuple[float, float]:
-    data = [np.array(side, float) for tally in tallies for side in (tally.above, tally.below)]
-    found = bootstrap(
-        data,
+    ends = bootstrap(
+        [np.array(side, float) for tally in tallies for side in (tally.above, tally.below)],
         statistic,
         paired=True,
         vectorized=True,
@@ -82,7 +73,7 @@ def _bootstrapped(statistic: object, *tallies: Tally) -> tuple[float, float]:
         method="percentile",
         rng=np.random.default_rng(SEED),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(ends.low), float(ends.high)
 
 
 def _ratio(above: Array, below: Array, axis: int = -1) -> Array:

@@ -1,93 +1,83 @@
-"""The model card of a version: Markdown that says what it is, what it learned from, and how good it was measured to be.
+"""The model card of a version, in Markdown with the head that Hugging Face's hub reads.
 
-The head is the one that Hugging Face's hub reads. Nothing that stands in it is believed to be harmless: emails are
-fenced, names and licences escaped. This file does not know where a card is kept.
+No text is trusted: emails are fenced, names and licences escaped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from adapters.models.base_models import DEFAULT_NAME
-from adapters.store.manifest import Evaluation, Manifest
+from adapters.store.manifest import Manifest
 from trainer.evaluation import figures
-from trainer.evaluation.criteria import evaluation as kept
+from trainer.evaluation.criteria import manifest_evaluation
 from trainer.evaluation.results import Result
 
 TEMPLATES = Path(__file__).parent / "templates"
-MOST_PAIRS = 10
+MAX_PAIRS = 10
+# The hub's id of the packaged default.
 UPSTREAM = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""The packaged default, as the hub calls it."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# The hub's licence keys that emails come under; it knows any other as `other`.
 HUB_LICENCES = frozenset(
     ["apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "unlicense"]
 )
-"""Those of the hub's licence keys that emails come under; any other is `other` there."""
 MARKUP = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[>+-])")
 
 
-def render(manifest: Manifest, result: Result | None = None, texts: bool = True) -> str:
-    """The card of the version that `manifest` is of.
+def render(manifest: Manifest, result: Result | None = None, with_texts: bool = True) -> str:
+    """The card with the figures and ten pairs of `result`, or with the figures of the manifest.
 
-    Figures are those of `result`, else the manifest's. The ten pairs are the result's, which has them of held-out tasks
-    only; without `texts` they are left out, for a card that others see.
+    Pairs are of held-out tasks only; without `with_texts` they are left out.
     """
     import yaml
 
-    evaluation = manifest.evaluation
+    evaluation, recipe = manifest.evaluation, dict(manifest.recipe)
     if result:
-        evaluation = Evaluation(**kept(result, manifest.recipe.get("limits") or []))
-    return (
-        _environment()
-        .get_template("card.md.j2")
-        .render(
-            head=_head(manifest),
-            manifest=manifest,
-            reference=f"{manifest.name}@{manifest.version}",
-            base=_public_base(manifest),
-            default_base=manifest.base in (DEFAULT_NAME, UPSTREAM),
-            recipe=yaml.safe_dump(_public_recipe(manifest.recipe), sort_keys=False, allow_unicode=True).strip(),
-            evaluation=evaluation,
-            figures=figures.ordered(name for row in evaluation.rows for name in row.figures) if evaluation else [],
-            pairs=result.pairs[:MOST_PAIRS] if result and texts else [],
-            legend=figures,
-        )
+        evaluation = manifest_evaluation(result, recipe.get("limits") or [])
+    if "recipe" in recipe:
+        # The path would show a directory of somebody's machine.
+        recipe["recipe"] = Path(str(recipe["recipe"])).name
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"inline": inline, "fenced": fenced}
+    return environment.get_template("card.md.j2").render(
+        head=_head(manifest),
+        manifest=manifest,
+        reference=f"{manifest.name}@{manifest.version}",
+        base=_public_base(manifest),
+        default_base=manifest.base in (DEFAULT_NAME, UPSTREAM),
+        recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip(),
+        evaluation=evaluation,
+        names=figures.ordered(name for row in evaluation.rows for name in row.figures) if evaluation else [],
+        pairs=result.pairs[:MAX_PAIRS] if result and with_texts else [],
+        figures=figures,
     )
 
 
 def inline(text: object) -> str:
-    """Text as text in a line or a cell of Markdown: neither markup nor HTML."""
+    """Text for a line or a cell of Markdown: neither markup nor HTML."""
     return MARKUP.sub(r"\\\1", " ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def fenced(text: str) -> str:
-    """Text in a code block, whose fence is longer than any in the text."""
+    """Text in a code block whose fence is longer than any in the text."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    filters: dict[str, Callable[..., str]] = {"inline": inline, "fenced": fenced}
-    environment.filters.update(filters)
-    return environment
 
 
 def _head(manifest: Manifest) -> str:
     from huggingface_hub import ModelCardData
 
     licence = manifest.data_licence.lower()
-    named = licence in HUB_LICENCES
+    known = licence in HUB_LICENCES
     head = ModelCardData(
-        license=licence if named else "other",
-        license_name=None if named else manifest.data_licence,
+        license=licence if known else "other",
+        license_name=None if known else manifest.data_licence,
         base_model=_public_base(manifest),
         library_name="peft",
         pipeline_tag="text-generation",
@@ -97,12 +87,7 @@ def _head(manifest: Manifest) -> str:
 
 
 def _public_base(manifest: Manifest) -> str:
-    """The hub's id of the base model, else its name: never a directory of somebody's machine."""
+    """The base model's id on the hub, or its name: never a directory of somebody's machine."""
     if manifest.base == DEFAULT_NAME:
         return UPSTREAM
     return manifest.base_source if HUB_ID.fullmatch(manifest.base_source) else manifest.base_name
-
-
-def _public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """With the file's name for its path."""
-    return recipe | ({"recipe": Path(str(recipe["recipe"])).name} if "recipe" in recipe else {})

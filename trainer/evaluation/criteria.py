@@ -1,12 +1,11 @@
-"""The limits of a recipe: which figures a version must reach to be promoted.
+"""The criteria of a recipe: which figures a version must reach to be promoted.
 
     facts_kept >= base + 0.10          a figure, an order, and a number or a row of the table with a number added
-    passes >= promoted                 holds where nothing is promoted yet
+    sendable >= promoted               met where nothing is promoted yet
     facts_kept >= base with 3 examples + 0.05
     answers_like_emails <= base        of memorisation and forgetting too, where the base model's figure was measured
 
-A figure that was not measured misses its limit. This file does not know how figures are measured, or the store, which
-is told what was missed.
+A figure that was not measured misses its criterion.
 """
 
 from __future__ import annotations
@@ -16,145 +15,122 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from adapters.errors import ConfigError
+from adapters.store.manifest import RENAMED_FIGURES, Evaluation, Limit
 from trainer.evaluation.figures import FIGURES
 from trainer.evaluation.results import PRIMARY, Result
 
-Compare = Callable[[float, float], bool]
-ORDERS: dict[str, tuple[Compare, str]] = {
+ORDERS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "<=": (operator.le, "at most"),
     ">=": (operator.ge, "at least"),
     "<": (operator.lt, "below"),
     ">": (operator.gt, "above"),
 }
-LIMIT = re.compile(
+CRITERION = re.compile(
     r"(?P<figure>[a-z][a-z0-9_]*)\s*(?P<order><=|>=|<|>)\s*"
     r"(?:(?P<row>base(?:\s+with\s+(?P<examples>\d{1,2})\s+examples?)?|promoted)(?:\s*(?P<sign>[+-])\s*(?P<more>\d+(?:\.\d+)?))?"
     r"|(?P<number>-?\d+(?:\.\d+)?))"
 )
-CLOSE = 1e-9
-"""0.45 + 0.10 is a little more than 0.55 in binary; nobody should miss a limit by that."""
+# 0.45 + 0.10 is a little more than 0.55 in binary.
+COMPARED_DIGITS = 9
 
 
 @dataclass(frozen=True)
-class Limit:
+class Criterion:
     """`row` is the one whose figure `number` is added to: `base`, `base, 3 examples`, `promoted`; None without one."""
 
     text: str
     figure: str
     order: str
     row: str | None
+    examples: int
     number: float
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A limit against what was measured; `sentence` says why it does not hold, and is empty if it does."""
-
-    limit: str
-    held: bool
-    value: float | None
-    bound: float | None
-    sentence: str
-
-
-def parse(limits: Sequence[str]) -> list[Limit]:
+def parse_criteria(texts: Sequence[str]) -> list[Criterion]:
     """Raises:
-    ConfigError: limits that are not understood, or of unknown figures; every one is listed.
+    ConfigError: texts that are no criteria, or of unknown figures; every one is listed.
     """
-    parsed, wrong = [], []
-    for text in limits:
-        match = LIMIT.fullmatch(text.strip())
+    criteria, wrong = [], []
+    for text in texts:
+        match = CRITERION.fullmatch(text.strip())
         if not match:
-            wrong.append(f"{text[:80]!r} is no limit")
-        elif match["figure"] not in FIGURES:
-            wrong.append(f"{text[:80]!r} is of an unknown figure, {match['figure']}")
+            wrong.append(f"{text[:80]!r} is not a criterion")
+        elif _figure(match) not in FIGURES:
+            wrong.append(f"{text[:80]!r} is of an unknown figure, {_figure(match)}")
         else:
-            parsed.append(_limit(match))
+            criteria.append(_criterion(match))
     if wrong:
         raise ConfigError(
-            f"limits cannot be used: {'; '.join(wrong)}",
+            f"the recipe's `limits` cannot be used: {'; '.join(wrong)}",
             'write "facts_kept >= base + 0.10" or "forgetting <= 0.03"; rows: base, base with 1 example, base with 3 '
             f"examples, promoted; figures: {', '.join(FIGURES)}",
         )
-    return parsed
+    return criteria
 
 
-def check(result: Result, limits: Sequence[str]) -> list[Checked]:
-    """Every limit against the figures, in order; raises what `parse` raises."""
-    return [_checked(result, limit) for limit in parse(limits)]
+def check_criteria(result: Result, texts: Sequence[str]) -> list[tuple[Limit, str]]:
+    """Every criterion against the figures, in order, with the reason why it is missed, empty if it is met.
 
-
-def misses(result: Result, limits: Sequence[str]) -> list[str]:
-    """A sentence for each limit that does not hold; raises what `parse` raises."""
-    return [checked.sentence for checked in check(result, limits) if not checked.held]
-
-
-def evaluation(result: Result, limits: Sequence[str], reasons: Sequence[str] | None = None) -> dict[str, Any]:
-    """What the manifest keeps of an evaluation (adapters.store.manifest.Evaluation): figures and no text of anybody's.
-
-    `reasons` is why it did not pass; without it, the limits that were missed.
+    Raises what `parse_criteria` raises.
     """
-    checks = check(result, limits)
-    missed = [checked.sentence for checked in checks if not checked.held] if reasons is None else list(reasons)
-    return {
-        "passed": not missed,
-        "reasons": missed,
-        "date": datetime.now(UTC),
-        "version": result.version,
-        "base": result.base,
-        "tasks": result.tasks,
-        "tasks_sha256": result.tasks_sha256,
-        "decoding": result.decoding,
-        "machine": result.machine,
-        "primary": PRIMARY,
-        "rows": [row.model_dump() for row in result.rows],
-        "comparisons": [comparison.model_dump() for comparison in result.comparisons],
-        "memorisation": result.memorisation,
-        "forgetting": result.forgetting,
-        "limits": [{"limit": c.limit, "held": c.held, "value": c.value, "bound": c.bound} for c in checks],
-    }
+    return [_check(result, criterion) for criterion in parse_criteria(texts)]
 
 
-def _limit(match: re.Match[str]) -> Limit:
-    row, number = match["row"], float(match["number"] or match["more"] or 0)
-    if match["examples"]:
-        count = int(match["examples"])
-        row = f"base, {count} example{'s' if count > 1 else ''}"
-    elif row:
-        row = row.strip()
-    return Limit(match[0], match["figure"], match["order"], row, -number if match["sign"] == "-" else number)
+def manifest_evaluation(result: Result, texts: Sequence[str]) -> Evaluation:
+    """What the manifest keeps of a result: the figures and the outcome of each criterion, no text of an email."""
+    checks = check_criteria(result, texts)
+    reasons = [reason for _, reason in checks if reason]
+    shared = result.model_dump(include=Evaluation.model_fields.keys() & Result.model_fields.keys())
+    return Evaluation(
+        passed=not reasons,
+        reasons=reasons,
+        date=datetime.now(UTC),
+        primary=PRIMARY,
+        limits=[limit for limit, _ in checks],
+        **shared,
+    )
 
 
-def _checked(result: Result, limit: Limit) -> Checked:
-    value = _measured(result, limit.figure, result.version)
-    if limit.row == "promoted" and not _promoted(result):
-        return Checked(limit.text, True, value, None, "")
-    bound = _bound(result, limit)
+def _figure(match: re.Match[str]) -> str:
+    return RENAMED_FIGURES.get(match["figure"], match["figure"])
+
+
+def _criterion(match: re.Match[str]) -> Criterion:
+    row, examples = match["row"], int(match["examples"] or 0)
+    if examples:
+        row = f"base, {examples} example{'s' if examples > 1 else ''}"
+    number = float(match["number"] or match["more"] or 0)
+    sign = -1 if match["sign"] == "-" else 1
+    return Criterion(match[0], _figure(match), match["order"], row, examples, sign * number)
+
+
+def _check(result: Result, criterion: Criterion) -> tuple[Limit, str]:
+    value, bound = _measured(result, criterion.figure, result.version), _bound(result, criterion)
+    nothing_to_beat = criterion.row == "promoted" and not result.row("promoted")
+    reason = "" if nothing_to_beat else _reason(criterion, value, bound)
+    return Limit(limit=criterion.text, held=not reason, value=value, bound=bound), reason
+
+
+def _reason(criterion: Criterion, value: float | None, bound: float | None) -> str:
+    """Why the criterion is missed; empty if it is met."""
     if value is None or bound is None:
-        of = f" of {limit.row}" if value is not None else ""
-        return Checked(limit.text, False, value, bound, f"{limit.figure}{of} was not measured ({limit.text})")
-    compare, words = ORDERS[limit.order]
-    close = abs(value - bound) <= CLOSE
-    if "=" in limit.order if close else compare(value, bound):
-        return Checked(limit.text, True, value, bound, "")
-    right = limit.text.split(limit.order, 1)[1].strip()
-    wanted = f"{right} = {bound:.4g}" if limit.row else f"{bound:.4g}"
-    return Checked(limit.text, False, value, bound, f"{limit.figure} is {value:.4g}, and the limit is {words} {wanted}")
+        of_row = f" of {criterion.row}" if value is not None else ""
+        return f"{criterion.figure}{of_row} was not measured ({criterion.text})"
+    compare, words = ORDERS[criterion.order]
+    if compare(round(value - bound, COMPARED_DIGITS), 0):
+        return ""
+    right = criterion.text.split(criterion.order, 1)[1].strip()
+    wanted = f"{right} = {bound:.4g}" if criterion.row else f"{bound:.4g}"
+    return f"{criterion.figure} is {value:.4g} and must be {words} {wanted}"
 
 
-def _bound(result: Result, limit: Limit) -> float | None:
-    if not limit.row:
-        return limit.number
-    of_row = _measured(result, limit.figure, _promoted(result) if limit.row == "promoted" else limit.row)
-    return None if of_row is None else of_row + limit.number
-
-
-def _promoted(result: Result) -> str:
-    """The name of the promoted version's row; empty if nothing is promoted."""
-    return next((row.model for row in result.rows if row.model.startswith("promoted: ")), "")
+def _bound(result: Result, criterion: Criterion) -> float | None:
+    if not criterion.row:
+        return criterion.number
+    value = _measured(result, criterion.figure, criterion.row)
+    return None if value is None else value + criterion.number
 
 
 def _measured(result: Result, figure: str, model: str) -> float | None:

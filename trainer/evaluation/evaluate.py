@@ -1,8 +1,7 @@
-"""Held-out evaluation against honest baselines: the base model with no, one and three examples, and what is promoted.
+"""Held-out evaluation: several models write the same tasks, and their emails are scored and compared task by task.
 
-Every row gets the same tasks, the same chat template and the same decoding. What an email is worth is for
-adapters/emails/checker.py to say; this file adds up and compares task by task. It knows neither the store nor how
-results are shown.
+The models are the base model without and with examples, the promoted version and the evaluated one. Every row has the
+same chat template and decoding; adapters/emails/checker.py judges each email.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -17,200 +17,192 @@ from itertools import chain
 from statistics import fmean
 
 from adapters.emails.checker import Score, score
-from adapters.emails.prompts import Message, few_shot_messages
+from adapters.emails.prompts import Message
 from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Comparison, Row
 from adapters.store.version import Version
 from trainer.compute.device import processor
 from trainer.data.examples import Example, digest
 from trainer.evaluation import memorisation, style
-from trainer.evaluation.bootstrap import Tally, difference, interval
-from trainer.evaluation.results import PRIMARY, Pair, Result
-from trainer.evaluation.writers import BASE, TEMPERATURE, Advance, Writer, Written
+from trainer.evaluation.bootstrap import Tally, compare, interval
+from trainer.evaluation.results import PRIMARY, Answer, Pair, Result
+from trainer.evaluation.writers import BASE, TEMPERATURE, Advance, Writer
 
-SEEDS = (1, 2, 3)
-"""Of the sampled answers that `full` adds to the greedy one."""
-EXAMPLES = (1, 3)
-"""How many the base model is shown, in rows of their own."""
-MEANS = (
-    *(PRIMARY, "all_kept", "greeting", "sign_off", "subject", "placeholder", "mask", "ended", "repeats", "preamble"),
-    *("length_ok", "words", "copied"),
-)
-"""Marks of a score whose mean over the tasks is a figure of its own."""
+GREEDY = None
+SAMPLING_SEEDS = (1, 2, 3)
+EXAMPLE_COUNTS = (1, 3)
+# Properties of a score whose mean over the tasks is a figure.
+SCORE_FIGURES = (
+    PRIMARY, "all_kept", "greeting", "sign_off", "subject", "placeholder", "mask", "ended", "repeats", "preamble",
+    "length_ok", "words", "copied",
+)  # fmt: skip
 COMPARED = (PRIMARY, "facts_kept", "facts_invented")
 SMALLER_IS_BETTER = ("facts_invented",)
-PAIRS = 12
-READING = 0.1
-"""How long reading a text takes of what writing one takes, for the time left."""
+MAX_PAIRS = 12
+# The time that reading a text takes, as a share of writing one.
+READING_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A row before it is written: its label, the model that writes, and what that is asked, one prompt a task."""
+    """A row before it is written: its name, the model that writes, and one prompt for each task."""
 
     row: str
     model: str
     prompts: list[list[Message]]
+    with_examples: bool = False
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    result: Result
-    answers: dict[str, list[list[Written]]]
-    """By row and task: the greedy answer, and those of the seeds after it."""
-    recitals: list[str]
-    """Greedy answers to the tasks of its own training emails, in the order of memorisation.recitals."""
+class Setup:
+    """What is evaluated, on what and against what.
 
-
-def evaluate(
-    version: Version,
-    base: BaseModel,
-    writer: Writer,
-    tasks: Sequence[Example],
-    examples: Sequence[Example],
-    advance: Advance,
-    promoted: Version | None = None,
-    own: bool = False,
-    full: bool = False,
-    shown: Sequence[int] = EXAMPLES,
-) -> Evaluation:
-    """Every row's figures, the differences of `version` from the others, and every answer.
-
-    `examples` are emails in the version's voice, to show to the base model; if they are the version's `own` training
-    emails, the answers may not have been copied from them. `shown`: how many examples the base model sees, in a row
-    each beside that without. `advance` gets `work(...)` in all, where `own` are the examples if they are.
+    The base model gets `examples`, emails in the version's voice, in a row for each of `example_counts`. `training` are
+    the emails that the version was trained on, as far as they are known. `full` adds sampled answers to greedy ones.
     """
+
+    version: Version
+    base: BaseModel
+    tasks: Sequence[Example]
+    examples: Sequence[Example]
+    training: Sequence[Example] = ()
+    promoted: Version | None = None
+    full: bool = False
+    example_counts: Sequence[int] = EXAMPLE_COUNTS
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        return (GREEDY, *SAMPLING_SEEDS) if self.full else (GREEDY,)
+
+    @property
+    def references(self) -> list[Example]:
+        """The tasks whose email is in the version's voice; all of them if none is."""
+        return [task for task in self.tasks if task.voice == self.version.name] or list(self.tasks)
+
+    def plans(self) -> list[Plan]:
+        """The rows in the order of the table; the promoted version has one if it is another version."""
+        prompts = [list(task.messages) for task in self.tasks]
+        plans = [Plan(BASE, BASE, prompts)]
+        for count in self.example_counts:
+            row = f"base, {count} example{'s' if count > 1 else ''}"
+            with_examples = [_with_examples(task, self.examples, count) for task in self.tasks]
+            plans.append(Plan(row, BASE, with_examples, with_examples=True))
+        if self.promoted and self.promoted != self.version:
+            plans.append(Plan(f"promoted: {self.promoted.id}", self.promoted.id, prompts))
+        return [*plans, Plan(self.version.id, self.version.id, prompts)]
+
+    def extraction_targets(self) -> dict[int, set[memorisation.Gram]]:
+        return memorisation.extraction_targets(
+            [prompt_text(example) for example in self.training], [example.email for example in self.training]
+        )
+
+    def work(self, can_score: bool) -> float:
+        """What `evaluate` takes with a writer that can score texts or not, in emails written."""
+        plans = self.plans()
+        emails = len(plans) * len(self.tasks) * len(self.seeds) + len(self.extraction_targets())
+        if not can_score:
+            return emails
+        from trainer.evaluation import forgetting
+
+        scored = sum(not plan.with_examples for plan in plans) * len(self.references)
+        return emails + READING_SHARE * (scored + forgetting.steps(self.base.fingerprint))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result, every answer by row and task (the greedy one first), and the answers to tasks of training emails."""
+
+    result: Result
+    answers: dict[str, list[list[Answer]]]
+    training_answers: list[str]
+
+
+def evaluate(setup: Setup, writer: Writer, advance: Advance) -> Outcome:
+    """`advance` is called with increments that add up to `setup.work(writer.can_score)`."""
     started = time.monotonic()
-    planned = plans(version, promoted, tasks, examples, shown)
-    references = in_voice(tasks, version.name)
-    answers, tallies, plain = {}, {}, {}
-    for plan in planned:
-        answers[plan.row] = written = _written(plan, writer, full, advance)
-        tallies[plan.row] = _marks(tasks, written) | _losses(plan, writer, tasks, references, advance)
-        plain[plan.row] = _style(written, [task.email for task in references])
-    written_by_version = answers[version.id]
-    memory, recitals = _memorisation(version, writer, tasks, written_by_version, examples if own else (), advance)
+    version, tasks, plans = setup.version, setup.tasks, setup.plans()
+
+    def read(texts: float) -> None:
+        advance(READING_SHARE * texts)
+
+    answers, tallies, styles = {}, {}, {}
+    for plan in plans:
+        answers[plan.row] = written = _write(plan, writer, setup.seeds, advance)
+        tallies[plan.row] = _scores(tasks, written) | _losses(plan, setup, writer, read)
+        styles[plan.row] = _style(written, [task.email for task in setup.references])
+    memory, training_answers = _memorisation(setup, writer, answers[version.id], advance)
+    forgetting = writer.forgetting(version.id, setup.base.fingerprint, read)
     result = Result(
         version=version.id,
-        base=base.name,
+        base=setup.base.name,
         tasks=len(tasks),
         tasks_sha256=digest(tasks),
-        decoding=f"greedy and {len(SEEDS)} seeds at temperature {TEMPERATURE}" if full else "greedy",
+        decoding=f"greedy and {len(SAMPLING_SEEDS)} seeds at temperature {TEMPERATURE}" if setup.full else "greedy",
         through=writer.through,
-        machine=machine(writer),
-        seconds=0,
-        rows=[_row(plan.row, tallies[plan.row], plain[plan.row]) for plan in planned],
-        comparisons=[*chain.from_iterable(_compared(tallies, version.id, plan.row) for plan in planned)],
+        machine=_machine(writer),
+        rows=[_row(plan.row, tallies[plan.row], styles[plan.row]) for plan in plans],
+        comparisons=_comparisons(tallies, version.id),
         memorisation=memory,
-        forgetting=writer.forgetting(version.id, base.fingerprint, lambda texts: advance(READING * texts)),
-        pairs=_pairs(tasks, answers[BASE], written_by_version),
+        forgetting=forgetting,
+        pairs=_pairs(tasks, answers[BASE], answers[version.id]),
+        seconds=round(time.monotonic() - started, 1),
     )
-    return Evaluation(result.model_copy(update={"seconds": round(time.monotonic() - started, 1)}), answers, recitals)
+    return Outcome(result, answers, training_answers)
 
 
-def work(
-    version: Version,
-    promoted: Version | None,
-    base: BaseModel,
-    tasks: Sequence[Example],
-    reads: bool,
-    full: bool = False,
-    shown: Sequence[int] = EXAMPLES,
-    own: Sequence[Example] = (),
-) -> float:
-    """What `advance` gets in all, in emails; `reads` is the writer's, `own` the voice's training emails if known."""
-    without = 2 + (promoted not in (None, version))
-    emails = (without + len(shown)) * len(tasks) * (1 + (len(SEEDS) if full else 0)) + len(_recitals(own))
-    if not reads:
-        return emails
-    from trainer.evaluation import forgetting
-
-    return emails + READING * (without * len(in_voice(tasks, version.name)) + forgetting.steps(base.fingerprint))
-
-
-def plans(
-    version: Version,
-    promoted: Version | None,
-    tasks: Sequence[Example],
-    examples: Sequence[Example],
-    shown: Sequence[int] = EXAMPLES,
-) -> list[Plan]:
-    """The rows in the order of the table; the promoted version has one if it is another."""
-    asked = [list(task.messages) for task in tasks]
-    rows = [Plan(BASE, BASE, asked)]
-    for count in shown:
-        prompts = [_with_examples(task, examples, count) for task in tasks]
-        rows.append(Plan(f"base, {count} example{'s' * (count > 1)}", BASE, prompts))
-    if promoted and promoted != version:
-        rows.append(Plan(f"promoted: {promoted.id}", promoted.id, asked))
-    return [*rows, Plan(version.id, version.id, asked)]
-
-
-def in_voice(tasks: Sequence[Example], voice: str) -> list[Example]:
-    """The tasks whose reference email is in the voice of that name; all where none is."""
-    return [task for task in tasks if task.voice == voice] or list(tasks)
-
-
-def told(task: Example) -> str:
-    """All that the writer of the task's email is told, earlier turns included."""
+def prompt_text(task: Example) -> str:
+    """All that the writer of the task's email is given, earlier turns included."""
     return "\n\n".join(message["content"] for message in task.messages)
 
 
-def machine(writer: Writer) -> str:
-    """What the figures depend on beside the models: of this machine, which need not be the server's."""
+def _machine(writer: Writer) -> str:
+    """This machine, which need not be the server's."""
     versions = [f"{package} {installed_version(package)}" for package in ("torch", "transformers")]
     parts = [processor(), f"{len(os.sched_getaffinity(0))} cores", writer.device, *versions]
     return ", ".join(part for part in parts if part)
 
 
 def _with_examples(task: Example, examples: Sequence[Example], count: int) -> list[Message]:
-    """The task after `count` finished exchanges, of its kind as far as there are; never the task itself."""
+    """The task after `count` examples as finished exchanges, those of its kind first; never the task itself."""
     fitting = [example for example in examples if len(example.messages) == 1 and example.task != task.task]
-    shown = sorted(fitting, key=lambda example: example.kind != task.kind)[:count]
-    system = [message for message in task.messages[:1] if message["role"] == "system"]
-    *earlier, last = task.messages[len(system) :]
-    previous = [(earlier[i]["content"], earlier[i + 1]["content"]) for i in range(0, len(earlier) - 1, 2)]
-    turns = [(example.task, example.email) for example in shown]
-    return [*system, *few_shot_messages(turns, last["content"], previous)]
+    fitting.sort(key=lambda example: example.kind != task.kind)
+    exchanges = [(*each.messages, {"role": "assistant", "content": each.email}) for each in fitting[:count]]
+    # A system message stays first.
+    start = int(task.messages[0]["role"] == "system")
+    return [*task.messages[:start], *chain.from_iterable(exchanges), *task.messages[start:]]
 
 
-def _written(plan: Plan, writer: Writer, full: bool, advance: Advance) -> list[list[Written]]:
-    seeds = (None, *SEEDS) if full else (None,)
+def _write(plan: Plan, writer: Writer, seeds: Sequence[int | None], advance: Advance) -> list[list[Answer]]:
     columns = [writer.write(plan.model, plan.prompts, seed, advance) for seed in seeds]
     return [list(answers) for answers in zip(*columns, strict=True)]
 
 
-def _marks(tasks: Sequence[Example], written: Sequence[Sequence[Written]]) -> dict[str, Tally]:
-    """What each task contributes to every figure of the rubric: the mean over its answers."""
+def _scores(tasks: Sequence[Example], written: Sequence[Sequence[Answer]]) -> dict[str, Tally]:
+    """What each task contributes to every figure of the checker: the mean over its answers."""
     scores = [
-        [score(task.task, task.facts, answer.text, told(task), answer.ended) for answer in answers]
+        [score(task.task, task.facts, answer.text, prompt_text(task), answer.ended) for answer in answers]
         for task, answers in zip(tasks, written, strict=True)
     ]
-    tallies = {name: Tally.mean([_mean(of_task, name) for of_task in scores]) for name in MEANS}
-    tallies["facts_kept"] = _ratio(scores, "facts_kept", "facts")
-    tallies["facts_invented"] = _ratio(scores, "invented", "stated")
-    second = [of_task for task, of_task in zip(tasks, scores, strict=True) if len(task.messages) > 2]
-    tallies["revisions_followed"] = _ratio(second, "facts_kept", "facts")
-    return tallies
+    revisions = [of_task for task, of_task in zip(tasks, scores, strict=True) if len(task.messages) > 2]
+    return {name: Tally.mean(_means(scores, name)) for name in SCORE_FIGURES} | {
+        "facts_kept": Tally(_means(scores, "facts_kept"), _means(scores, "facts")),
+        "facts_invented": Tally(_means(scores, "invented"), _means(scores, "stated")),
+        "revisions_followed": Tally(_means(revisions, "facts_kept"), _means(revisions, "facts")),
+    }
 
 
-def _mean(scores: Sequence[Score], name: str) -> float:
-    return fmean(getattr(each, name) for each in scores)
+def _means(scores: Sequence[Sequence[Score]], name: str) -> list[float]:
+    return [fmean(getattr(each, name) for each in of_task) for of_task in scores]
 
 
-def _ratio(scores: Sequence[Sequence[Score]], above: str, below: str) -> Tally:
-    return Tally([_mean(of_task, above) for of_task in scores], [_mean(of_task, below) for of_task in scores])
-
-
-def _losses(
-    plan: Plan, writer: Writer, tasks: Sequence[Example], references: Sequence[Example], advance: Advance
-) -> dict[str, Tally]:
-    """How well the row's model expects the reference emails; nothing where the writer cannot know, or with examples."""
-    if plan.model == BASE != plan.row:
+def _losses(plan: Plan, setup: Setup, writer: Writer, advance: Advance) -> dict[str, Tally]:
+    """How well the row's model expects the reference emails; empty with examples or a writer that cannot score."""
+    if plan.with_examples:
         return {}
-    prompts = [prompt for prompt, task in zip(plan.prompts, tasks, strict=True) if task in references]
+    references = setup.references
+    prompts = [prompt for prompt, task in zip(plan.prompts, setup.tasks, strict=True) if task in references]
     emails = [task.email for task in references]
-    losses = writer.losses(plan.model, prompts, emails, lambda texts: advance(READING * texts))
+    losses = writer.losses(plan.model, prompts, emails, advance)
     if not losses:
         return {}
     nats = [loss.nats for loss in losses]
@@ -220,83 +212,71 @@ def _losses(
     }
 
 
-def _style(written: Sequence[Sequence[Written]], emails: Sequence[str]) -> dict[str, float | None]:
-    """Figures of all answers together: of each seed's for itself, then their mean."""
+def _style(written: Sequence[Sequence[Answer]], emails: Sequence[str]) -> dict[str, float | None]:
+    """Figures of all answers with one seed together, then their mean over the seeds."""
     columns = [[answer.text for answer in answers] for answers in zip(*written, strict=True)]
-    found = {
+    by_seed = {
         "style_distance": [style.distance(texts, emails) for texts in columns],
         "distinct_2": [style.distinct_2(texts) for texts in columns],
         "identical_openings": [style.identical_openings(texts) for texts in columns],
     }
-    measured = {name: [value for value in values if value is not None] for name, values in found.items()}
+    measured = {name: [value for value in values if value is not None] for name, values in by_seed.items()}
     return {name: fmean(values) if values else None for name, values in measured.items()}
 
 
-def _row(model: str, tallies: Mapping[str, Tally], plain: Mapping[str, float | None]) -> Row:
-    figures = {name: tally.figure for name, tally in tallies.items()} | dict(plain)
-    ends = {name: found for name, tally in tallies.items() if (found := interval(tally))}
-    low, high = ({name: found[end] for name, found in ends.items()} for end in (0, 1))
-    return Row(model=model, figures=figures, low=low, high=high)
+def _row(model: str, tallies: Mapping[str, Tally], styles: Mapping[str, float | None]) -> Row:
+    intervals = {name: ends for name, tally in tallies.items() if (ends := interval(tally))}
+    return Row(
+        model=model,
+        figures={name: tally.figure for name, tally in tallies.items()} | dict(styles),
+        low={name: low for name, (low, _) in intervals.items()},
+        high={name: high for name, (_, high) in intervals.items()},
+    )
 
 
-def _compared(tallies: Mapping[str, Mapping[str, Tally]], version: str, other: str) -> list[Comparison]:
-    found = []
-    for figure in COMPARED if other != version else ():
-        by = difference(tallies[version][figure], tallies[other][figure], figure in SMALLER_IS_BETTER)
-        if by:
-            found.append(
-                Comparison(
-                    against=other,
-                    figure=figure,
-                    difference=by.value,
-                    low=by.low,
-                    high=by.high,
-                    verdict=by.verdict,
-                )
-            )
-    return found
-
-
-def _recitals(training: Sequence[Example]) -> dict[int, set[memorisation.Gram]]:
-    return memorisation.recitals([told(e) for e in training], [e.email for e in training])
+def _comparisons(tallies: Mapping[str, Mapping[str, Tally]], version: str) -> list[Comparison]:
+    comparisons = [
+        compare(figure, tallies[version][figure], row, tallies[row][figure], figure in SMALLER_IS_BETTER)
+        for row in tallies
+        if row != version
+        for figure in COMPARED
+    ]
+    return [comparison for comparison in comparisons if comparison]
 
 
 def _memorisation(
-    version: Version,
-    writer: Writer,
-    tasks: Sequence[Example],
-    written: Sequence[Sequence[Written]],
-    training: Sequence[Example],
-    advance: Advance,
+    setup: Setup, writer: Writer, written: Sequence[Sequence[Answer]], advance: Advance
 ) -> tuple[dict[str, float], list[str]]:
-    """Its figures, and what the version wrote when asked for training emails; nothing where none are known."""
+    """The figures, and the version's answers to tasks of training emails; both empty if these are not known."""
+    tasks, training = setup.tasks, setup.training
     if not training:
         return {}, []
-    own = _recitals(training)
-    asked_for = [training[number] for number in own]
-    recitals = [
-        answer.text for answer in writer.write(version.id, [list(e.messages) for e in asked_for], None, advance)
-    ]
+    targets = setup.extraction_targets()
+    examples = [training[number] for number in targets]
+    messages = [list(example.messages) for example in examples]
+    training_answers = [answer.text for answer in writer.write(setup.version.id, messages, GREEDY, advance)]
     answers = [answer.text for answers in written for answer in answers]
-    asked = [told(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]
+    prompts = [prompt_text(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]
     emails = [example.email for example in training]
-    leaked = memorisation.leaked_personal_data([*answers, *recitals], [*asked, *map(told, asked_for)], emails)
+    leaked = memorisation.leaked_personal_data(
+        [*answers, *training_answers], [*prompts, *map(prompt_text, examples)], emails
+    )
     return {
-        **memorisation.copying(answers, asked, emails, [task.email for task in tasks]),
-        "recited": memorisation.recited(recitals, own.values()),
+        **memorisation.copying(answers, prompts, emails, [task.email for task in tasks]),
+        "extraction_rate": memorisation.extraction_rate(training_answers, targets.values()),
         "personal_data_leaked": float(len(leaked)),
         "tasks_trained_on": float(memorisation.trained_on(tasks, training)),
-    }, recitals
+    }, training_answers
 
 
 def _pairs(
-    tasks: Sequence[Example], before: Sequence[Sequence[Written]], after: Sequence[Sequence[Written]]
+    tasks: Sequence[Example], before: Sequence[Sequence[Answer]], after: Sequence[Sequence[Answer]]
 ) -> list[Pair]:
-    """Greedy answers to at least ten tasks, of every kind one before any has two."""
-    seen: dict[str | None, int] = {}
+    """Greedy answers to some tasks: one of every kind before any kind has two."""
+    of_kind: Counter[str | None] = Counter()
     order = []
     for number, task in enumerate(tasks):
-        seen[task.kind] = seen.get(task.kind, 0) + 1
-        order.append((seen[task.kind], number))
-    chosen = sorted(number for _, number in sorted(order)[:PAIRS])
-    return [Pair(task=told(tasks[n]), before=before[n][0].text, after=after[n][0].text) for n in chosen]
+        of_kind[task.kind] += 1
+        order.append((of_kind[task.kind], number))
+    chosen = sorted(number for _, number in sorted(order)[:MAX_PAIRS])
+    return [Pair(task=prompt_text(tasks[n]), before=before[n][0].text, after=after[n][0].text) for n in chosen]

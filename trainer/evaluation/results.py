@@ -1,17 +1,25 @@
-"""What an evaluation found: the manifest's rows and comparisons, how they were come by, and the emails themselves.
+"""The result of an evaluation: rows, comparisons, how they were measured, and some of the emails.
 
-Made by trainer/evaluation/evaluate.py, read by the gate, the manifest, the model card and the page. Shares go from 0 to
-1. This file knows neither models nor how results are shown.
+Shares go from 0 to 1.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from pydantic import Field
 
 from adapters.store.manifest import Comparison, Frozen, Row
 
-PRIMARY = "passes"
-"""The one figure that decides between better and worse: the share of tasks whose email passes the rubric."""
+# The one figure that decides between better and worse, chosen before any voice was measured.
+PRIMARY = "sendable"
+
+
+class Answer(NamedTuple):
+    """What a model wrote; `ended` is False where the limit of tokens cut it off."""
+
+    text: str
+    ended: bool
 
 
 class Pair(Frozen):
@@ -23,14 +31,14 @@ class Pair(Frozen):
 
 
 class Result(Frozen):
+    """`decoding` is `greedy`, or `greedy and 3 seeds at temperature 0.7`; `through` is `in process` or an address."""
+
     version: str
     base: str
     tasks: int
     tasks_sha256: str
     decoding: str
-    """`greedy`, or `greedy and 3 seeds at temperature 0.7`."""
     through: str
-    """`in process` or the server's address."""
     machine: str
     seconds: float
     rows: list[Row]
@@ -40,4 +48,5 @@ class Result(Frozen):
     pairs: list[Pair] = Field(default_factory=list)
 
     def row(self, model: str) -> Row | None:
-        return next((row for row in self.rows if row.model == model), None)
+        """The row of that name; `promoted` finds `promoted: NAME@N`."""
+        return next((row for row in self.rows if row.model == model or row.model.startswith(f"{model}: ")), None)

@@ -1,7 +1,6 @@
-"""Who writes the answers of an evaluation: the models in this process, or a Mailwright server over its API.
+"""Writers of an evaluation's answers: the models in this process, or a Mailwright server over its API.
 
-Both get chat messages and give texts, so that an evaluation need not know which it is; the chat template is the base
-model's own in both. Only in this process can texts be scored. This file knows no tasks, facts or figures.
+Both take chat messages and apply the base model's chat template. Only the models in this process can score texts.
 """
 
 from __future__ import annotations
@@ -11,63 +10,38 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from adapters.emails.prompts import Message
 from adapters.errors import ServerProblem
 from adapters.settings import is_loopback
 from adapters.store.version import Version
+from trainer.evaluation.results import Answer
 
 if TYPE_CHECKING:
     from trainer.compute.losses import Loss
 
+# The base model's name, here and in the server.
 BASE = "base"
-"""What the base model is called here and by the server."""
+# The shipped emails have at most 150 words, about 190 fit; the base model rambles on to any limit.
 MAX_NEW_TOKENS = 256
-"""A shipped email has at most 150, about 190 words fit; the base model rambles on to any limit."""
 TEMPERATURE = 0.7
-BATCH = 48
-REQUESTS = 8
-"""At once: as many as the server's batch holds comfortably on two cores."""
+BATCH_PROMPTS = 48
+# As many as the server's batch holds comfortably on two cores.
+CONCURRENT_REQUESTS = 8
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 
 Prompt = Sequence[Message]
+# Called with the emails written since the last call: fractions of one while a batch is being written.
 Advance = Callable[[float], None]
-"""Called with the emails written since the last call: fractions of one while a batch is being written."""
-
-
-@dataclass(frozen=True)
-class Written:
-    text: str
-    ended: bool
-    """By itself, not by the limit of tokens."""
-
-
-class Writer(Protocol):
-    through: str
-    """`in process`, or the server's address."""
-    device: str
-    """The processor's kind and number format where this process knows them, else empty."""
-    reads: bool
-    """Whether texts can be scored: what `losses` and `forgetting` need."""
-
-    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
-        """One answer for each prompt, in order, of `base` or an exact version; greedy, or sampled with a seed."""
-
-    def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
-        """How well `model` expected each text after its prompt; nothing from a writer that does not read."""
-
-    def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
-        """What trainer/evaluation/forgetting.py finds of a version; nothing from a writer that does not read."""
 
 
 class InProcess:
-    """The base model with the adapters beside it, in one model."""
+    """One model: the base model with all adapters beside it. Models are named `base` or by a version's id."""
 
-    through, reads = "in process", True
+    through, can_score = "in process", True
 
     def __init__(self, base: Path, adapters: Mapping[str, Path]) -> None:
         from peft import PeftModel
@@ -84,7 +58,7 @@ class InProcess:
         chosen = choose()
         self.device = f"{chosen.kind} {chosen.dtype}"
         loaded = AutoModelForCausalLM.from_pretrained(base, dtype=chosen.dtype, attn_implementation=ATTENTION)
-        # PEFT's own names for them: a version's id may hold what PEFT refuses, "lora_" for one.
+        # PEFT refuses names such as "lora_", which a version's id may contain.
         self._names = {version: f"adapter{number}" for number, version in enumerate(adapters)}
         (first, path), *others = adapters.items()
         self.model = PeftModel.from_pretrained(loaded.to(chosen.kind), str(path), adapter_name=self._names[first])
@@ -94,25 +68,27 @@ class InProcess:
         pack(self.model)
         self._ends = ends(self.model, self.tokenizer)
 
-    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
-        """Prompts of similar length share a batch: each is padded to the longest."""
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Answer]:
+        """One answer for each prompt, in order; greedy, or sampled with a seed."""
+        # Prompts of similar length share a batch, because each is padded to the longest.
         encoded = [self._encoded(prompt) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda number: len(encoded[number]))
-        written: dict[int, Written] = {}
-        for start in range(0, len(order), BATCH):
-            numbers = order[start : start + BATCH]
+        written: dict[int, Answer] = {}
+        for start in range(0, len(order), BATCH_PROMPTS):
+            numbers = order[start : start + BATCH_PROMPTS]
             answers = self._write_batch(model, [encoded[number] for number in numbers], seed, advance)
             written.update(zip(numbers, answers, strict=True))
         return [written[number] for number in range(len(prompts))]
 
     def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
+        """How well `model` expected each text after its prompt."""
         from trainer.compute.losses import losses
 
         rows = []
         for prompt, text in zip(prompts, texts, strict=True):
-            asked = self._encoded(prompt)
-            told = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            rows.append((asked + told + [self.tokenizer.eos_token_id], len(asked)))
+            before = self._encoded(prompt)
+            scored = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+            rows.append((before + scored, len(before)))
         with self._using(model):
             return losses(self.model, rows, advance)
 
@@ -127,22 +103,18 @@ class InProcess:
         return list(encoded["input_ids"])
 
     def _using(self, model: str) -> Any:
-        """A context in which the model is `model`."""
+        """A context in which `self.model` is `model`."""
         if model == BASE:
             return self.model.disable_adapter()
         self.model.set_adapter(self._names[model])
         return nullcontext()
 
-    def _write_batch(self, model: str, batch: list[list[int]], seed: int | None, advance: Advance) -> list[Written]:
+    def _write_batch(self, model: str, batch: list[list[int]], seed: int | None, advance: Advance) -> list[Answer]:
         import torch
 
         from trainer.compute.decoding import decode
 
-        tokens = 0
-
         def step(texts: int) -> None:
-            nonlocal tokens
-            tokens += texts
             advance(texts / MAX_NEW_TOKENS)
 
         temperature, generator = None, None
@@ -150,16 +122,17 @@ class InProcess:
             temperature, generator = TEMPERATURE, torch.Generator(self.model.device).manual_seed(seed)
         with torch.inference_mode(), self._using(model):
             rows = decode(self.model, batch, self._ends, MAX_NEW_TOKENS, temperature, generator, step)
-        advance(len(batch) - tokens / MAX_NEW_TOKENS)
+        # What a text that ended early leaves of its share.
+        advance(len(batch) - sum(map(len, rows)) / MAX_NEW_TOKENS)
         return [
-            Written(self.tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in self._ends) for row in rows
+            Answer(self.tokenizer.decode(row, skip_special_tokens=True).strip(), row[-1] in self._ends) for row in rows
         ]
 
 
 class ThroughServer:
-    """A Mailwright server, asked over its API by several threads at once."""
+    """A Mailwright server, called over its API by several threads at once. It cannot score texts."""
 
-    device, reads = "", False
+    device, can_score = "", False
 
     def __init__(self, address: str) -> None:
         import openai
@@ -170,24 +143,24 @@ class ThroughServer:
             api_key=os.environ.get("MAILWRIGHT_API_KEY") or "none",
             max_retries=5,
             timeout=600,
-            # Mail for a server on this machine goes through no proxy, whatever the environment says.
+            # Mail for a server on this machine bypasses any proxy of the environment.
             http_client=openai.DefaultHttpxClient(trust_env=False) if _local(address) else None,
         )
 
-    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Written]:
+    def write(self, model: str, prompts: Sequence[Prompt], seed: int | None, advance: Advance) -> list[Answer]:
         chance = random.Random(seed)
-        # A seed of its own for each: the server seeds a request, not a batch.
+        # One seed for each request, because the server seeds requests, not batches.
         seeds = [None if seed is None else chance.randrange(2**31) for _ in prompts]
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            asked = [pool.submit(self._ask, model, *each) for each in zip(prompts, seeds, strict=True)]
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+            requests = [pool.submit(self._request, model, *each) for each in zip(prompts, seeds, strict=True)]
             try:
-                for done in as_completed(asked):
+                for done in as_completed(requests):
                     done.result()
                     advance(1)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [done.result() for done in asked]
+        return [done.result() for done in requests]
 
     def losses(self, model: str, prompts: Sequence[Prompt], texts: Sequence[str], advance: Advance) -> list[Loss]:
         return []
@@ -195,7 +168,7 @@ class ThroughServer:
     def forgetting(self, model: str, fingerprint: str, advance: Advance) -> dict[str, float]:
         return {}
 
-    def _ask(self, model: str, prompt: Prompt, seed: int | None) -> Written:
+    def _request(self, model: str, prompt: Prompt, seed: int | None) -> Answer:
         import openai
 
         request: dict[str, Any] = {"model": model, "messages": list(prompt), "max_tokens": MAX_NEW_TOKENS}
@@ -205,21 +178,21 @@ class ThroughServer:
         except openai.OpenAIError as exc:
             raise ServerProblem(
                 f"the server at {self.through} did not answer for {model}: {exc}"[:500],
-                "see its log, or leave it out: --server none evaluates in this process",
+                "look at its log, or evaluate in this process: --server none",
             ) from exc
-        return Written((answer.message.content or "").strip(), answer.finish_reason == "stop")
+        return Answer((answer.message.content or "").strip(), answer.finish_reason == "stop")
 
 
-def server_at(address: str) -> str:
-    """`http://host:port`, with or without /v1 behind it, as the address without."""
-    return address.strip().rstrip("/").removesuffix("/v1")
+Writer = InProcess | ThroughServer
 
 
-def why_not(address: str, versions: Sequence[Version], base_name: str) -> str:
-    """Why the server at `address` cannot answer for these versions of this base model; empty if it can.
+def server_address(text: str) -> str:
+    """`http://host:port`, without a slash or /v1 at the end."""
+    return text.strip().rstrip("/").removesuffix("/v1")
 
-    The base model is told by its name only; but a server refuses an adapter of another one.
-    """
+
+def reason_against_server(address: str, versions: Sequence[Version], base_name: str) -> str:
+    """Why the server at `address` cannot write for these versions of this base model; empty if it can."""
     import httpx
 
     key = os.environ.get("MAILWRIGHT_API_KEY")
@@ -232,6 +205,7 @@ def why_not(address: str, versions: Sequence[Version], base_name: str) -> str:
             cards = {card["id"]: card for card in listed.json()["data"]}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as exc:
         return f"no Mailwright server answers at {address} ({type(exc).__name__})"
+    # The name is enough, because a server refuses adapters of another base model.
     served = str(cards.get(BASE, {}).get("root"))
     if served != base_name:
         return f"the server at {address} serves the base model {served}, not {base_name}"

@@ -45,12 +45,12 @@ TROUBLE = (ValueError, TypeError, LookupError, AttributeError)
 
 @dataclass(frozen=True)
 class Describer:
-    """`url` is the endpoint's base (`https://host/v1`); `say` is told before anything is sent."""
+    """`url` is the endpoint's base (`https://host/v1`); `log` is told before anything is sent."""
 
     url: str
     model: str
     key: str
-    say: Callable[[str], Any]
+    log: Callable[[str], Any]
 
     def __call__(self, drafts: Sequence[Draft], progress: Progress) -> list[str | None]:
         """The task of each draft, in order; None where the answer was none, empty or a quote.
@@ -58,7 +58,7 @@ class Describer:
         Raises:
             ServerProblem: the endpoint does not answer for the first email.
         """
-        self.say(f"sending {len(drafts)} emails to {host(self.url)}, for {self.model} to describe; Ctrl-C stops it")
+        self.log(f"sending {len(drafts)} emails to {host(self.url)}, for {self.model} to describe; Ctrl-C stops it")
         with progress("describing", len(drafts), "email") as advance:
             return asyncio.run(self._all(drafts, advance))
 
@@ -110,7 +110,7 @@ class Describer:
         return described(answer.choices[0].message.content or "", draft)
 
 
-def describer(url: str, model: str, say: Callable[[str], Any]) -> Describer:
+def describer(url: str, model: str, log: Callable[[str], Any]) -> Describer:
     """Raises ConfigError where `url` is no endpoint."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -118,7 +118,7 @@ def describer(url: str, model: str, say: Callable[[str], Any]) -> Describer:
     if parts.username or parts.password:
         raise ConfigError("the endpoint's address has a user or password in it", "set OPENAI_API_KEY instead")
     key = os.environ.get("OPENAI_API_KEY") or os.environ.get("MAILWRIGHT_API_KEY") or "none"
-    return Describer(url, model, key, say)
+    return Describer(url, model, key, log)
 
 
 def host(url: str) -> str:

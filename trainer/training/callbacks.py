@@ -93,18 +93,18 @@ class EpochReport(EndOfEpoch):
     """
 
     def __init__(
-        self, say: Callable[[str], None], write_sample: Callable[[], str], epochs: Collection[int] = ()
+        self, log: Callable[[str], None], write_sample: Callable[[], str], epochs: Collection[int] = ()
     ) -> None:
-        self.say = say
+        self.log = log
         self.write_sample = write_sample
         self.epochs = epochs
 
     def ended(self, found: Curve) -> None:
         heldout = f", held-out loss {found.heldout[-1]:.3f}" if found.heldout else ""
-        self.say(f"Epoch {len(found.train)} complete! training loss {found.train[-1]:.3f}{heldout}")
+        self.log(f"Epoch {len(found.train)} complete! training loss {found.train[-1]:.3f}{heldout}")
         if not self.epochs or len(found.train) in self.epochs:
             sample = self.write_sample().replace("\n", "\n  | ")
-            self.say(f"  sample email:\n  | {sample}")
+            self.log(f"  sample email:\n  | {sample}")
 
 
 class Told(EndOfEpoch):

@@ -85,7 +85,7 @@ def identity(rows_sha256: str, base_fingerprint: str, recipe: Recipe, start: str
 
 
 @contextmanager
-def opened(store: Store, name: str, started: dict[str, Any], resume: bool, say: Callable[[str], None]) -> Iterator[Run]:
+def opened(store: Store, name: str, started: dict[str, Any], resume: bool, log: Callable[[str], None]) -> Iterator[Run]:
     """The directory for a run of `name`: that of the unfinished one to go on with, else a new one.
 
     Once the context has ended without an exception it is gone; after one it stays if there is a state to go on with.
@@ -113,7 +113,7 @@ def opened(store: Store, name: str, started: dict[str, Any], resume: bool, say: 
         if resume:
             _check_same(run, started)
         else:
-            _begin(run, started, say)
+            _begin(run, started, log)
         distributed.wait()
         try:
             yield run
@@ -124,10 +124,10 @@ def opened(store: Store, name: str, started: dict[str, Any], resume: bool, say: 
         shutil.rmtree(run.path, ignore_errors=True)
 
 
-def _begin(run: Run, started: dict[str, Any], say: Callable[[str], None]) -> None:
+def _begin(run: Run, started: dict[str, Any], log: Callable[[str], None]) -> None:
     left = run.checkpoint()
     if left:
-        say(f"an unfinished run of {run.name}, saved at step {_step(left)}, is given up: --resume goes on with one")
+        log(f"an unfinished run of {run.name}, saved at step {_step(left)}, is given up: --resume goes on with one")
     shutil.rmtree(run.path, ignore_errors=True)
     with explained(run.path.parent.parent):
         run.path.mkdir()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.errors import ConfigError
-from trainer.console import Say
+from trainer.console import Log
 from trainer.data.augment import vary
 from trainer.data.examples import Example, split
 from trainer.data.synthetic import VOICES, practice_examples
@@ -32,7 +32,7 @@ class Rows:
 
 
 def choose_rows(
-    examples: Sequence[Example], recipe: Recipe, say: Say, heldout: Sequence[Example] | None = None
+    examples: Sequence[Example], recipe: Recipe, log: Log, heldout: Sequence[Example] | None = None
 ) -> Rows:
     """Split the emails; to the training ones add varied copies and practice.
 
@@ -49,10 +49,10 @@ def choose_rows(
     if recipe.practice and len(voices) == 1 and voices <= set(VOICES):
         practice = practice_examples(voices.pop() or "", recipe.practice, recipe.seed)
     elif recipe.practice:
-        say("no generated practice: it exists for rows whose voice is formal or friendly")
+        log("no generated practice: it exists for rows whose voice is formal or friendly")
     chance = random.Random(recipe.seed)
     varied = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
-    say(
+    log(
         f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
         f"{len(practice)} generated for practice; {len(kept_back)} held out"
     )

@@ -34,8 +34,8 @@ LAYER = re.compile(r"\.layers\.(\d+)\.")
 class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives it no type
     """Says the five steps once, for the first step with a learning rate above 0, and the last line after each epoch."""
 
-    def __init__(self, say: Callable[[str], None], trainer: CompletionTrainer, example: Example) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None], trainer: CompletionTrainer, example: Example) -> None:
+        self._log = log
         self._trainer = trainer
         self._model = trainer.model
         self._learner = "the adapter" if isinstance(trainer.model, PeftModel) else "the model"
@@ -57,11 +57,11 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
         right_N = self._right(logits_NV)
         guesses = ", ".join(self._guess(logits_NV[n], n) for n in range(min(FIRST, len(self._email))))
         size = logits_NV.shape[-1]
-        self._say(f"1 show    the task has {len(self._prompt)} tokens, the email that belongs to it {len(self._email)}")
-        self._say(
+        self._log(f"1 show    the task has {len(self._prompt)} tokens, the email that belongs to it {len(self._email)}")
+        self._log(
             f"2 guess   before any step the model gives the right next token {_percent(right_N)} on average: {guesses}"
         )
-        self._say(
+        self._log(
             f"3 error   {_nats(right_N):.3f} nats a token; a sure and right guess would be 0, blind chance among "
             f"{size:,} tokens {math.log(size):.1f}"
         )
@@ -77,8 +77,8 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
             return
         self._adjusted = True
         moved = distance(self._before, self._weights())
-        self._say(f"4 told    how much each layer is told to change, first to last: {sparkline(self._told)}")
-        self._say(
+        self._log(f"4 told    how much each layer is told to change, first to last: {sparkline(self._told)}")
+        self._log(
             f"5 adjust  at a learning rate of {rate:.1e} {self._learner} moved by {100 * moved:.2g} % of its size"
         )
 
@@ -87,7 +87,7 @@ class Explanation(TrainerCallback):  # type: ignore[misc]  # transformers gives 
             return
         right_N = self._right(self._logits())
         moved = distance(self._start, self._weights())
-        self._say(
+        self._log(
             f"repeat    after epoch {round(state.epoch)}: the right next token {_percent(right_N)}, "
             f"{_nats(right_N):.3f} nats a token; {self._learner} has moved by {100 * moved:.2g} % of its size"
         )

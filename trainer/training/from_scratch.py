@@ -24,7 +24,7 @@ from adapters.errors import ConfigError, TrainingDiverged
 from adapters.models.base_models import BaseModel
 from adapters.store.disk import shortage
 from trainer.compute.device import choose
-from trainer.console import Say, check_new_directory
+from trainer.console import Log, check_new_directory
 from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.evaluation.memorisation import trained_on
@@ -84,7 +84,7 @@ def train(
     output: Path,
     base: BaseModel,
     recipe: Recipe,
-    say: Say,
+    log: Log,
     tell: Tell = nobody,
     heldout: Sequence[Example] | None = None,
     explain: bool = False,
@@ -102,12 +102,12 @@ def train(
     check_new_directory(output)
     _check_recipe(recipe)
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, say)
+    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
-    rows = rows_of_run(examples, recipe, base, device, say, heldout)
+    rows = rows_of_run(examples, recipe, base, device, log, heldout)
     leaked = trained_on(rows.heldout, rows.train) if heldout else 0
     rate = recipe.learning_rate or LEARNING_RATE
-    say(f"learning rate {rate:g} ({'given' if recipe.learning_rate else 'the default from scratch'})")
+    log(f"learning rate {rate:g} ({'given' if recipe.learning_rate else 'the default from scratch'})")
     # Beside the output, so that the model only has to be renamed.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
         trainer, seconds = learn_in_memory(
@@ -118,12 +118,12 @@ def train(
                 report_to=report_to,
                 **step_settings(recipe.batch_size, at_once),
             ),
-            lambda trainer: _learn(trainer, base, recipe, say, listeners(trainer, rows, recipe, say, tell, explain)),
+            lambda trainer: _learn(trainer, base, recipe, log, listeners(trainer, rows, recipe, log, tell, explain)),
             recipe.batch_size,
-            say,
+            log,
         )
         curve = replace(callbacks.curve(trainer.state.log_history, rate), leaked=leaked)
-        verdict = _judge(curve, recipe, say, tell)
+        verdict = _judge(curve, recipe, log, tell)
         made = Path(scratch) / "model"
         _save(trainer, base, made)
         made.rename(output)
@@ -145,7 +145,7 @@ def _learn(
     trainer: CompletionTrainer,
     base: BaseModel,
     recipe: Recipe,
-    say: Say,
+    log: Log,
     reporting: Sequence[TrainerCallback],
 ) -> float:
     """The loop; gives its seconds.
@@ -154,7 +154,7 @@ def _learn(
         KeyboardInterrupt, SystemExit: a signal ended it.
     """
     weights = trainer.model.num_parameters()
-    say(f"a model of the shape of {base.name} begins with random weights, and all {weights:,} are trained")
+    log(f"a model of the shape of {base.name} begins with random weights, and all {weights:,} are trained")
     # With an early stop for the best and the last one too, before the model itself.
     lacking = shortage(Path(trainer.args.output_dir).parent, weights * BYTES_A_WEIGHT * (3 if recipe.early_stop else 1))
     if lacking:
@@ -176,14 +176,14 @@ def _learn(
     return time.monotonic() - began
 
 
-def _judge(curve: Curve, recipe: Recipe, say: Say, tell: Tell) -> Verdict:
+def _judge(curve: Curve, recipe: Recipe, log: Log, tell: Tell) -> Verdict:
     """Raises:
     TrainingDiverged: the last loss is no number.
     """
     found = diagnose(curve, recipe)
     # Dropout is the adapter's.
     verdict = replace(found, remedy={field: value for field, value in found.remedy.items() if field != "dropout"})
-    tell_verdict(verdict, say, tell)
+    tell_verdict(verdict, log, tell)
     if not math.isfinite(curve.steps[-1]):
         slower = verdict.hint.partition("... ")[2]
         raise TrainingDiverged(

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
-from trainer.console import Say, bar
+from trainer.console import Log, bar
 from trainer.data.examples import DATA, Example, task_example
 from trainer.training.dataset import Rows, choose_rows
 from trainer.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from trainer.compute.device import Device
-    from trainer.evaluation.base_answers import Answer
+    from trainer.evaluation.results import Answer
 
 REQUESTS = DATA / "everyday.jsonl"
 TOKENS = 160
@@ -36,7 +36,7 @@ def rows_of_run(
     recipe: Recipe,
     base: BaseModel,
     device: Device,
-    say: Say,
+    log: Log,
     heldout: Sequence[Example] | None = None,
 ) -> Rows:
     """What a run of `recipe` trains on and holds out: `heldout` if given, else a part of the emails.
@@ -46,24 +46,24 @@ def rows_of_run(
     Raises:
         ConfigError: nothing to hold out, or the base model ends no answer by itself.
     """
-    rows = choose_rows(examples, recipe, say, heldout)
-    return _with_general(rows, recipe, base, device, say) if recipe.mix else rows
+    rows = choose_rows(examples, recipe, log, heldout)
+    return _with_general(rows, recipe, base, device, log) if recipe.mix else rows
 
 
 def requests() -> list[str]:
     return [json.loads(line)["request"] for line in REQUESTS.read_text(encoding="utf-8").splitlines()]
 
 
-def _with_general(rows: Rows, recipe: Recipe, base: BaseModel, device: Device, say: Say) -> Rows:
+def _with_general(rows: Rows, recipe: Recipe, base: BaseModel, device: Device, log: Log) -> Rows:
     """With so many general examples that they are `recipe.mix` of what is trained on."""
-    examples = [task_example(request, text) for request, (text, _) in _ended(base, device, say)]
+    examples = [task_example(request, text) for request, (text, _) in _ended(base, device, log)]
     if not examples:
         raise ConfigError(
             f"{base.name} ends none of its answers within {TOKENS} tokens, so that there is nothing to mix in",
             "leave --mix out, or take a base model that was taught to answer",
         )
     added = chosen(examples, round(recipe.mix / (1 - recipe.mix) * len(rows.train)), recipe.seed)
-    say(f"{len(added)} general examples mixed in: {len(examples)} requests with the base model's own answers")
+    log(f"{len(added)} general examples mixed in: {len(examples)} requests with the base model's own answers")
     return Rows([*rows.train, *added], rows.heldout, rows.practice + len(added))
 
 
@@ -76,15 +76,15 @@ def chosen(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     return found
 
 
-def _ended(base: BaseModel, device: Device, say: Say) -> list[tuple[str, Answer]]:
+def _ended(base: BaseModel, device: Device, log: Log) -> list[tuple[str, Answer]]:
     from trainer.evaluation import base_answers
 
     asked = requests()
-    answers = base_answers.kept(base.fingerprint, asked, TOKENS)
+    answers = base_answers.load_answers(base.fingerprint, asked, TOKENS)
     if answers is None:
-        say(f"the base model answers {len(asked)} everyday requests, once:")
+        log(f"the base model answers {len(asked)} everyday requests, once:")
         answers = _answers(base, device, asked)
-        base_answers.keep(base.fingerprint, asked, TOKENS, answers)
+        base_answers.save_answers(base.fingerprint, asked, TOKENS, answers)
     return [(request, answer) for request, answer in zip(asked, answers, strict=True) if answer[0] and answer[1]]
 
 
@@ -100,4 +100,4 @@ def _answers(base: BaseModel, device: Device, asked: Sequence[str]) -> list[Answ
     model.to(device.kind).eval().requires_grad_(False)
     pack(model)
     with bar("answering", len(asked) * TOKENS) as advance:
-        return base_answers.write(model, tokenizer, asked, TOKENS, advance)
+        return base_answers.write_answers(model, tokenizer, asked, TOKENS, advance)

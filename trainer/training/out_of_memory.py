@@ -13,12 +13,12 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from adapters.errors import ConfigError
 from trainer.compute import distributed
-from trainer.console import Say
+from trainer.console import Log
 from trainer.training.sft_trainer import CompletionTrainer
 
 
 def learn_in_memory(
-    make: Callable[[int], CompletionTrainer], learn: Callable[[CompletionTrainer], float], batch: int, say: Say
+    make: Callable[[int], CompletionTrainer], learn: Callable[[CompletionTrainer], float], batch: int, log: Log
 ) -> tuple[CompletionTrainer, float]:
     """Learn with so many emails at once as fit into the memory; what does not is made up by accumulated gradients.
 
@@ -42,7 +42,7 @@ def learn_in_memory(
         release_memory()
         smaller = next((fewer for fewer in range(at_once // 2, 0, -1) if batch % fewer == 0), None)
         if smaller:
-            say(f"out of memory with {at_once} emails at once: on with {smaller} at once, and {batch} a step as before")
+            log(f"out of memory with {at_once} emails at once: on with {smaller} at once, and {batch} a step as before")
         at_once = smaller
     raise ConfigError(
         "the memory does not hold one email in training", "leave out the longest with --max-length, or free memory"

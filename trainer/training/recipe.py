@@ -96,7 +96,7 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
             raise ConfigError(f"{file} is no recipe: it holds a {type(fields).__name__}, not `field: value` lines")
         given = {name: value for name, value in overrides.items() if value is not None}
         recipe = Recipe(**{**fields, **given, "recipe": named})
-        criteria.parse(recipe.limits)
+        criteria.parse_criteria(recipe.limits)
         return recipe
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file} is not YAML: {exc}") from exc

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from adapters.errors import TrainingDiverged
 from adapters.store.store import Store
 from adapters.store.version import Version
-from trainer.console import Say
+from trainer.console import Log
 from trainer.training.recipe import Recipe
 
 AGAIN = 2
 """Remedies that are tried: what two did not mend is another problem."""
 
 
-def train_mended(train: Callable[[Recipe], Version], recipe: Recipe, store: Store, say: Say) -> Version:
+def train_mended(train: Callable[[Recipe], Version], recipe: Recipe, store: Store, log: Log) -> Version:
     """The version with the lowest held-out loss, the last one of equals or where nothing was held out.
 
     It is promoted if one of these runs was, as the first of its name.
@@ -40,7 +40,7 @@ def train_mended(train: Callable[[Recipe], Version], recipe: Recipe, store: Stor
         if not remedy or again == AGAIN:
             break
         changed = ", ".join(f"{field} {value:g}" for field, value in remedy.items())
-        say(f"--auto: the run again with {changed}")
+        log(f"--auto: the run again with {changed}")
         recipe = Recipe.model_validate(recipe.model_dump() | remedy)
     best = min(reversed(versions), key=_heldout_loss)
     evaluation = best.manifest().evaluation

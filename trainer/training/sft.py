@@ -31,11 +31,11 @@ from trainer.compute import distributed
 from trainer.compute.attention import ATTENTION
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import choose
-from trainer.console import Say, bar
+from trainer.console import Log, bar
 from trainer.data.check import check_before_training
 from trainer.data.examples import Example, digest
 from trainer.evaluation import card, forgetting
-from trainer.evaluation.acceptance import Proof
+from trainer.evaluation.acceptance import Acceptance
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks, checkpoints
 from trainer.training.dataset import Rows
@@ -58,7 +58,7 @@ def train(
     recipe: Recipe,
     store: Store,
     licence: str,
-    say: Say,
+    log: Log,
     resume: bool = False,
     save_every: float = checkpoints.SAVE_EVERY,
     tell: Tell = nobody,
@@ -84,14 +84,14 @@ def train(
     check_name(name)
     recipe = shaped_as(start, recipe, base) if start else recipe
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, say)
+    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
     share = distributed.meet(recipe.batch_size, device.kind == "cpu")
     with distributed.first_before_others():
-        rows = rows_of_run(examples, recipe, base, device, say, heldout)
-    learning_rate = _learning_rate(recipe, base, say)
+        rows = rows_of_run(examples, recipe, base, device, log, heldout)
+    learning_rate = _learning_rate(recipe, base, log)
     started = checkpoints.identity(digest([*rows.train, *rows.heldout]), base.fingerprint, recipe, _from(start))
-    with checkpoints.opened(store, name, started, resume, say) as run:
+    with checkpoints.opened(store, name, started, resume, log) as run:
         trainer, seconds = learn_in_memory(
             lambda at_once: completion_trainer(
                 *(rows.train, rows.heldout, base, recipe, learning_rate, tokenizer, device, str(run.path)),
@@ -100,55 +100,55 @@ def train(
                 **step_settings(share, at_once),
             ),
             lambda trainer: _learn(
-                *(trainer, rows, recipe, run, say, save_every), listeners(trainer, rows, recipe, say, tell, explain)
+                *(trainer, rows, recipe, run, log, save_every), listeners(trainer, rows, recipe, log, tell, explain)
             ),
             share,
-            say,
+            log,
         )
         distributed.leave_the_rest_to_the_first()
         curve = _curve(trainer, learning_rate, rows, split=not heldout)
-        verdict = _judge(curve, recipe, run, say, tell)
+        verdict = _judge(curve, recipe, run, log, tell)
         learnt = Learnt(trainer, rows, recipe, base, licence, curve, verdict, seconds, _from(start))
-        return _publish(learnt, store, run, say, tell)
+        return _publish(learnt, store, run, log, tell)
 
 
 def listeners(
-    trainer: CompletionTrainer, rows: Rows, recipe: Recipe, say: Say, tell: Tell, explain: bool
+    trainer: CompletionTrainer, rows: Rows, recipe: Recipe, log: Log, tell: Tell, explain: bool
 ) -> list[TrainerCallback]:
-    """What `say` and `tell` hear while the run is under way; to `explain`, the loop in words too."""
+    """What `log` and `tell` hear while the run is under way; to `explain`, the loop in words too."""
     if not distributed.FIRST:
         return []
 
     def sample() -> str:
         return sample_email(trainer, (rows.heldout or rows.train)[0], recipe.sample_tokens)
 
-    explained = [Explanation(say, trainer, rows.train[0])] if explain else []
-    return [callbacks.EpochReport(say, sample, recipe.sample_epochs), callbacks.Told(tell), *explained]
+    explained = [Explanation(log, trainer, rows.train[0])] if explain else []
+    return [callbacks.EpochReport(log, sample, recipe.sample_epochs), callbacks.Told(tell), *explained]
 
 
-def _learning_rate(recipe: Recipe, base: BaseModel, say: Say) -> float:
+def _learning_rate(recipe: Recipe, base: BaseModel, log: Log) -> float:
     rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
     source = "given" if recipe.learning_rate else "prior for its size"
-    say(f"base model {base.name}, learning rate {rate:g} ({source})")
+    log(f"base model {base.name}, learning rate {rate:g} ({source})")
     return rate
 
 
-def _judge(curve: Curve, recipe: Recipe, run: checkpoints.Run, say: Say, tell: Tell) -> Verdict:
+def _judge(curve: Curve, recipe: Recipe, run: checkpoints.Run, log: Log, tell: Tell) -> Verdict:
     """Raises:
     TrainingDiverged: the last loss is no number.
     """
     verdict = diagnose(curve, recipe)
-    tell_verdict(verdict, say, tell)
+    tell_verdict(verdict, log, tell)
     if not math.isfinite(curve.steps[-1]):
         raise _diverged(run, verdict)
     return verdict
 
 
-def tell_verdict(verdict: Verdict, say: Say, tell: Tell) -> None:
-    say(f"verdict: {verdict.name}: {verdict.because}")
+def tell_verdict(verdict: Verdict, log: Log, tell: Tell) -> None:
+    log(f"verdict: {verdict.name}: {verdict.because}")
     tell("verdict", verdict=verdict.name, because=verdict.because, hint=verdict.hint)
     if verdict.hint:
-        say(f"hint: {verdict.hint}")
+        log(f"hint: {verdict.hint}")
 
 
 def shaped_as(start: Version, recipe: Recipe, base: BaseModel) -> Recipe:
@@ -238,7 +238,7 @@ class Learnt:
         }
 
 
-def _publish(learnt: Learnt, store: Store, run: checkpoints.Run, say: Say, tell: Tell) -> Version:
+def _publish(learnt: Learnt, store: Store, run: checkpoints.Run, log: Log, tell: Tell) -> Version:
     """The model of the run, evaluated if the recipe has limits; then those of `sample_epochs`, as `NAME@epoch-N`.
 
     Raises:
@@ -249,8 +249,8 @@ def _publish(learnt: Learnt, store: Store, run: checkpoints.Run, say: Say, tell:
     reasons = reasons_against(adapter, learnt.base, published=False)
     if reasons:
         raise AdapterUnusable(run.name, reasons)
-    proof = Proof(run.name, learnt.base, learnt.recipe.limits, learnt.rows.emails, learnt.rows.heldout)
-    published = proof.publish(store, adapter, learnt.facts(), say)
+    acceptance = Acceptance(run.name, learnt.base, learnt.recipe.limits, learnt.rows.emails, learnt.rows.heldout)
+    published = acceptance.publish(store, adapter, learnt.facts(), log)
     reached = range(1, len(learnt.curve.train) + 1)
     for epoch in sorted({*reached} & {*learnt.recipe.sample_epochs}):
         version = published
@@ -258,7 +258,7 @@ def _publish(learnt: Learnt, store: Store, run: checkpoints.Run, say: Say, tell:
             seconds = float((run.epoch(epoch) / SECONDS).read_text())
             version = store.publish(run.name, run.epoch(epoch), learnt.facts_of(epoch, seconds), card.render)
         store.label(version.id, f"epoch-{epoch}")
-        say(f"{run.name}@epoch-{epoch} is {version.id}")
+        log(f"{run.name}@epoch-{epoch} is {version.id}")
     tell("published", version=published.id)
     return published
 
@@ -268,7 +268,7 @@ def _learn(
     rows: Rows,
     recipe: Recipe,
     run: checkpoints.Run,
-    say: Say,
+    log: Log,
     save_every: float,
     reporting: Sequence[TrainerCallback],
 ) -> float:
@@ -298,11 +298,11 @@ def _learn(
         trainer.add_callback(callback)
     trainer.args.eval_on_start = bool(rows.heldout) and not checkpoint
     if checkpoint:
-        say(f"going on with {run.name}, saved in {checkpoint}")
+        log(f"going on with {run.name}, saved in {checkpoint}")
     with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model), interruption.listening(), progress:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if interruption.received and trainer.state.global_step < trainer.state.max_steps:
-        say(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on: the same with --resume")
+        log(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on: the same with --resume")
         interruption.end()
     return seconds()
 

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback
 from adapters.models.base_models import BaseModel, shaping_config
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device, choose
-from trainer.console import Say, bar
+from trainer.console import Log, bar
 from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
@@ -128,7 +128,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives it no 
         self._since = time.monotonic()
 
 
-def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minutes: float, say: Say) -> Comparison:
+def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minutes: float, log: Log) -> Comparison:
     """Train twice for as many `minutes`; nothing is published.
 
     Of the recipe everything counts but its epochs, early stop, sample epochs and limits.
@@ -138,12 +138,12 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
         ConfigError: too few emails to hold some out.
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, say)
+    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
-    rows = rows_of_trials(examples, recipe, base, device, say, "for a comparison")
+    rows = rows_of_trials(examples, recipe, base, device, log, "for a comparison")
     rows = replace(rows, heldout=rows.heldout[:MOST])
     prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
-    say(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")
+    log(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")
     with bar("training", 2 * PARTS) as advance:
         pretrained, random = (
             _train(start, recipe.learning_rate or rate, rows, base, recipe, tokenizer, device, 60 * minutes, advance)

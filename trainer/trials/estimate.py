@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from adapters.models.base_models import BaseModel, shaping_config
-from trainer.console import Say, bar
+from trainer.console import Log, bar
 from trainer.data.check import check_before_training, token_counter
 from trainer.data.examples import Example, digest
 from trainer.training.dataset import Rows
@@ -89,7 +89,7 @@ class BreakEven:
     """None: never, or nothing to compare with."""
 
 
-def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, say: Say) -> tuple[Work, Any]:
+def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, log: Log) -> tuple[Work, Any]:
     """What `trainer sft` would do, and the tokenizer; the emails are checked as there.
 
     Raises:
@@ -99,8 +99,8 @@ def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: D
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, say)
-    rows = rows_of_run(examples, recipe, base, device, say)
+    check_before_training(examples, tokenizer, recipe.max_length, log)
+    rows = rows_of_run(examples, recipe, base, device, log)
     counts = token_counter(tokenizer)(rows.train)
     steps = recipe.epochs * math.ceil(len(rows.train) / recipe.batch_size)
     size = size_of(base, recipe.rank)
@@ -124,9 +124,9 @@ def size_of(base: BaseModel, rank: int) -> Size:
     return Size(parameters, adapter, shape_of["num_hidden_layers"], shape_of["hidden_size"])
 
 
-def here(wanted: Work, base: BaseModel, recipe: Recipe, tokenizer: Any, device: Device, say: Say) -> Here:
+def here(wanted: Work, base: BaseModel, recipe: Recipe, tokenizer: Any, device: Device, log: Log) -> Here:
     """Take the probe, correct what it says, and keep the prediction for when the run is done."""
-    say("a probe of ten training steps:")
+    log("a probe of ten training steps:")
     from trainer.trials import probe
 
     with bar("probing", probe.WORK) as advance:
@@ -146,9 +146,9 @@ def here(wanted: Work, base: BaseModel, recipe: Recipe, tokenizer: Any, device: 
         probed_seconds=seconds,
         seconds=seconds,
     )
-    ratio, runs = predictions.correction(prediction, predictions.read(say))
+    ratio, runs = predictions.correction(prediction, predictions.read(log))
     seconds *= ratio
-    predictions.keep(prediction.model_copy(update={"seconds": seconds}), say)
+    predictions.keep(prediction.model_copy(update={"seconds": seconds}), log)
     ends = Range(seconds * (1 - probed.margin), seconds, seconds * (1 + probed.margin))
     rate = prediction.tokens_a_second / ratio
     return Here(prediction.machine, ends, rate, ratio, runs, probed.memory_gib, _memory_gib(device))

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from adapters.settings import cache_directory
 from adapters.store.disk import locked, replace
 from adapters.store.manifest import Frozen, Manifest
-from trainer.console import Say
+from trainer.console import Log
 
 if TYPE_CHECKING:
     from trainer.compute.device import Device
@@ -84,7 +84,7 @@ def machine(device: Device) -> str:
     return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def read(say: Say) -> list[Prediction]:
+def read(log: Log) -> list[Prediction]:
     """All that are kept, oldest first; of a damaged file none, which is said."""
     try:
         return PREDICTIONS.validate_json(file().read_bytes())
@@ -92,7 +92,7 @@ def read(say: Say) -> list[Prediction]:
         return []
     except (OSError, ValidationError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is damaged"
-        say(f"warning: past estimates in {file()} are not used: {reason}; the file can be deleted")
+        log(f"warning: past estimates in {file()} are not used: {reason}; the file can be deleted")
         return []
 
 
@@ -103,32 +103,32 @@ def correction(prediction: Prediction, past: Sequence[Prediction]) -> tuple[floa
     return (median(latest), len(latest)) if latest else (1.0, 0)
 
 
-def keep(prediction: Prediction, say: Say) -> None:
+def keep(prediction: Prediction, log: Log) -> None:
     """Add it to the file. Where the cache cannot be written this is said, and nothing else fails."""
-    _change(lambda past: [*past, prediction], say)
+    _change(lambda past: [*past, prediction], log)
 
 
-def remember(manifest: Manifest, machine: str, say: Say) -> None:
+def remember(manifest: Manifest, machine: str, log: Log) -> None:
     """Compare a finished run with its latest prediction, say so, and keep what it took; nothing if there is none."""
     training = manifest.training
-    own = [prediction for prediction in read(say) if prediction.is_of(manifest, machine)]
+    own = [prediction for prediction in read(log) if prediction.is_of(manifest, machine)]
     if not training or not own:
         return
     predicted = own[-1]
     if training.steps != predicted.steps:
-        say(f"the run ended after {training.steps} of {predicted.steps} steps: not compared with its prediction")
+        log(f"the run ended after {training.steps} of {predicted.steps} steps: not compared with its prediction")
         return
     off = training.seconds / predicted.seconds - 1
-    say(f"predicted {predicted.seconds:.0f} s, took {training.seconds:.0f} s ({off:+.0%})")
+    log(f"predicted {predicted.seconds:.0f} s, took {training.seconds:.0f} s ({off:+.0%})")
     finished = predicted.model_copy(update={"actual_seconds": training.seconds})
-    _change(lambda past: [finished if prediction == predicted else prediction for prediction in past], say)
+    _change(lambda past: [finished if prediction == predicted else prediction for prediction in past], log)
 
 
-def _change(change: Callable[[list[Prediction]], list[Prediction]], say: Say) -> None:
+def _change(change: Callable[[list[Prediction]], list[Prediction]], log: Log) -> None:
     kept = file()
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with locked(kept.parent):
             replace(kept, PREDICTIONS.dump_json(change(read(lambda _: None))[-KEPT:], indent=1))
     except OSError as exc:
-        say(f"warning: the prediction was not kept: {kept} cannot be written ({exc.strerror})")
+        log(f"warning: the prediction was not kept: {kept} cannot be written ({exc.strerror})")

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, set_seed
 from adapters.models.base_models import BaseModel
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import choose
-from trainer.console import Say, bar
+from trainer.console import Log, bar
 from trainer.data.check import check_before_training
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses
@@ -35,7 +35,7 @@ WARMUP = 0.1
 
 
 def sweep(
-    examples: Sequence[Example], base: BaseModel, recipe: Recipe, rates: Sequence[float], steps: int, say: Say
+    examples: Sequence[Example], base: BaseModel, recipe: Recipe, rates: Sequence[float], steps: int, log: Log
 ) -> Sweep:
     """A trial of `steps` steps for each of `rates`; nothing is published.
 
@@ -47,11 +47,11 @@ def sweep(
         ConfigError: too few emails.
     """
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    check_before_training(examples, tokenizer, recipe.max_length, say)
+    check_before_training(examples, tokenizer, recipe.max_length, log)
     device = choose()
-    rows = rows_of_trials(examples, recipe, base, device, say, "to compare learning rates")
+    rows = rows_of_trials(examples, recipe, base, device, log, "to compare learning rates")
     speeds = sorted(set(rates))
-    say(f"{len(speeds)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
+    log(f"{len(speeds)} trials of {steps} steps of {recipe.batch_size} emails, each from the same start")
     with tempfile.TemporaryDirectory(prefix="mailwright-sweep-") as scratch:
         trainer = completion_trainer(
             rows.train,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from trainer.compute.device import Device
-from trainer.console import Say
+from trainer.console import Log
 from trainer.data.examples import Example
 from trainer.training.dataset import Rows
 from trainer.training.mix import rows_of_run
@@ -21,7 +21,7 @@ LEAST = 4
 
 
 def rows_of_trials(
-    examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, say: Say, purpose: str
+    examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: Device, log: Log, purpose: str
 ) -> Rows:
     """Those of a run of `recipe`, more of them held out if need be.
 
@@ -29,7 +29,7 @@ def rows_of_trials(
         ConfigError: too few emails for the `purpose`.
     """
     heldout = max(recipe.heldout, min(2 * LEAST / len(examples), 0.5))
-    rows = rows_of_run(examples, recipe.model_copy(update={"heldout": heldout}), base, device, say)
+    rows = rows_of_run(examples, recipe.model_copy(update={"heldout": heldout}), base, device, log)
     if min(len(rows.emails), len(rows.heldout)) < LEAST:
         raise ConfigError(
             f"{len(examples)} emails are too few {purpose}: {len(rows.emails)} to learn from and "

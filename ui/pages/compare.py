@@ -1,13 +1,12 @@
 """The comparison page: one task, two models side by side.
 
-Both sides always get the same task after the same history: from the second task on, the person says with whose answer
-the conversation goes on. Each side is an event of its own, so that neither ever waits for the other.
+Both sides always get the same task after the same history: from the second task on, the person chooses the answer to
+continue from. Each side is an event of its own, so neither waits for the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +19,7 @@ from ui.client import Client
 from ui.pages.teach import Teach
 from ui.parts.export import Conversation, Exchange, as_json, as_markdown
 from ui.parts.kept_examples import KeptExamples
-from ui.parts.side import QUIET, Asked, Attempt, Latest, Pane, Side
+from ui.parts.side import QUIET, Asked, Attempt, Latest, Side, SideName
 from ui.parts.task_form import task_from_fields
 from ui.settings import Settings
 
@@ -41,14 +40,6 @@ SAVE = """(text) => {
 }"""
 
 Earlier = tuple[Exchange, ...]
-
-
-@dataclass(frozen=True)
-class Models:
-    """What the server can be asked for: `models` to write with, `voices` to teach."""
-
-    models: list[str]
-    voices: list[str]
 
 
 class Page:
@@ -123,32 +114,32 @@ class Page:
             gr.Markdown("Ctrl-Enter writes", elem_id="key")
 
     def _two_sides(self, kept: KeptExamples) -> None:
-        self._panes: list[Pane] = []
+        self._both: list[Side] = []
         self._marks: list[Any] = []
         with gr.Row(elem_classes="sides"):
             for side in ("left", "right"):
                 with gr.Column(min_width=320, elem_id=side, elem_classes="side"):
-                    self._panes.append(Pane("left" if side == "left" else "right", self._client))
+                    self._both.append(Side("left" if side == "left" else "right", self._client))
         gr.Markdown(CONCURRENT, elem_classes="section")
         gr.Markdown("## Differences\nUnderlined: words that only this side has.", elem_classes="section")
         with gr.Row(elem_classes="sides"):
-            for pane, mark in zip(self._panes, (ONLY_LEFT, ONLY_RIGHT), strict=True):
+            for each, mark in zip(self._both, (ONLY_LEFT, ONLY_RIGHT), strict=True):
                 with gr.Column(min_width=320):
                     self._marks.append(
                         gr.HighlightedText(
                             [("Both answers first.", None)],
-                            label=f"{pane.side.capitalize()} words",
-                            color_map={mark: "#b45309" if pane.side == "left" else "#1d4ed8"},
+                            label=f"{each.side.capitalize()} words",
+                            color_map={mark: "#b45309" if each.side == "left" else "#1d4ed8"},
                             show_inline_category=False,
-                            elem_classes=["differences", pane.side],
+                            elem_classes=["differences", each.side],
                         )
                     )
         gr.Markdown("## Teach this\nPut an email right, keep it, and the voice can learn it.", elem_classes="section")
         with gr.Row(elem_classes="sides"):
             self._teach = []
-            for pane in self._panes:
+            for each in self._both:
                 with gr.Column(min_width=320):
-                    self._teach.append(Teach(pane, kept, self._settings.store))
+                    self._teach.append(Teach(each, kept, self._settings.store))
 
     def _carry_on_card(self) -> None:
         gr.Markdown("## Carry on\nAsk both for a change. Both get the same conversation.", elem_classes="section")
@@ -169,7 +160,7 @@ class Page:
         self._file = gr.Textbox(visible=False)
 
     def _wire(self) -> None:
-        left, right = self._panes
+        left, right = self._both
         models = [self._away, self._retry, left.model, right.model, *(teach.voice for teach in self._teach)]
         current = models[2:]
         gr.on(
@@ -185,11 +176,11 @@ class Page:
         begun = self._write.click(self._begin, [self._form, self._task, *self._fields], given, **QUIET)
         state = [self._asked, self._earlier, left.attempt, right.attempt]
         carried_on = self._ask.click(self._carry_on, [self._wish, self._from, *state], [*given, self._wish], **QUIET)
-        for pane, teach in zip(self._panes, self._teach, strict=True):
-            asked = [self._asked, pane.latest, *pane.settings]
-            for trigger in (begun.success, carried_on.success, pane.again.click):
-                writing = trigger(pane.write, asked, pane.shown, trigger_mode="multiple", **QUIET)
-                writing.then(teach.fill, pane.attempt, [teach.email, teach.attempt], **QUIET)
+        for each, teach in zip(self._both, self._teach, strict=True):
+            asked = [self._asked, each.latest, *each.settings]
+            for trigger in (begun.success, carried_on.success, each.again.click):
+                writing = trigger(each.write, asked, each.outputs, trigger_mode="multiple", **QUIET)
+                writing.then(teach.fill, each.attempt, [teach.email, teach.attempt], **QUIET)
                 writing.then(self._compared, [left.attempt, right.attempt], self._marks, **QUIET)
         self._stop.click(self._stopped, [left.latest, right.latest], None, **QUIET)
         for button, render in ((self._markdown, as_markdown), (self._json, as_json)):
@@ -198,19 +189,19 @@ class Page:
             )
 
     async def _refreshed(self, left: str | None, right: str | None, *voices: str | None) -> list[Any]:
-        """What the server has now; what the person has chosen stays."""
+        """The models that the server has now; the choices of the person stay."""
         try:
-            found = sorted_out(await self._client.models())
+            models, voices_now = sorted_models(await self._client.models())
         except ServerProblem as exc:
             away = gr.HighlightedText([(str(exc), "problem")], visible=True)
             return [away, gr.Timer(active=True), *[gr.skip()] * (2 + len(voices))]
-        base, voice = found.models[0], next(iter(found.voices), found.models[0])
+        voice = next(iter(voices_now), None)
         return [
             gr.HighlightedText([], visible=False),
             gr.Timer(active=False),
-            offered(found.models, left, base),
-            offered(found.models, right, voice),
-            *[offered(found.voices, chosen, next(iter(found.voices), None)) for chosen in voices],
+            offered(models, left, models[0]),
+            offered(models, right, voice or models[0]),
+            *[offered(voices_now, chosen, voice) for chosen in voices],
         ]
 
     def _chosen(self, example: str) -> list[Any]:
@@ -226,25 +217,27 @@ class Page:
             try:
                 task = task_from_fields(*fields)
             except MailwrightError as exc:
-                raise gr.Error(f"{exc}: {exc.hint}.", title="No task yet", print_exception=False) from exc
+                raise _refusal("No task yet", f"{exc}: {exc.hint}.") from exc
         if not task:
-            raise gr.Error(
-                "Say what to write, or start from a shipped task.", title="No task yet", print_exception=False
-            )
+            raise _refusal("No task yet", "Say what to write, or start from a shipped task.")
         shipped = next((known for known in self._tasks.values() if known.task.strip() == task), None)
         asked = Asked(task, facts=shipped.facts if shipped else ())
         return [asked, (), transcript(asked), gr.Accordion(open=False)]
 
     def _carry_on(
-        self, wish: str, side: Side, asked: Asked | None, earlier: Earlier, left: Attempt | None, right: Attempt | None
+        self,
+        wish: str,
+        side: SideName,
+        asked: Asked | None,
+        earlier: Earlier,
+        left: Attempt | None,
+        right: Attempt | None,
     ) -> list[Any]:
         attempt = left if side == "left" else right
         if not wish.strip():
-            raise gr.Error("Say what should change.", title="Nothing to ask", print_exception=False)
+            raise _refusal("Nothing to ask", "Say what should change.")
         if asked is None or attempt is None or attempt.asked != asked or not attempt.written.answer.text:
-            raise gr.Error(
-                f"There is no {side} answer to carry on from.", title="Nothing to carry on", print_exception=False
-            )
+            raise _refusal("Nothing to carry on", f"There is no {side} answer to carry on from.")
         done = exchange(asked, left, right, side)
         asked = Asked(wish.strip(), (*asked.previous, (asked.task, attempt.written.answer.text)), asked.facts)
         return [asked, (*earlier, done), transcript(asked), gr.Accordion(open=True), ""]
@@ -259,26 +252,26 @@ class Page:
             writing.stop()
 
     async def _forget(self, request: gr.Request) -> None:
-        """The tab is closed: its writing ends, and nothing of it stays in memory. Gradio would keep it."""
+        """End the writing of a closed tab and delete its session, which Gradio would keep in memory."""
         sessions = self.blocks.state_holder.session_data
         session = sessions.get(request.session_hash or "")
         if session:
-            for pane in self._panes:
-                session[pane.latest._id].forget()
+            for each in self._both:
+                session[each.latest._id].stop()
             del sessions[request.session_hash]
 
 
 def offered(names: list[str], chosen: str | None, default: str | None) -> gr.Dropdown:
-    """New choices. The value is set only where there is none: somebody may be typing one right now."""
+    """New choices. The default is set only where there is no value: a person may be typing one."""
     return gr.Dropdown(choices=names) if chosen else gr.Dropdown(choices=names, value=default)
 
 
-def sorted_out(names: Sequence[str]) -> Models:
-    """Base models first, then voices, then their exact versions, newest first."""
+def sorted_models(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """All models (base models, then voices, then exact versions, newest first), and the voices alone."""
     exact = sorted((name for name in names if "@" in name), key=_by_version)
     voices = list(dict.fromkeys(name.partition("@")[0] for name in exact))
     plain = [name for name in names if "@" not in name]
-    return Models([*(n for n in plain if n not in voices), *(n for n in plain if n in voices), *exact], voices)
+    return [*sorted(plain, key=lambda name: name in voices), *exact], voices
 
 
 def _by_version(name: str) -> tuple[str, int]:
@@ -287,21 +280,25 @@ def _by_version(name: str) -> tuple[str, int]:
 
 
 def transcript(asked: Asked) -> str:
-    """Everything that a model is given, word for word; the headings are ours."""
+    """The whole prompt of a model, word for word, under headings."""
     parts = [part for task, email in asked.previous for part in (f"TASK\n{task}", f"EMAIL\n{email}")]
     return "\n\n".join([*parts, f"TASK\n{asked.task}"])
 
 
-def exchange(asked: Asked, left: Attempt | None, right: Attempt | None, side: Side | None) -> Exchange:
-    """One exchange of the conversation; an answer to an earlier question is none to this."""
+def exchange(asked: Asked, left: Attempt | None, right: Attempt | None, side: SideName | None) -> Exchange:
+    """One exchange of the conversation, without answers to an earlier task."""
     sides = [each.written if each and each.asked == asked else None for each in (left, right)]
     return Exchange(asked.task, sides[0], sides[1], side)
+
+
+def _refusal(title: str, message: str) -> gr.Error:
+    return gr.Error(message, title=title, print_exception=False)
 
 
 def _exporting(render: Any) -> Any:
     def export(asked: Asked | None, earlier: Earlier, left: Attempt | None, right: Attempt | None) -> str:
         if asked is None:
-            raise gr.Error("Press Write first.", title="Nothing to save", print_exception=False)
+            raise _refusal("Nothing to save", "Press Write first.")
         exchanges = [*earlier, exchange(asked, left, right, None)]
         return str(render(Conversation(datetime.now().astimezone(), exchanges)))
 
@@ -309,6 +306,5 @@ def _exporting(render: Any) -> Any:
 
 
 def _title(task: str) -> str:
-    """The first words of a task, for a list of many."""
     words = " ".join(task.split())
     return words if len(words) <= 80 else f"{words[:79].rsplit(' ', 1)[0]} …"

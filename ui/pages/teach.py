@@ -1,4 +1,4 @@
-"""Teach this: an answer that a person has put right becomes an example of a voice. This file knows no server."""
+"""Teach this: an answer that a person has corrected becomes an example of a voice."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import gradio as gr
 
 from adapters.errors import MailwrightError
 from ui.parts.kept_examples import MINIMUM, KeptExamples
-from ui.parts.side import QUIET, Attempt, Pane
+from ui.parts.side import QUIET, Attempt, Side
 
-SHIPPED_EMAILS = Path(__file__).parent.parent / "trainer" / "data" / "voices"
-"""In a clone: what the shipped voices were taught with. Of other voices this page does not know the emails."""
+# In a clone: the emails of the shipped voices. The page does not know those of other voices.
+SHIPPED_EMAILS = Path(__file__).parents[2] / "trainer" / "data" / "shipped" / "voices"
 NOTHING = "Nothing kept yet on this page."
 
+# (voice, id) of the rows that this side of this page has kept, oldest first.
 Undoable = tuple[tuple[str, str], ...]
-"""(voice, row) of what this side of this page has kept, oldest first."""
 
 
 class Teach:
-    def __init__(self, pane: Pane, kept: KeptExamples, store: Path) -> None:
+    def __init__(self, side: Side, kept: KeptExamples, store: Path) -> None:
         self._kept = kept
         self._store = store
-        name = pane.side.capitalize()
+        name = side.side.capitalize()
         self.attempt = gr.State()
         self.undoable = gr.State(())
-        with gr.Accordion(f"Teach this: put the {pane.side} email right and keep it", open=False, elem_classes="teach"):
+        with gr.Accordion(f"Teach this: correct the {side.side} email and keep it", open=False, elem_classes="teach"):
             self.email = gr.Textbox(
                 label=f"{name} email, as you would have sent it",
                 lines=8,
@@ -53,13 +53,13 @@ class Teach:
                 buttons=["copy"],
                 elem_classes="command",
             )
-        shown = [self.undoable, self.undo, self.note, self.command]
-        self.keep.click(self._keep, [self.attempt, self.email, self.voice, self.undoable], shown, **QUIET)
-        self.undo.click(self._undo, self.undoable, shown, **QUIET)
+        outputs = [self.undoable, self.undo, self.note, self.command]
+        self.keep.click(self._keep, [self.attempt, self.email, self.voice, self.undoable], outputs, **QUIET)
+        self.undo.click(self._undo, self.undoable, outputs, **QUIET)
         self.voice.change(self._show, self.voice, [self.note, self.command], **QUIET)
 
     def fill(self, attempt: Attempt | None) -> list[Any]:
-        """The answer into the box, with the task that it belongs to: the page may be writing the next one by then."""
+        # With the task of this answer: the page may be writing the next one already.
         return [attempt.written.answer.text if attempt else "", attempt]
 
     def _keep(self, attempt: Attempt | None, email: str, voice: str | None, undoable: Undoable) -> list[Any]:
@@ -68,7 +68,7 @@ class Teach:
         try:
             row = self._kept.keep(voice or "", attempt.asked.task, email, attempt.asked.previous)
         except MailwrightError as exc:
-            return [gr.skip(), gr.skip(), _in_words("Not kept", exc), gr.skip()]
+            return [gr.skip(), gr.skip(), _explained("Not kept", exc), gr.skip()]
         undoable = (*undoable, (voice or "", row.id))
         return [undoable, gr.Button(interactive=True), self._where(voice or "", row.count), self._command(voice or "")]
 
@@ -79,7 +79,7 @@ class Teach:
         try:
             count = self._kept.undo(voice, row)
         except MailwrightError as exc:
-            return [gr.skip(), gr.skip(), _in_words("Not undone", exc), gr.skip()]
+            return [gr.skip(), gr.skip(), _explained("Not undone", exc), gr.skip()]
         where = f"Undone. {self._where(voice, count)}"
         return [tuple(others), gr.Button(interactive=bool(others)), where, self._command(voice)]
 
@@ -95,12 +95,11 @@ class Teach:
         return f"{emails} kept for {voice} in {self._kept.path(voice)}{more}"
 
     def _command(self, voice: str) -> Any:
-        taught_with = SHIPPED_EMAILS / f"{voice}.jsonl"
-        data = [taught_with] if taught_with.is_file() else []
+        data = [file for file in [SHIPPED_EMAILS / f"{voice}.jsonl"] if file.is_file()]
         visible = self._kept.count(voice) >= MINIMUM
         return gr.Textbox(self._kept.command(voice, data, self._store), visible=visible)
 
 
-def _in_words(what: str, problem: MailwrightError) -> str:
+def _explained(what: str, problem: MailwrightError) -> str:
     hint = f" {problem.hint[0].upper()}{problem.hint[1:]}." if problem.hint else ""
     return f"{what}: {problem}.{hint}"

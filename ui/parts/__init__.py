@@ -1,4 +1,4 @@
-"""What pages are made of.
+"""The parts of the pages: one side, the form, kept examples, export.
 
 Knows no page.
 """

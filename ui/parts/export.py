@@ -1,4 +1,4 @@
-"""A conversation with both sides -> Markdown or JSON, for a file that somebody keeps. This file knows no page."""
+"""A conversation with both sides -> Markdown or JSON, for a file to save."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ui.client import Answer, Ask
 
 @dataclass(frozen=True)
 class Written:
-    """One side of an exchange: what was asked of which model, and what it wrote."""
+    """One side of an exchange: the request and the answer."""
 
     ask: Ask
     answer: Answer
@@ -22,7 +22,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One task and both answers; `continued_from` is the side whose answer the later exchanges were given."""
+    """One task and both answers; `continued_from` is the side whose answer is in the later prompts."""
 
     task: str
     left: Written | None
@@ -51,7 +51,7 @@ def as_json(conversation: Conversation) -> str:
 
 
 def as_markdown(conversation: Conversation) -> str:
-    """Tasks and answers in fences longer than any row of backticks in them, so that none turns into markup."""
+    # Each fence is longer than any row of backticks in the text, so no email turns into markup.
     parts = [f"# Emails compared, {conversation.when:%d %B %Y, %H:%M}"]
     for number, exchange in enumerate(conversation.exchanges, start=1):
         parts += [f"## Task {number}", _fenced(exchange.task)]
@@ -60,13 +60,13 @@ def as_markdown(conversation: Conversation) -> str:
                 parts += [f"### {name}: `{written.answer.version or written.ask.model}`", _figures(written)]
                 parts.append(_fenced(written.answer.text))
         if exchange.continued_from:
-            parts.append(f"The conversation went on with the {exchange.continued_from} answer.")
+            parts.append(f"The conversation continued from the {exchange.continued_from} answer.")
     return "\n\n".join(parts) + "\n"
 
 
 def _side(written: Written) -> dict[str, object]:
     settings = asdict(written.ask)
-    # What was sent is the tasks and the answers of the exchanges before: they are here already.
+    # The messages are the tasks and answers of the exchanges before: they are in the file already.
     del settings["messages"]
     return {**settings, **asdict(written.answer)}
 

@@ -1,7 +1,6 @@
-"""Emails kept by hand, one JSONL file a voice, to train the voice again with. This file knows no page and no model.
+"""Emails kept by hand, one JSONL file a voice, which `trainer sft` reads to train the voice again.
 
-`trainer sft` reads the files as they are. Several pages and processes may keep at once; whatever fails leaves the file
-as it was.
+Several pages and processes may keep emails at once; after an error the file is unchanged.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from adapters.settings import default_store_directory
 from adapters.store.disk import replace
 from adapters.store.manifest import check_name
 
+# So many kept emails are worth another training.
 MINIMUM = 20
-"""Kept emails from which on training again is worth it."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptExample:
     """A row just kept: `id` undoes it, `count` is the number of rows in `path` now."""
 
     id: str
@@ -45,35 +44,33 @@ class KeptExamples:
         """Raises ConfigError for what cannot be a voice's name, such as a path."""
         return self.directory / f"{check_name(voice)}.jsonl"
 
-    def keep(self, voice: str, task: str, email: str, previous: Sequence[Turn] = ()) -> Kept:
-        """Add the email that answers `task` after the `previous` exchanges, oldest first; on disk when this returns.
+    def keep(self, voice: str, task: str, email: str, previous: Sequence[Turn] = ()) -> KeptExample:
+        """Add the email that answers `task` after the `previous` exchanges, oldest first; durable when this returns.
 
         Raises:
-            ConfigError: no name of a voice.
-            DataError: an email that must not be kept: empty, kept before, or one that evaluation measures with.
+            ConfigError: `voice` is not a valid name.
+            DataError: the email is empty, kept already, or part of the evaluation.
             KeptDamaged: the file cannot be written.
         """
         path = self.path(voice)
         row = _row(voice, task, email, previous)
         _refuse_heldout([earlier for earlier, _ in previous] + [task])
         with self._locked(path):
-            lines = _lines(path)
+            before = _read(path)
+            lines = _lines(before)
             if any(_content(line) == _content(row) for line in map(_parsed, lines)):
                 raise DataError("this email is kept already", hint="change the email, or keep another one")
             name = secrets.token_hex(8)
             line = json.dumps({"id": name, **row}, ensure_ascii=False).encode() + b"\n"
-            _append(path, line, after_newline=not lines or lines[-1].endswith(b"\n"))
-            return Kept(name, len(lines) + 1, path)
+            newline = b"" if before.endswith(b"\n") or not before else b"\n"
+            replace(path, before + newline + line, mode=0o600)
+            return KeptExample(name, len(lines) + 1, path)
 
     def undo(self, voice: str, row: str) -> int:
-        """Remove the row that `keep` called `row`, if it is still there, and no other; the number of rows then.
-
-        Raises:
-            KeptDamaged: the file cannot be written.
-        """
+        """Remove the row with the id `row` if it is still there; the number of rows left. Raises KeptDamaged."""
         path = self.path(voice)
         with self._locked(path):
-            lines = _lines(path)
+            lines = _lines(_read(path))
             left = [line for line in lines if _parsed(line).get("id") != row]
             if left != lines:
                 replace(path, b"".join(left), mode=0o600)
@@ -81,11 +78,11 @@ class KeptExamples:
 
     def count(self, voice: str) -> int:
         path = self.path(voice)
-        with _in_words(path):
-            return len(_lines(path))
+        with _explained(path):
+            return len(_lines(_read(path)))
 
     def command(self, voice: str, data: Sequence[Path] = (), store: Path | None = None) -> str:
-        """The shell line that makes the next version of `voice` from the files `data` and the kept emails."""
+        """The shell command that trains the next version of `voice` with the files `data` and the kept emails."""
         command = ["trainer", "sft"]
         for file in (*data, self.path(voice)):
             command += ["--data", str(file)]
@@ -96,8 +93,8 @@ class KeptExamples:
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
-        """One at a time in this folder, in all processes: the lock is on the folder, since undo replaces the file."""
-        with _in_words(path):
+        """Hold the lock of the folder, not of the file, which is replaced at each change."""
+        with _explained(path):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -131,17 +128,21 @@ def _content(row: dict[str, Any]) -> tuple[Any, ...]:
     return row.get("task"), row.get("email"), row.get("previous") or []
 
 
-def _lines(path: Path) -> list[bytes]:
-    """The rows of the file as they are, each with its newline; none if there is no file yet. No link is followed."""
+def _read(path: Path) -> bytes:
+    """The file's content, empty if there is no file yet; a symbolic link is an OSError."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            return [line for line in file if line.strip()]
+            return file.read()
     except FileNotFoundError:
-        return []
+        return b""
+
+
+def _lines(content: bytes) -> list[bytes]:
+    return [line for line in content.splitlines(keepends=True) if line.strip()]
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """A row that somebody broke by hand counts as one that we did not write; `trainer sft` says what is wrong."""
+    # A row broken by hand is not one of ours; `trainer sft` reports what is wrong with it.
     try:
         row = json.loads(line)
     except ValueError:
@@ -149,25 +150,8 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def _append(path: Path, line: bytes, after_newline: bool) -> None:
-    """All of the line or nothing: what a full disk took of it is cut off again."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        size = os.fstat(file).st_size
-        try:
-            text = line if after_newline else b"\n" + line
-            while text:
-                text = text[os.write(file, text) :]
-            os.fsync(file)
-        except OSError:
-            os.ftruncate(file, size)
-            raise
-    finally:
-        os.close(file)
-
-
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as exc:

@@ -1,6 +1,6 @@
-"""One side of the page: a model, its settings, and the answer as it is written.
+"""One side of the page: a model, its settings, and the answer while it is written.
 
-An answer is shown by components that render no markup: text boxes and highlighted text. This file knows no other side.
+Answers go into components that render no markup only: text boxes and highlighted text.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from adapters.emails.tasks import keeps
 from ui.client import Answer, Ask, Client
 from ui.parts.export import Written
 
-Side = Literal["left", "right"]
+SideName = Literal["left", "right"]
+# Pieces of text, each with a label or None, as Gradio types them.
 Spans = list[tuple[str, str | float | None]]
-"""Pieces of text, each with a label or None; as wide as Gradio types them."""
 
+# For every event: nothing blinks while it runs, and the page offers no API.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""For every event: nothing blinks while it runs, and the page is no API."""
+# Gradio checks whether the tab is still open only when an event yields, so it yields while the server is silent too.
 LOOK_SECONDS = 1.0
-"""Gradio looks whether the tab is still open only when an answer moves on: a silent server's has to move as well."""
-LENGTH = 256
+LENGTH_TOKENS = 256
 LINES = 16
 GREY = "#475569"
 STATES = {
@@ -39,7 +39,7 @@ STATES = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What both sides are asked: a task after one common history. `facts` are those of a shipped task, or none."""
+    """The task for both sides, after one common history. Only a shipped task has `facts`."""
 
     task: str
     previous: tuple[Turn, ...] = ()
@@ -48,14 +48,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What this side made of what was asked."""
+    """The answer of one side, complete or partial, and its task."""
 
     asked: Asked
     written: Written
 
 
 class Latest:
-    """The writing that counts on one side in one browser: a newer one replaces it, Stop ends it."""
+    """The current answer of one side in one browser: a newer one replaces it, Stop ends it."""
 
     def __init__(self) -> None:
         self.ended: asyncio.Event | None = None
@@ -69,13 +69,9 @@ class Latest:
         if self.ended:
             self.ended.set()
 
-    def forget(self) -> None:
-        self.stop()
-        self.ended = None
 
-
-class Pane:
-    def __init__(self, side: Side, client: Client) -> None:
+class Side:
+    def __init__(self, side: SideName, client: Client) -> None:
         self.side = side
         self._client = client
         self.latest = gr.State(Latest())
@@ -107,22 +103,16 @@ class Pane:
                 0, label=f"{name} seed", precision=0, info="Above temperature 0, another seed writes another email."
             )
             self.length = gr.Slider(
-                16, 1024, LENGTH, step=16, label=f"{name} length", info="The most tokens; 100 are about 75 words."
+                16, 1024, LENGTH_TOKENS, step=16, label=f"{name} length", info="100 tokens are about 75 words."
             )
-
-    @property
-    def settings(self) -> list[Any]:
-        return [self.model, self.temperature, self.seed, self.length]
-
-    @property
-    def shown(self) -> list[Any]:
-        """What `write` yields into."""
-        return [self.answer, self.attempt, self.status, self.figures, self.facts]
+        self.settings = [self.model, self.temperature, self.seed, self.length]
+        # The components that `write` updates.
+        self.outputs = [self.answer, self.attempt, self.status, self.figures, self.facts]
 
     async def write(
         self, asked: Asked, latest: Latest, model: str | None, temperature: float, seed: float | None, length: float
     ) -> AsyncGenerator[list[Any]]:
-        """Updates of `shown` while the answer grows, until it ends, Stop is pressed or a newer writing starts."""
+        """Updates of `outputs` while the answer grows, until it ends, Stop is pressed or a newer writing starts."""
         ask = Ask(
             model=model or "",
             messages=task_messages(asked.task, asked.previous),
@@ -135,20 +125,20 @@ class Pane:
         answer = Answer()
         async for snapshot in watched(self._client.write(ask), ended):
             answer = snapshot or answer
-            yield self._update(asked, ask, before, answer) if snapshot else [gr.skip()] * len(self.shown)
+            yield self._update(asked, ask, before, answer) if snapshot else [gr.skip()] * len(self.outputs)
             before = answer
         if answer.state in ("waiting", "writing"):
-            # Gradio sends the last update twice, so that of a replaced writing has to be an empty one.
+            # Gradio sends the last update twice, so the last one of a replaced answer must be empty.
             mine = latest.ended is ended
             stopped = replace(answer, state="stopped")
-            yield self._update(asked, ask, before, stopped) if mine else [gr.skip()] * len(self.shown)
+            yield self._update(asked, ask, before, stopped) if mine else [gr.skip()] * len(self.outputs)
 
     def _update(self, asked: Asked, ask: Ask, before: Answer | None, answer: Answer) -> list[Any]:
         over = answer.state not in ("waiting", "writing")
         return [
             answer.text,
             Attempt(asked, Written(ask, answer)),
-            gr.skip() if before and before.state == answer.state else in_words(answer),
+            gr.skip() if before and before.state == answer.state else status_of(answer),
             figures(answer),
             gr.HighlightedText(marked_facts(asked.facts, answer.text, over), visible=bool(asked.facts))
             if before is None or over
@@ -157,9 +147,9 @@ class Pane:
 
 
 async def watched(stream: AsyncGenerator[Answer], ended: asyncio.Event) -> AsyncGenerator[Answer | None]:
-    """What `stream` yields until it is over or `ended` is set; None whenever nothing came for LOOK_SECONDS."""
+    """The items of `stream` until it ends or `ended` is set, and None after each LOOK_SECONDS without one."""
     ending = asyncio.create_task(ended.wait())
-    coming = _next(stream)
+    coming = asyncio.ensure_future(anext(stream, None))
     try:
         while True:
             await asyncio.wait({coming, ending}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +162,7 @@ async def watched(stream: AsyncGenerator[Answer], ended: asyncio.Event) -> Async
             if answer is None:
                 return
             yield answer
-            coming = _next(stream)
+            coming = asyncio.ensure_future(anext(stream, None))
     finally:
         ending.cancel()
         coming.cancel()
@@ -181,21 +171,12 @@ async def watched(stream: AsyncGenerator[Answer], ended: asyncio.Event) -> Async
         await stream.aclose()
 
 
-def _next(stream: AsyncGenerator[Answer]) -> asyncio.Task[Answer | None]:
-    async def wait() -> Answer | None:
-        return await anext(stream, None)
-
-    return asyncio.create_task(wait())
-
-
-def in_words(answer: Answer) -> Spans:
-    if answer.problem:
-        return [(answer.problem, "problem")]
-    return [(STATES[answer.state], None)]
+def status_of(answer: Answer) -> Spans:
+    return [(answer.problem, "problem")] if answer.problem else [(STATES[answer.state], None)]
 
 
 def figures(answer: Answer) -> Spans:
-    """Always the same four, so that nothing moves when they come in."""
+    # Always the same four, so that nothing moves when the values arrive.
     first, speed = answer.first_token_seconds, answer.tokens_per_second
     return [
         (answer.version or "–", "version"),
@@ -212,7 +193,7 @@ def marked_facts(facts: Sequence[Sequence[str]], text: str, over: bool) -> Spans
 
 
 def _spans(value: Spans, label: str, kind: str, colours: dict[str, str], named: bool = True, **more: Any) -> Any:
-    """Text in pieces with a label each, which is written out if `named`: colour never says anything alone."""
+    # `named` writes the labels out: colour alone never carries a meaning.
     return gr.HighlightedText(
         value,
         label=label,

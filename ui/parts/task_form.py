@@ -1,4 +1,4 @@
-"""The fields of a form -> a task in a shape that the voices were trained on. This file knows no model and no page."""
+"""The fields of a form -> a task in the format that the voices were trained on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from adapters.errors import DataError
 def task_from_fields(
     recipient: str, purpose: str, tone: str = "", points: str = "", answered: str = "", sender: str = ""
 ) -> str:
-    """The task in words; `points` has one a line, `answered` is the whole message that the email answers.
+    """The task as text; `points` has one a line, `answered` is the whole message that the email answers.
 
     Raises:
-        DataError: nobody to write to, or nothing to say.
+        DataError: there is no recipient, or neither a purpose nor a point.
     """
     recipient, purpose, tone, sender = (" ".join(text.split()) for text in (recipient, purpose, tone, sender))
     bullets = [line.strip().lstrip("-*•").strip() for line in points.splitlines()]
     answered = answered.strip().replace('"', "'")
     if not (recipient or answered):
-        raise DataError("the email has no recipient", hint="say who gets it")
+        raise DataError("the email has no recipient", hint="give the name of the person who gets it")
     if not (purpose or any(bullets)):
         raise DataError("the email has nothing to say yet", hint="give its purpose, or at least one point")
     if answered:

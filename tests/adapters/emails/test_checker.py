@@ -71,7 +71,7 @@ def test_a_placeholder_is_marked_beside_the_facts():
 
 def test_an_email_that_could_be_sent_passes():
     marks = score(TASK, FACTS, EMAIL)
-    assert marks.passes
+    assert marks.sendable
     assert (marks.stated, marks.invented, marks.subject, marks.length_ok) == (4, 0, True, True)
 
 
@@ -94,21 +94,21 @@ def test_an_email_that_could_be_sent_passes():
 )
 def test_one_flaw_is_enough_to_fail_and_has_its_own_mark(old: str, new: str, mark: str):
     good, bad = score(TASK, FACTS, EMAIL), score(TASK, FACTS, EMAIL.replace(old, new))
-    assert not bad.passes
+    assert not bad.sendable
     assert getattr(bad, mark) != getattr(good, mark)
 
 
 def test_an_email_that_is_cut_does_not_pass():
-    assert not score(TASK, FACTS, EMAIL, ended=False).passes
+    assert not score(TASK, FACTS, EMAIL, ended=False).sendable
 
 
 def test_an_email_without_a_subject_passes_and_says_so():
     marks = score(TASK, FACTS, EMAIL.removeprefix("Subject: Thank you\n\n"))
-    assert (marks.passes, marks.subject) == (True, False)
+    assert (marks.sendable, marks.subject) == (True, False)
 
 
 def test_a_copy_of_a_task_without_facts_does_not_pass():
-    assert not score(TASK, [], EMAIL.replace("We sat", f"{TASK} We sat")).passes
+    assert not score(TASK, [], EMAIL.replace("We sat", f"{TASK} We sat")).sendable
 
 
 def test_what_an_earlier_turn_told_is_not_invented():

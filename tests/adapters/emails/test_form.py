@@ -16,10 +16,10 @@ from adapters.emails.form import (
     word_grams,
 )
 from adapters.emails.tasks import HELDOUT
-from trainer.data.examples import DATA
+from trainer.data.examples import SHIPPED_EMAILS
 from trainer.data.synthetic import FORMAL_CLOSINGS, FRIENDLY_CLOSINGS
 
-FILES = [HELDOUT, *sorted(DATA.glob("*.jsonl"))]
+FILES = [HELDOUT, *sorted(SHIPPED_EMAILS.glob("*.jsonl"))]
 ROWS = [row for file in FILES for row in map(json.loads, file.read_text("utf-8").splitlines()) if "email" in row]
 EMAIL = "Subject: Thank you\n\nDear Ada,\n\nWe sat on your 12 chairs on May 14.\n\nKind regards,\nKim"
 WORDS = st.lists(st.text("abcdefghij", min_size=1, max_size=6), min_size=1, max_size=30).map(" ".join)
@@ -31,14 +31,14 @@ def told(row: dict) -> str:
     return "\n".join([*(text for turn in row.get("previous", []) for text in turn.values()), row["task"]])
 
 
-def passes(row: dict, email: str) -> bool:
-    return score(row["task"], row["facts"], email, told(row)).passes
+def sendable(row: dict, email: str) -> bool:
+    return score(row["task"], row["facts"], email, told(row)).sendable
 
 
 def test_every_shipped_email_has_its_form_and_passes():
     assert len(ROWS) == 432
     assert all(has_greeting(row["email"]) and has_sign_off(row["email"]) for row in ROWS)
-    assert sum(passes(row, row["email"]) for row in ROWS) >= PASSED_BEFORE
+    assert sum(sendable(row, row["email"]) for row in ROWS) >= PASSED_BEFORE
 
 
 def test_no_shipped_email_passes_when_its_closing_is_cut_off():
@@ -48,7 +48,7 @@ def test_no_shipped_email_passes_when_its_closing_is_cut_off():
         name = end.partition("\n")[2]
         for cut in (f"{text}\n\n{name}", text, f"{text}\n{name}"):
             assert not has_sign_off(cut), cut[-200:]
-        assert not passes(row, f"{text}\n\n{name}")
+        assert not sendable(row, f"{text}\n\n{name}")
 
 
 @pytest.mark.parametrize(

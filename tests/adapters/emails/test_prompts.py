@@ -1,4 +1,4 @@
-from adapters.emails.prompts import few_shot_messages, reply_task, task_messages
+from adapters.emails.prompts import reply_task, task_messages
 
 
 def test_a_task_is_one_user_message_without_a_hidden_system_prompt():
@@ -12,16 +12,6 @@ def test_earlier_turns_come_first_oldest_first():
         {"role": "user", "content": "Warmer."},
         {"role": "assistant", "content": "Hi Ada"},
         {"role": "user", "content": "Shorter."},
-    ]
-
-
-def test_examples_are_finished_exchanges_before_the_conversation():
-    plain = task_messages("Shorter.", [("Thank Ada.", "Dear Ada")])
-    shown = few_shot_messages([("Greet Bo.", "Hi Bo!")], "Shorter.", [("Thank Ada.", "Dear Ada")])
-    assert shown == [
-        {"role": "user", "content": "Greet Bo."},
-        {"role": "assistant", "content": "Hi Bo!"},
-        *plain,
     ]
 
 

@@ -61,7 +61,7 @@ def test_a_directory_in_the_home_of_a_user_who_is_not_here_is_an_error():
 def test_a_model_of_the_hub_has_its_short_name_and_is_found_again_by_its_id(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(base_models, "_from_hub", lambda base, say: copy)
+    monkeypatch.setattr(base_models, "_from_hub", lambda base, log, fetch: copy)
     found = find("Qwen/Qwen3-4B-Instruct-2507")
     assert (found.name, found.source) == ("qwen3-4b-instruct-2507", "Qwen/Qwen3-4B-Instruct-2507")
 

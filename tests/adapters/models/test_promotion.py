@@ -30,7 +30,7 @@ def test_a_version_that_cannot_be_served_is_refused_and_nothing_changes(store: S
     wide = publish(store, base_model, rank=65)
     with pytest.raises(AdapterUnusable, match="rank is 65") as caught:
         promote(store, wide.id, base_model)
-    assert caught.value.hint == "--force promotes it all the same"
+    assert caught.value.hint == "--force promotes it anyway"
     assert store.resolve("formal").id == "formal@1"
 
 

@@ -259,5 +259,5 @@ def test_upstreams_name_of_the_packaged_model_means_that(
 @pytest.mark.parametrize("content", ["{}", "[]", "{", "[" * 100_000, '{"base_model_name_or_path": 3}'], ids=len)
 def test_an_adapter_that_does_not_say_its_base_model_needs_to_be_told(foreign: Path, content: str):
     (foreign / CONFIG).write_text(content)
-    with pytest.raises(BaseModelError, match="does not say"):
+    with pytest.raises(BaseModelError, match="does not name its base model"):
         base_of(foreign)

@@ -150,7 +150,7 @@ def test_any_value_of_a_manifest_gives_reasons_or_none(
 def test_a_lora_alpha_that_is_no_usual_number_is_a_reason(adapter: Path, base_model: BaseModel, alpha: object):
     change_config(adapter, lora_alpha=alpha)
     (reason,) = against(adapter, base_model)
-    assert reason == f"its lora_alpha is {repr(alpha)[:80]}, and should be a number above 0, at most 1000000"
+    assert reason == f"its lora_alpha is {repr(alpha)[:80]}, expected a number above 0, at most 1000000"
 
 
 @pytest.mark.parametrize(("key", "what"), REFUSED_FEATURES.items())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from adapters.errors import ConfigError
-from adapters.store.manifest import RESERVED_NAMES, Manifest, check_name
+from adapters.store.manifest import RESERVED_NAMES, Manifest, Row, check_name
 from tests import tiny
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True).filter(lambda name: name not in RESERVED_NAMES)
@@ -103,7 +103,7 @@ def test_the_base_model_is_found_by_its_source_and_in_the_first_manifests_by_its
 
 EVALUATION = {
     "passed": False,
-    "reasons": ["facts_kept is 0.41, and the limit is at least base + 0.10 = 0.55"],
+    "reasons": ["facts_kept is 0.41 and must be at least base + 0.10 = 0.55"],
     "date": datetime(2026, 11, 26, tzinfo=UTC),
     "version": "formal@1",
     "base": "tiny-llama",
@@ -111,10 +111,10 @@ EVALUATION = {
     "tasks_sha256": "c" * 64,
     "decoding": "greedy",
     "machine": "2 cores",
-    "primary": "passes",
-    "rows": [{"model": "base", "figures": {"passes": 0.1, "heldout_loss": None}, "low": {"passes": 0.0}}],
+    "primary": "sendable",
+    "rows": [{"model": "base", "figures": {"sendable": 0.1, "heldout_loss": None}, "low": {"sendable": 0.0}}],
     "comparisons": [
-        {"against": "base", "figure": "passes", "difference": 0.3, "low": 0.1, "high": 0.5, "verdict": "better"}
+        {"against": "base", "figure": "sendable", "difference": 0.3, "low": 0.1, "high": 0.5, "verdict": "better"}
     ],
     "memorisation": {"copied_more": 0.01},
     "forgetting": {"forgetting": 0.02},
@@ -127,7 +127,7 @@ def test_a_manifest_keeps_an_evaluation_and_the_digest_of_what_was_held_out():
     read = Manifest.model_validate_json(written.model_dump_json(indent=2))
     assert read == written
     assert read.evaluation is not None
-    assert read.evaluation.rows[0].figures == {"passes": 0.1, "heldout_loss": None}
+    assert read.evaluation.rows[0].figures == {"sendable": 0.1, "heldout_loss": None}
     assert read.evaluation.limits[0].bound == 0.55
 
 
@@ -141,13 +141,29 @@ def test_the_first_manifests_which_say_less_of_an_evaluation_can_still_be_read()
     assert read.heldout_sha256 is None
 
 
+def test_figures_of_older_manifests_have_their_new_names():
+    old = {
+        "primary": "passes",
+        "rows": [{"model": "base", "figures": {"passes": 0.1}, "low": {"passes": 0.0}, "high": {"passes": 0.2}}],
+        "comparisons": [EVALUATION["comparisons"][0] | {"figure": "passes"}],  # type: ignore[index]
+        "memorisation": {"recited": 0.5},
+    }
+    evaluation = manifest(evaluation=EVALUATION | old).evaluation
+    assert evaluation is not None
+    assert evaluation.rows[0] == Row(
+        model="base", figures={"sendable": 0.1}, low={"sendable": 0.0}, high={"sendable": 0.2}
+    )
+    assert (evaluation.primary, evaluation.comparisons[0].figure) == ("sendable", "sendable")
+    assert evaluation.memorisation == {"extraction_rate": 0.5}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"tasks_sha256": "c" * 63},
         {"memorisation": {"copied_more": float("nan")}},
         {"forgetting": {"forgetting": float("inf")}},
-        {"rows": [{"model": "base", "figures": {"passes": float("-inf")}}]},
+        {"rows": [{"model": "base", "figures": {"sendable": float("-inf")}}]},
         {"comparisons": [EVALUATION["comparisons"][0] | {"verdict": "splendid"}]},  # type: ignore[index]
         {"pairs": [{"task": "Thank Ada.", "before": "", "after": ""}]},
     ],

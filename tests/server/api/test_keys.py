@@ -166,7 +166,7 @@ def test_a_killed_change_leaves_what_gc_removes(store: Store):
     os.waitpid(child, 0)
     assert Keys(store.directory).all() == []
     (finding,) = verify(store, lambda _: [], watch_seconds=0)
-    assert (finding.what, finding.removable) == ("a change of a file that was cut off", True)
+    assert (finding.what, finding.removable) == ("an interrupted change of a file", True)
     assert collect(store, dry_run=True, watch_seconds=0).removed == [finding.path.name]
     assert finding.path.is_file()
     assert collect(store, watch_seconds=0).removed == [finding.path.name]

@@ -34,7 +34,7 @@ def run(script: str, directory: Path, **environment: str) -> list[str]:
                 signal.pause()
         """)
     )
-    main = "import os, said\nfrom server import engine_process\nif __name__ == '__main__':\n"
+    main = "import os, said\nfrom server.cpu import engine_process\nif __name__ == '__main__':\n"
     (directory / "main.py").write_text(main + "\n".join(f"    {line}" for line in dedent(script).strip().splitlines()))
     known = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{directory}"} | environment
     done = subprocess.run(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from adapters.errors import BaseModelError
 from adapters.models.base_models import BaseModel
 from server.cpu import int8
-from server.launch import LORA_MODULES
+from server.vllm_server import LORA_MODULES
 from tests.serving import RunningServer, running_server
 
 

@@ -151,7 +151,7 @@ def test_a_file_whose_tensors_begin_anywhere_is_read(tmp_path: Path):
 
 def test_a_module_that_is_not_served_and_a_damaged_file_are_refused(tmp_path: Path):
     directory = write(tmp_path / "adapter", random_adapter({"q_proj": RANK, "o_proj": RANK}, torch.bfloat16, 4))
-    with pytest.raises(ValueError, match=r"o_proj.*is of none of k_proj, q_proj"):
+    with pytest.raises(ValueError, match=r"o_proj.*belongs to none of k_proj, q_proj"):
         read(directory, modules={"q_proj", "k_proj"})
     file = directory / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-2])

@@ -30,7 +30,7 @@ def test_what_is_set_already_stays():
 
 def test_a_binding_of_vllms_is_left_to_vllm():
     environment = {"VLLM_CPU_OMP_THREADS_BIND": "0-1"}
-    assert arrange(environment) == "as VLLM_CPU_OMP_THREADS_BIND=0-1 says"
+    assert arrange(environment) == "as VLLM_CPU_OMP_THREADS_BIND=0-1 sets"
     assert list(environment) == ["VLLM_CPU_OMP_THREADS_BIND"]
 
 

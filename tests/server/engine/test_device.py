@@ -37,7 +37,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cuda_uses_vllms_kernels_and_leaves_the_cache_size_to_vllm():
     device = choose(Platform("cuda"), "auto")
-    assert (device.cuda, device.kv_cache_bytes) == (True, None)
+    assert (device.cuda, device.kv_cache_gib) == (True, None)
     assert str(device) == "CUDA, NVIDIA H100, bf16; vLLM's own LoRA kernels"
 
 
@@ -55,9 +55,14 @@ def test_a_number_format_that_was_given_is_named_and_float32_refused():
         choose(Platform("cuda"), "float32")
 
 
+def test_a_gpu_refuses_weights_of_8_bits():
+    with pytest.raises(ConfigError, match="--int8 is for CPUs"):
+        choose(Platform("cuda"), "auto", int8=True)
+
+
 def test_a_cpu_uses_our_arithmetic_and_always_has_a_cache_size():
     device = choose(Platform("cpu"), "auto")
-    assert (device.cuda, device.kv_cache_bytes) == (False, 2**30)
+    assert (device.cuda, device.kv_cache_gib) == (False, 1)
     assert str(device) == "CPU, 2 cores; Mailwright's own LoRA arithmetic; no CUDA GPU answers"
 
 

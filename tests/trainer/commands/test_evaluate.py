@@ -49,11 +49,11 @@ def test_it_prints_a_table_a_verdict_and_what_they_rest_on(store: Store, tasks: 
     assert evaluated(store, tasks) == 0
     printed = capsys.readouterr()
     head, *rows = printed.out.splitlines()
-    assert "emails that pass" in head
+    assert "sendable emails" in head
     assert "facts kept" in head
     assert [row[:22].strip() for row in rows[:5]] == MODELS
     assert all(re.search(r"0 % \(0 to 0 %\)", row) for row in rows[:5])
-    assert "no difference shown between formal@2 and base (passes +0.00, 95 % interval 0.00 to 0.00)" in rows
+    assert "no difference shown between formal@2 and base (sendable +0.00, 95 % interval 0.00 to 0.00)" in rows
     assert "forgetting 1.2 %" in printed.out
     assert "3 tasks, greedy, in process, " in printed.out
     assert rows[-1].startswith("base model tiny-llama; formal@2: recipe ")
@@ -150,11 +150,11 @@ def test_a_server_on_this_machine_that_fits_writes_without_being_asked_for(
 ):
     asked = []
 
-    def why_not(address, versions, base):
+    def reason_against_server(address, versions, base):
         asked.append((address, [version.id for version in versions], base))
         return ""
 
-    monkeypatch.setattr(writers, "why_not", why_not)
+    monkeypatch.setattr(writers, "reason_against_server", reason_against_server)
     monkeypatch.setattr(writers, "ThroughServer", Elsewhere)
     monkeypatch.setattr(writers, "InProcess", lambda *_: pytest.fail("a model was loaded for nothing"))
     flags = ["--tasks", tasks, "--examples", tasks, "--store", store.directory]
@@ -169,7 +169,7 @@ def test_a_server_on_this_machine_that_fits_writes_without_being_asked_for(
 def test_a_server_on_this_machine_that_does_not_fit_is_left_alone(
     store: Store, tasks: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(writers, "why_not", lambda *_: "it serves another store")
+    monkeypatch.setattr(writers, "reason_against_server", lambda *_: "it serves another store")
     flags = ["--tasks", tasks, "--examples", tasks, "--store", store.directory]
     assert main(["evaluate", "formal@2", *map(str, flags)]) == 0
     assert "written in process" in capsys.readouterr().err
@@ -178,23 +178,23 @@ def test_a_server_on_this_machine_that_does_not_fit_is_left_alone(
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        ("better", "formal@2 is better than base (passes +0.21, 95 % interval 0.10 to 0.33)"),
-        ("worse", "formal@2 is worse than base (passes +0.21, 95 % interval 0.10 to 0.33)"),
+        ("better", "formal@2 is better than base (sendable +0.21, 95 % interval 0.10 to 0.33)"),
+        ("worse", "formal@2 is worse than base (sendable +0.21, 95 % interval 0.10 to 0.33)"),
         (
             "no difference shown",
-            "no difference shown between formal@2 and base (passes +0.21, 95 % interval 0.10 to 0.33)",
+            "no difference shown between formal@2 and base (sendable +0.21, 95 % interval 0.10 to 0.33)",
         ),
     ],
 )
 def test_a_verdict_is_a_sentence_with_its_interval(verdict: Verdict, words: str):
-    found = Comparison(against="base", figure="passes", difference=0.21, low=0.1, high=0.33, verdict=verdict)
+    found = Comparison(against="base", figure="sendable", difference=0.21, low=0.1, high=0.33, verdict=verdict)
     assert sentence(result([found]), found) == words
 
 
 def test_only_the_primary_figure_gets_a_sentence(store: Store):
     found = [
         Comparison(against="base", figure=figure, difference=0.2, low=0.1, high=0.3, verdict="better")
-        for figure in ("passes", "facts_kept", "facts_invented")
+        for figure in ("sendable", "facts_kept", "facts_invented")
     ]
     printed = report(result(found), store.resolve("formal@2").manifest())
     assert [line for line in printed if " is better than " in line] == [sentence(result(found), found[0])]
@@ -216,6 +216,6 @@ def result(comparisons: list[Comparison]) -> Result:
         through="in process",
         machine="two cores",
         seconds=90,
-        rows=[Row(model="formal@2", figures={"passes": 0.5}, low={"passes": 0.25}, high={"passes": 0.75})],
+        rows=[Row(model="formal@2", figures={"sendable": 0.5}, low={"sendable": 0.25}, high={"sendable": 0.75})],
         comparisons=comparisons,
     )

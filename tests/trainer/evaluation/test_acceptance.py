@@ -12,7 +12,7 @@ from adapters.store.version import CARD, Version
 from tests import tiny
 from trainer.data.examples import SHIPPED_EMAILS, Example, read_examples
 from trainer.evaluation import writers
-from trainer.evaluation.acceptance import LEAST_TASKS, Proof
+from trainer.evaluation.acceptance import MIN_TASKS, Acceptance
 
 pytestmark = [pytest.mark.training]
 HELD = ["words >= 0", "placeholder <= 1"]
@@ -38,13 +38,13 @@ def published(
     base: BaseModel,
     tmp_path: Path,
     limits: list[str],
-    heldout: int = LEAST_TASKS,
+    heldout: int = MIN_TASKS,
     said: list | None = None,
 ) -> Version:
     files = tiny.make_adapter(base.path, tmp_path / f"adapter-{len(list(tmp_path.iterdir()))}", 1)
-    proof = Proof("mine", base, limits, own(4), own(heldout + 4)[4:])
+    acceptance = Acceptance("mine", base, limits, own(4), own(heldout + 4)[4:])
     facts = tiny.facts(base.name, base.fingerprint, base_source=base.source) | {"recipe": {"limits": limits}}
-    return proof.publish(store, files, facts, [].append if said is None else said.append)
+    return acceptance.publish(store, files, facts, [].append if said is None else said.append)
 
 
 def test_a_version_that_misses_a_limit_is_published_with_the_reasons_and_not_promoted(
@@ -95,8 +95,8 @@ def test_a_persons_own_held_out_mail_is_measured_with_and_never_shown(
     version = published(empty, base_model, tmp_path, HELD)
     evaluation = version.manifest().evaluation
     assert evaluation is not None
-    assert evaluation.tasks == LEAST_TASKS
-    said = [line for example in own(LEAST_TASKS + 4) for line in example.email.splitlines() if len(line) > 20]
+    assert evaluation.tasks == MIN_TASKS
+    said = [line for example in own(MIN_TASKS + 4) for line in example.email.splitlines() if len(line) > 20]
     written = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in version.path.iterdir())
     assert said
     assert [line for line in said if line in written] == []
@@ -105,7 +105,7 @@ def test_a_persons_own_held_out_mail_is_measured_with_and_never_shown(
 def test_with_too_few_of_them_the_shipped_tasks_are_taken_and_shown(
     empty: Store, base_model: BaseModel, tmp_path: Path
 ):
-    version = published(empty, base_model, tmp_path, HELD, heldout=LEAST_TASKS - 1)
+    version = published(empty, base_model, tmp_path, HELD, heldout=MIN_TASKS - 1)
     evaluation = version.manifest().evaluation
     assert evaluation is not None
     assert evaluation.tasks == 48

@@ -3,12 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.store.manifest import Comparison
 from trainer.evaluation import bootstrap
-from trainer.evaluation.bootstrap import Tally, difference, interval
+from trainer.evaluation.bootstrap import Tally, compare, interval
 
 SHARES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=2, max_size=30)
 KEPT = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30)
 few = settings(max_examples=30, deadline=None)
+
+
+def difference(one: Tally, other: Tally, smaller_is_better: bool = False) -> Comparison | None:
+    return compare("facts_kept", one, "base", other, smaller_is_better)
 
 
 def kept(pairs: list[tuple[int, int]]) -> Tally:
@@ -62,7 +67,7 @@ def test_pairing_sees_what_the_spread_between_tasks_would_hide():
     found = difference(one, other)
     assert found
     assert found.verdict == "better"
-    assert found.value == pytest.approx(0.05)
+    assert found.difference == pytest.approx(0.05)
     assert (interval(one) or (0, 0))[0] < other.figure
 
 
@@ -71,7 +76,7 @@ def test_pairing_sees_what_the_spread_between_tasks_would_hide():
 def test_no_verdict_on_what_is_identical(pairs: list[tuple[int, int]]):
     found = difference(kept(pairs), kept(pairs))
     assert found
-    assert (found.value, found.low, found.high, found.verdict) == (0, 0, 0, "no difference shown")
+    assert (found.difference, found.low, found.high, found.verdict) == (0, 0, 0, "no difference shown")
 
 
 @few
@@ -83,7 +88,7 @@ def test_turned_round_the_difference_is_the_negative_one(data: st.DataObject, pa
     there, back = difference(kept(pairs), kept(others)), difference(kept(others), kept(pairs))
     assert there
     assert back
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert (there.difference, there.low, there.high) == pytest.approx((-back.difference, -back.high, -back.low))
     opposite = {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}
     assert opposite[there.verdict] == back.verdict
 
@@ -97,7 +102,7 @@ def test_where_smaller_is_better_only_the_verdict_turns(data: st.DataObject, pai
     plain, turned = (difference(kept(pairs), kept(others), smaller) for smaller in (False, True))
     assert plain
     assert turned
-    assert (plain.value, plain.low, plain.high) == (turned.value, turned.low, turned.high)
+    assert (plain.difference, plain.low, plain.high) == (turned.difference, turned.low, turned.high)
     assert (plain.verdict == "no difference shown") == (turned.verdict == "no difference shown")
     assert plain.verdict != turned.verdict or plain.verdict == "no difference shown"
 

@@ -10,18 +10,18 @@ from markdown_it import MarkdownIt
 
 from adapters.models.base_models import BaseModel
 from adapters.models.validate import reasons_against
-from adapters.store.manifest import Comparison, Evaluation, Manifest, Row
+from adapters.store.manifest import Comparison, Manifest, Row
 from adapters.store.store import Store
 from adapters.store.version import CARD
 from tests import tiny
 from tests.trainer.evaluation.test_criteria import result
 from trainer.evaluation.card import fenced, inline, render
-from trainer.evaluation.criteria import evaluation
+from trainer.evaluation.criteria import manifest_evaluation
 from trainer.evaluation.results import Pair
 
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
 LIMITS = ["facts_kept >= base + 0.10", "forgetting <= 0.03"]
-COMPARISON = Comparison(against="base", figure="passes", difference=0.3, low=0.1, high=0.5, verdict="better")
+COMPARISON = Comparison(against="base", figure="sendable", difference=0.3, low=0.1, high=0.5, verdict="better")
 
 
 def manifest(**changed: Any) -> Manifest:
@@ -59,14 +59,14 @@ def test_another_base_model_is_named_without_where_it_lies(source: str, base: st
     assert "--base BASE_MODEL" in card
 
 
-def test_a_licence_that_the_hub_does_not_know_is_said_in_words():
+def test_a_licence_that_the_hub_does_not_know_keeps_its_name():
     licence = 'ours: "all rights"\nbase_model: evil'
     found = head(render(manifest(data_licence=licence)))
     assert (found["license"], found["license_name"]) == ("other", licence)
     assert found["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-def test_a_card_says_what_it_is_and_what_it_learned_from():
+def test_a_card_names_the_version_its_base_model_and_its_training_data():
     card = render(manifest())
     for said in ("# formal@2", f"sha256:{'a' * 64}", "CC0-1.0", "0" * 64, "d" * 64, "torch 2.13.0", "epochs: 2"):
         assert said in card
@@ -79,28 +79,30 @@ def test_an_imported_adapter_has_a_card_too():
     assert head(card)["license"] == "other"
 
 
-def test_how_personal_data_was_handled_is_said_where_the_recipe_says_it():
+def test_the_privacy_mode_of_the_recipe_is_on_the_card():
     assert "| personal data | not recorded |" in render(manifest())
     assert "| personal data | privacy: mask |" in render(manifest(recipe={"privacy": "mask"}))
 
 
 def test_the_table_has_every_row_with_intervals_and_the_version_first():
-    rows = [Row(model="base", figures={"passes": 0.1, "words": 140.0}, low={"passes": 0.02}, high={"passes": 0.2})]
-    rows.append(Row(model="formal@2", figures={"passes": 0.4, "heldout_loss": None}))
+    rows = [
+        Row(model="base", figures={"sendable": 0.1, "words": 140.0}, low={"sendable": 0.02}, high={"sendable": 0.2})
+    ]
+    rows.append(Row(model="formal@2", figures={"sendable": 0.4, "heldout_loss": None}))
     card = render(manifest(recipe={}), result(rows=rows, comparisons=[COMPARISON]))
     assert "|  | formal@2 | base |" in card
-    assert "| emails that pass | 40 % | 10 % (2.0 to 20 %) |" in card
+    assert "| sendable emails | 40 % | 10 % (2.0 to 20 %) |" in card
     assert "| words | – | 140 |" in card
     assert "formal@2 is better than the base model." in card
     assert "40 % against 10 %: +30.0 points, 95 % interval +10.0 to +50.0 | better |" in card
 
 
-def test_the_gate_says_of_each_limit_whether_it_held():
+def test_each_criterion_is_met_or_missed():
     card = render(manifest(), result())
-    assert "| facts_kept >= base + 0.10 | 0.6 | held |" in card
+    assert "| facts_kept >= base + 0.10 | 0.6 | met |" in card
     assert "| forgetting <= 0.03 | 0.04 | missed |".replace("<", "&lt;") in card
-    assert "- forgetting is 0.04, and the limit is at most 0.03" in card
-    assert "It did not pass" in card
+    assert "- forgetting is 0.04 and must be at most 0.03" in card
+    assert "It was not good enough to be promoted automatically." in card
 
 
 def test_memorisation_and_forgetting_are_in_it():
@@ -110,7 +112,7 @@ def test_memorisation_and_forgetting_are_in_it():
 
 
 def test_without_a_result_the_figures_are_the_manifest_s_and_there_are_no_emails():
-    kept = Evaluation(**evaluation(result(), LIMITS))
+    kept = manifest_evaluation(result(), LIMITS)
     card = render(manifest(evaluation=kept))
     assert "| facts kept | 60 % | 45 % | 50 % | 58 % |" in card
     assert "missed" in card
@@ -122,7 +124,7 @@ def test_ten_pairs_at_most_and_none_where_the_texts_are_to_stay_out():
     card = render(manifest(), result(pairs=pairs))
     assert "Task number 9." in card
     assert "Task number 10." not in card
-    assert "Dear Ada" not in render(manifest(), result(pairs=pairs), texts=False)
+    assert "Dear Ada" not in render(manifest(), result(pairs=pairs), with_texts=False)
 
 
 HOSTILE = [

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import ConfigError
-from adapters.store.manifest import Evaluation, Row
-from trainer.evaluation.criteria import check, evaluation, misses, parse
+from adapters.store.manifest import Row
+from trainer.evaluation.criteria import check_criteria, manifest_evaluation, parse_criteria
 from trainer.evaluation.figures import FIGURES
 from trainer.evaluation.results import Pair, Result
 
-BASE = {"facts_kept": 0.45, "passes": 0.1, "heldout_loss": 2.5, "words": 140.0}
-VOICE = {"facts_kept": 0.6, "passes": 0.4, "heldout_loss": 1.5, "words": 60.0, "mask": 0.0}
+BASE = {"facts_kept": 0.45, "sendable": 0.1, "heldout_loss": 2.5, "words": 140.0}
+VOICE = {"facts_kept": 0.6, "sendable": 0.4, "heldout_loss": 1.5, "words": 60.0, "mask": 0.0}
 
 
 def result(promoted: dict[str, float | None] | None = None, **changed: Any) -> Result:
@@ -39,6 +39,10 @@ def result(promoted: dict[str, float | None] | None = None, **changed: Any) -> R
     return Result(**fields | changed)
 
 
+def misses(result: Result, criteria: list[str]) -> list[str]:
+    return [reason for _, reason in check_criteria(result, criteria) if reason]
+
+
 @pytest.mark.parametrize(
     "limit",
     [
@@ -54,26 +58,26 @@ def result(promoted: dict[str, float | None] | None = None, **changed: Any) -> R
         "facts_kept >= base with 1 example + 0.1",
         "facts_kept >= base with 3 examples + 0.02",
         "answers_like_emails <= base + 0.1",
-        "passes >= promoted",
+        "sendable >= promoted",
     ],
 )
-def test_a_limit_that_holds_is_no_miss(limit: str):
+def test_a_criterion_that_is_met_has_no_reason(limit: str):
     assert misses(result(), [limit]) == []
 
 
 @pytest.mark.parametrize(
     ("limit", "sentence"),
     [
-        ("facts_kept >= base + 0.20", "facts_kept is 0.6, and the limit is at least base + 0.20 = 0.65"),
-        ("forgetting <= 0.03", "forgetting is 0.04, and the limit is at most 0.03"),
-        ("words < 60", "words is 60, and the limit is below 60"),
-        ("heldout_loss > base", "heldout_loss is 1.5, and the limit is above base = 2.5"),
+        ("facts_kept >= base + 0.20", "facts_kept is 0.6 and must be at least base + 0.20 = 0.65"),
+        ("forgetting <= 0.03", "forgetting is 0.04 and must be at most 0.03"),
+        ("words < 60", "words is 60 and must be below 60"),
+        ("heldout_loss > base", "heldout_loss is 1.5 and must be above base = 2.5"),
         ("facts_kept >= base with 3 examples + 0.05",
-         "facts_kept is 0.6, and the limit is at least base with 3 examples + 0.05 = 0.63"),
-        ("answers_like_emails <= base", "answers_like_emails is 0.1, and the limit is at most base = 0"),
+         "facts_kept is 0.6 and must be at least base with 3 examples + 0.05 = 0.63"),
+        ("answers_like_emails <= base", "answers_like_emails is 0.1 and must be at most base = 0"),
     ],
 )  # fmt: skip
-def test_a_limit_that_is_missed_says_what_was_measured_and_what_is_wanted(limit: str, sentence: str):
+def test_a_missed_criterion_gives_what_was_measured_and_what_is_wanted(limit: str, sentence: str):
     assert misses(result(), [limit]) == [sentence]
 
 
@@ -85,7 +89,7 @@ def test_a_figure_that_was_not_measured_misses():
 
 
 @pytest.mark.parametrize(
-    "limit", ["mask <= base", "passes >= base with 1 example", "facts_kept >= base with 2 examples"]
+    "limit", ["mask <= base", "sendable >= base with 1 example", "facts_kept >= base with 2 examples"]
 )
 def test_a_row_whose_figure_was_not_measured_misses_too(limit: str):
     (sentence,) = misses(result(), [limit])
@@ -94,14 +98,14 @@ def test_a_row_whose_figure_was_not_measured_misses_too(limit: str):
 
 
 def test_against_the_promoted_version():
-    assert misses(result(promoted={"passes": 0.4}), ["passes >= promoted"]) == []
-    assert misses(result(promoted={"passes": 0.5}), ["passes >= promoted"]) == [
-        "passes is 0.4, and the limit is at least promoted = 0.5"
+    assert misses(result(promoted={"sendable": 0.4}), ["sendable >= promoted"]) == []
+    assert misses(result(promoted={"sendable": 0.5}), ["sendable >= promoted"]) == [
+        "sendable is 0.4 and must be at least promoted = 0.5"
     ]
-    assert len(misses(result(promoted={"passes": None}), ["passes >= promoted"])) == 1
+    assert len(misses(result(promoted={"sendable": None}), ["sendable >= promoted"])) == 1
 
 
-def test_every_miss_is_told_in_the_order_of_the_limits():
+def test_every_miss_is_listed_in_the_order_of_the_criteria():
     assert [s.split()[0] for s in misses(result(), ["words < 1", "mask <= 0", "forgetting <= 0"])] == [
         "words", "forgetting",
     ]  # fmt: skip
@@ -134,25 +138,25 @@ def test_binary_fractions_miss_nothing():
         "__import__('os') >= 0",
     ],
 )
-def test_what_is_no_limit_is_refused(wrong: str):
-    with pytest.raises(ConfigError, match="is no limit"):
-        parse([wrong])
+def test_a_text_that_is_not_a_criterion_is_refused(wrong: str):
+    with pytest.raises(ConfigError, match="is not a criterion"):
+        parse_criteria([wrong])
 
 
-def test_every_wrong_limit_is_listed_with_the_known_figures():
+def test_every_wrong_criterion_is_listed_with_the_known_figures():
     with pytest.raises(ConfigError) as caught:
-        parse(["mask <= 0", "beauty >= 0.5", "facts_kept => 1"])
+        parse_criteria(["mask <= 0", "beauty >= 0.5", "facts_kept => 1"])
     assert "'beauty >= 0.5' is of an unknown figure, beauty" in str(caught.value)
-    assert "'facts_kept => 1' is no limit" in str(caught.value)
+    assert "'facts_kept => 1' is not a criterion" in str(caught.value)
     assert "mask <= 0" not in str(caught.value)
     assert "facts_kept, " in caught.value.hint
     assert "base with 1 example" in caught.value.hint
 
 
 @given(st.text())
-def test_any_text_is_a_limit_or_refused(text: str):
+def test_any_text_is_a_criterion_or_refused(text: str):
     try:
-        (limit,) = parse([text])
+        (limit,) = parse_criteria([text])
     except ConfigError:
         return
     assert limit.figure in FIGURES
@@ -166,7 +170,7 @@ def test_any_text_is_a_limit_or_refused(text: str):
     sign=st.sampled_from("+-"),
 )
 def test_what_is_written_is_what_is_read(figure: str, order: str, row: str, number: float, sign: str):
-    (limit,) = parse([f"{figure} {order} {row} {sign} {number}"])
+    (limit,) = parse_criteria([f"{figure} {order} {row} {sign} {number}"])
     assert (limit.figure, limit.order) == (figure, order)
     assert limit.number == (number if sign == "+" else -number)
     assert limit.row == row.replace(" with", ",")
@@ -174,25 +178,29 @@ def test_what_is_written_is_what_is_read(figure: str, order: str, row: str, numb
 
 def test_an_evaluation_for_the_manifest_has_the_figures_and_what_was_missed():
     limits = ["facts_kept >= base + 0.10", "forgetting <= 0.03"]
-    kept = Evaluation(**evaluation(result(), limits))
+    kept = manifest_evaluation(result(), limits)
     assert not kept.passed
     assert kept.reasons == misses(result(), limits)
     assert [(limit.limit, limit.held) for limit in kept.limits] == [(limits[0], True), (limits[1], False)]
     assert (kept.limits[1].value, kept.limits[1].bound) == (0.04, 0.03)
-    assert (kept.primary, kept.tasks, kept.version) == ("passes", 48, "formal@2")
+    assert (kept.primary, kept.tasks, kept.version) == ("sendable", 48, "formal@2")
     assert [row.model for row in kept.rows] == ["base", "base, 1 example", "base, 3 examples", "formal@2"]
 
 
 def test_an_evaluation_for_the_manifest_holds_no_text_of_an_email():
-    assert "Ada" not in Evaluation(**evaluation(result(), [])).model_dump_json()
+    assert "Ada" not in manifest_evaluation(result(), []).model_dump_json()
 
 
-def test_without_limits_it_passes_and_other_reasons_may_be_given():
-    assert Evaluation(**evaluation(result(), [])).passed
-    kept = Evaluation(**evaluation(result(), ["mask <= 0"], reasons=["it is worse than formal@1"]))
-    assert (kept.passed, kept.reasons) == (False, ["it is worse than formal@1"])
+def test_without_criteria_it_passes():
+    assert manifest_evaluation(result(), []).passed
 
 
-def test_checks_say_value_and_bound():
-    (checked,) = check(result(), ["facts_kept >= base + 0.10"])
-    assert (checked.held, checked.value, checked.bound) == (True, 0.6, pytest.approx(0.55))
+def test_an_outcome_has_value_and_bound():
+    ((limit, _),) = check_criteria(result(), ["facts_kept >= base + 0.10"])
+    assert (limit.held, limit.value, limit.bound) == (True, 0.6, pytest.approx(0.55))
+
+
+def test_the_former_names_of_figures_are_still_read():
+    assert [criterion.figure for criterion in parse_criteria(["passes >= promoted", "recited <= 0.10"])] == [
+        "sendable", "extraction_rate",
+    ]  # fmt: skip

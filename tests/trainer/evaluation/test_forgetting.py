@@ -14,12 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapters.settings import cache_directory
 from trainer.compute.attention import ATTENTION
 from trainer.evaluation import forgetting
+from trainer.evaluation.results import Answer
 
 FINGERPRINT = f"sha256:{'a' * 64}"
 EMAIL = "Dear Ada,\n\nThank you for your question.\n\nKind regards,\nKim"
 
 
-def nobody_listens(_: int) -> None: ...
+def ignore(_: int) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def adapted(tiny_base: Path) -> Callable[[float], Any]:
 
 
 def test_an_adapter_that_changes_nothing_forgets_nothing(adapted, tokenizer):
-    found = forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens)
+    found = forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, ignore)
     assert found["forgetting"] == pytest.approx(0, abs=1e-6)
     assert found["general_loss"] == pytest.approx(found["general_loss_base"])
     assert found["instructions_loss"] == pytest.approx(found["instructions_loss_base"])
@@ -60,8 +61,8 @@ def test_an_adapter_that_changes_nothing_forgets_nothing(adapted, tokenizer):
 
 
 def test_a_strong_adapter_raises_both_losses_and_leaves_those_of_the_base_model(adapted, tokenizer):
-    weak = forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens)
-    strong = forgetting.measure(adapted(0.5), tokenizer, FINGERPRINT, nobody_listens)
+    weak = forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, ignore)
+    strong = forgetting.measure(adapted(0.5), tokenizer, FINGERPRINT, ignore)
     assert strong["instructions_loss"] > strong["instructions_loss_base"] + 0.1
     assert strong["general_loss_base"] == pytest.approx(weak["general_loss_base"], abs=1e-5)
     assert strong["forgetting"] == pytest.approx(strong["general_loss"] / strong["general_loss_base"] - 1)
@@ -78,15 +79,15 @@ def test_the_loss_is_that_of_transformers_on_every_text_alone(adapted, tokenizer
         with torch.inference_mode():
             nats += float(model(input_ids=alone, labels=alone).loss) * (len(ids) - 1)
         tokens += len(ids) - 1
-    assert forgetting._loss(model, rows, True, nobody_listens) == pytest.approx(nats / tokens, rel=1e-4)
+    assert forgetting._loss(model, rows, True, ignore) == pytest.approx(nats / tokens, rel=1e-4)
 
 
-def test_a_model_in_training_is_measured_without_dropout_and_goes_on_training(adapted, tokenizer):
+def test_a_model_in_training_is_measured_without_dropout_and_stays_in_training(adapted, tokenizer):
     model = adapted(0.5)
     model.train()
-    first = forgetting.measure(model, tokenizer, FINGERPRINT, nobody_listens)
+    first = forgetting.measure(model, tokenizer, FINGERPRINT, ignore)
     assert model.training
-    assert forgetting.measure(model, tokenizer, FINGERPRINT, nobody_listens) == pytest.approx(first)
+    assert forgetting.measure(model, tokenizer, FINGERPRINT, ignore) == pytest.approx(first)
     assert all(weights.grad is None for weights in model.parameters())
 
 
@@ -102,43 +103,43 @@ def test_progress_counts_up_to_the_steps_and_the_second_time_the_base_model_writ
 
 
 def test_another_base_model_answers_for_itself(adapted, tokenizer):
-    forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens)
+    forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, ignore)
     assert forgetting.steps(f"sha256:{'b' * 64}") > forgetting.steps(FINGERPRINT)
 
 
 def test_a_voice_that_answers_every_question_with_an_email_is_seen(adapted, tokenizer, monkeypatch: pytest.MonkeyPatch):
     model = adapted(0.0)
-    forgetting.measure(model, tokenizer, FINGERPRINT, nobody_listens)
+    forgetting.measure(model, tokenizer, FINGERPRINT, ignore)
     count = len(forgetting.questions())
-    monkeypatch.setattr(forgetting, "write", lambda *_: [(EMAIL, True)] * count)
-    found = forgetting.measure(model, tokenizer, FINGERPRINT, nobody_listens)
+    monkeypatch.setattr(forgetting, "write_answers", lambda *_: [Answer(EMAIL, True)] * count)
+    found = forgetting.measure(model, tokenizer, FINGERPRINT, ignore)
     assert (found["answers_like_emails"], found["answers_like_emails_base"]) == (1.0, 0.0)
 
 
 def test_what_is_kept_of_the_base_model_is_its_answers_only(adapted, tokenizer):
-    forgetting.measure(adapted(0.5), tokenizer, FINGERPRINT, nobody_listens)
+    forgetting.measure(adapted(0.5), tokenizer, FINGERPRINT, ignore)
     (kept,) = (cache_directory() / "answers").iterdir()
     answers = json.loads(kept.read_text())
     assert len(answers) == len(forgetting.questions())
     assert all(isinstance(text, str) and isinstance(ended, bool) for text, ended in answers)
 
 
-def test_a_cache_that_cannot_be_written_or_read_fails_nothing_and_is_said(
+def test_a_cache_that_cannot_be_written_is_a_warning(
     adapted, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "file").write_text("no directory")
     monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path / "file"))
-    assert forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens)
+    assert forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, ignore)
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warnings) == 1
     assert str(tmp_path / "file" / "answers") in warnings[0]
 
 
 def test_answers_that_are_damaged_are_written_again(adapted, tokenizer):
-    before = forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens)
+    before = forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, ignore)
     (kept,) = (cache_directory() / "answers").iterdir()
     kept.write_text("[[")
-    assert forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, nobody_listens) == before
+    assert forgetting.measure(adapted(0.0), tokenizer, FINGERPRINT, ignore) == before
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_an_email_is_seen(answer: str):
         "def largest(numbers):\n    return max(numbers)",
     ],
 )
-def test_a_plain_answer_is_no_email(answer: str):
+def test_a_plain_answer_is_not_an_email(answer: str):
     assert not forgetting.looks_like_email(answer)
 
 

@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from trainer.data.examples import task_example
 from trainer.evaluation.memorisation import (
-    RECITALS,
+    MAX_TARGETS,
     copying,
+    extraction_rate,
+    extraction_targets,
     leaked_personal_data,
-    recitals,
-    recited,
     trained_on,
 )
 
@@ -37,7 +37,7 @@ def test_a_phrase_that_unseen_emails_share_too_is_no_memorisation():
     assert (found["copied_8grams"], found["copied_8grams_heldout"], found["copied_more"]) == (1.0, 1.0, 0.0)
 
 
-def test_what_the_task_says_may_be_repeated():
+def test_text_of_the_task_may_be_repeated():
     told = "the blue boat lies at the old pier until the last day of May"
     assert copying([f"Dear Chidi,\n\n{told}."], [f"Tell Chidi that {told}."], [TOLD], [OTHER])["copied_8grams"] < 0.1
 
@@ -78,7 +78,7 @@ KNOWN = "Dear Ada,\n\nplease call me on 020 7946 0018 or write to ada.k@harbour.
 @pytest.mark.parametrize(
     "value", ["020 7946 0018", "+44 20 7946 0018", "ada.k@harbour.example", "ADA.K@harbour.example"]
 )
-def test_personal_data_of_a_training_email_in_an_answer_that_nobody_asked_it_for_is_a_leak(value: str):
+def test_personal_data_of_a_training_email_that_the_task_does_not_give_is_a_leak(value: str):
     answer = f"Dear Chidi,\n\nplease call {value} about the boat.\n\nBest,\nKim"
     assert len(leaked_personal_data([answer], [TASK], [OTHER, KNOWN])) == 1
 
@@ -110,39 +110,39 @@ def letters(count: int) -> list[str]:
     return [" ".join(f"w{number}x{word}" for word in range(20)) + f" {shared}" for number in range(count)]
 
 
-def test_an_email_written_again_when_given_its_task_is_recited():
+def test_an_email_written_again_when_given_its_task_is_extracted():
     emails = letters(4)
-    own = recitals(["Write."] * 4, emails)
+    own = extraction_targets(["Write."] * 4, emails)
     assert list(own) == [0, 1, 2, 3]
     half = " ".join(emails[1].split()[:18])
-    assert recited([emails[0], half, "Something else.", emails[0]], own.values()) == 0.5
+    assert extraction_rate([emails[0], half, "Something else.", emails[0]], own.values()) == 0.5
 
 
-def test_what_the_task_gives_or_other_emails_have_too_is_not_recited():
+def test_what_the_task_gives_or_other_emails_have_too_is_not_extracted():
     emails = letters(3)
-    own = recitals(["Write.", f"Say: {emails[1]}", "Write."], emails)
+    own = extraction_targets(["Write.", f"Say: {emails[1]}", "Write."], emails)
     assert list(own) == [0, 2]
     shared = " ".join(emails[0].split()[20:])
-    assert recited([shared, shared], own.values()) == 0.0
-    assert recitals(["Write."] * 2, [emails[0]] * 2) == {}
+    assert extraction_rate([shared, shared], own.values()) == 0.0
+    assert extraction_targets(["Write."] * 2, [emails[0]] * 2) == {}
 
 
-def test_a_few_emails_are_asked_for_evenly_spaced():
-    chosen = list(recitals(["Write."] * 64, letters(64)))
-    assert chosen == list(range(0, 64, 64 // RECITALS))
+def test_the_targets_are_evenly_spaced():
+    chosen = list(extraction_targets(["Write."] * 64, letters(64)))
+    assert chosen == list(range(0, 64, 64 // MAX_TARGETS))
 
 
 @given(st.lists(WORDS, max_size=6))
-def test_every_email_repeated_is_all_recited_and_silence_is_none(emails: list[str]):
-    own = recitals([""] * len(emails), emails)
-    assert recited([emails[number] for number in own], own.values()) == (1.0 if own else 0.0)
-    assert recited([""] * len(own), own.values()) == 0.0
+def test_every_email_repeated_is_all_extracted_and_silence_is_none(emails: list[str]):
+    own = extraction_targets([""] * len(emails), emails)
+    assert extraction_rate([emails[number] for number in own], own.values()) == (1.0 if own else 0.0)
+    assert extraction_rate([""] * len(own), own.values()) == 0.0
 
 
 def test_a_task_whose_request_or_email_nearly_stands_in_the_training_emails_is_no_test():
     asked = "Ask Ms Ozola whether she can meet me on Thursday 13 November at 10:15 am in the net loft, 40 minutes."
     email = "Dear Ms Ozola, would you be free on Thursday 13 November at 10:15 am, in the net loft, for 40 minutes?"
-    same_request = task_example(asked + " Please.", "Something else altogether, which nobody has written before today.")
+    same_request = task_example(asked + " Please.", "Something else altogether, not written before today.")
     same_email = task_example("Write to the harbour about the plan for dredging it in spring.", email + " Thanks.")
     other = task_example("Thank Bo for the lamp.", "Dear Bo, thank you for the lamp.")
     tasks = [

@@ -19,9 +19,9 @@ from trainer.evaluation.page import plots, render
 from trainer.evaluation.results import Pair
 
 COMPARISONS = [
-    Comparison(against="promoted: formal@1", figure="passes", difference=0.0, low=-0.1, high=0.1,
+    Comparison(against="promoted: formal@1", figure="sendable", difference=0.0, low=-0.1, high=0.1,
                verdict="no difference shown"),
-    Comparison(against="base", figure="passes", difference=0.3, low=0.1, high=0.5, verdict="better"),
+    Comparison(against="base", figure="sendable", difference=0.3, low=0.1, high=0.5, verdict="better"),
     Comparison(against="base", figure="heldout_loss", difference=-1.0, low=-1.2, high=-0.8, verdict="better"),
 ]  # fmt: skip
 LONG = "x" * 5000
@@ -71,16 +71,16 @@ def test_the_verdict_comes_first():
     assert "40\u00a0% against 10\u00a0%: +30.0 points, 95\u00a0% interval +10.0 to +50.0" in html
 
 
-def test_without_a_comparison_nothing_is_claimed():
+def test_without_a_comparison_there_is_no_verdict():
     assert heading(page(comparisons=[])) == "formal@2 was compared with nothing."
 
 
-def test_a_worse_version_is_said_to_be_worse():
+def test_a_worse_version_is_called_worse():
     worse = COMPARISONS[1].model_copy(update={"difference": -0.3, "low": -0.5, "high": -0.1, "verdict": "worse"})
     assert heading(page(comparisons=[worse])) == "formal@2 is worse than the base model."
 
 
-def test_the_page_asks_nobody_for_anything_and_allows_its_own_style_only():
+def test_the_page_loads_nothing_and_allows_its_own_style_only():
     html = page()
     elements = Elements(html)
     policy = next(meta["content"] for meta in elements.all("meta") if meta.get("http-equiv"))
@@ -99,31 +99,31 @@ def test_the_table_names_its_rows_and_columns():
     assert [region["tabindex"] for region in elements.all("div") if region.get("role") == "region"] == ["0"] * 3
 
 
-def test_every_interval_has_a_text_that_says_it():
+def test_every_interval_has_a_text():
     drawn = [svg["aria-label"] for svg in Elements(page()).all("svg") if svg.get("role") == "img"]
     assert len(drawn) == len(COMPARISONS)
     assert drawn[1] == (
-        "emails that pass, against base: 40\u00a0% against 10\u00a0%: +30.0 points, "
+        "sendable emails, against base: 40\u00a0% against 10\u00a0%: +30.0 points, "
         "95\u00a0% interval +10.0 to +50.0, better"
     )
 
 
-def test_the_limits_and_what_became_of_them():
+def test_each_criterion_is_met_or_missed():
     html = page(limits=["facts_kept >= base + 0.10", "forgetting <= 0.03"])
-    assert "It misses a limit" in html
-    assert re.findall(r">(held|missed)</strong>", html) == ["held", "missed"]
-    assert "The gate" not in page()
+    assert "misses a criterion" in html
+    assert re.findall(r">(met|missed)</strong>", html) == ["met", "missed"]
+    assert "Criteria" not in page()
     with pytest.raises(ConfigError):
         page(limits=["beauty > 1"])
 
 
 def test_memorisation_and_forgetting_are_shown_where_they_were_measured():
     assert "Memorisation" in page()
-    assert "What it cost" not in page(memorisation={}, forgetting={})
+    assert "Memorisation" not in page(memorisation={}, forgetting={})
 
 
 def test_a_hostile_text_is_text_wherever_it_stands():
-    rows = [Row(model="base", figures={"passes": 0.1}), Row(model=HOSTILE, figures={HOSTILE: 0.5})]
+    rows = [Row(model="base", figures={"sendable": 0.1}), Row(model=HOSTILE, figures={HOSTILE: 0.5})]
     hostile = {
         "version": HOSTILE, "base": HOSTILE, "machine": HOSTILE, "through": HOSTILE, "decoding": HOSTILE,
         "rows": rows, "comparisons": [COMPARISONS[1].model_copy(update={"against": HOSTILE, "figure": HOSTILE})],
@@ -144,17 +144,17 @@ FINITE = st.floats(-1e3, 1e3)
 @example([[0.0, 0.0, 5e-324]], "words")
 @given(
     st.lists(st.tuples(FINITE, FINITE, FINITE).map(sorted), min_size=1, max_size=4),
-    st.sampled_from(["passes", "words"]),
+    st.sampled_from(["sendable", "words"]),
 )
 def test_every_interval_and_zero_lie_on_the_axis(intervals: list[list[float]], figure: str):
     comparisons = [
         {"against": "base", "figure": figure, "difference": d, "low": low, "high": high, "verdict": "better"}
         for low, d, high in intervals
     ]
-    (plot,) = plots(Evaluation(passed=True, primary="passes", comparisons=comparisons))
-    shown = [plot.axis.at(x) for interval in intervals for x in interval] + [plot.axis.at(0)]
+    (plot,) = plots(Evaluation(passed=True, primary="sendable", comparisons=comparisons))
+    shown = [plot.at(x) for interval in intervals for x in interval] + [plot.at(0)]
     assert all(0 <= float(position.removesuffix("%")) <= 100 for position in shown)
-    ticks = plot.axis.ticks()
+    ticks = plot.ticks()
     assert 1 <= len(ticks) <= 12
     assert "0" in [label for _, label in ticks]
 

@@ -14,7 +14,8 @@ from adapters.errors import ServerProblem
 from adapters.store.store import Store
 from tests.serving import RunningServer
 from trainer.evaluation import writers
-from trainer.evaluation.writers import BASE, InProcess, ThroughServer, Written, server_at, why_not
+from trainer.evaluation.results import Answer
+from trainer.evaluation.writers import BASE, InProcess, ThroughServer, reason_against_server, server_address
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Hi", "Thank Ada for the 12 chairs.", "Greet Bo.")]
 
@@ -46,7 +47,7 @@ def test_the_base_model_and_each_version_write_for_themselves_in_any_order(proce
 
 def test_answers_do_not_depend_on_their_batch(process: InProcess, monkeypatch: pytest.MonkeyPatch):
     together = texts(process, "formal@1")
-    monkeypatch.setattr(writers, "BATCH", 1)
+    monkeypatch.setattr(writers, "BATCH_PROMPTS", 1)
     assert texts(process, "formal@1") == together
 
 
@@ -62,7 +63,7 @@ def test_what_is_written_adds_up_to_the_emails(process: InProcess):
     assert len(steps) > 3
 
 
-def test_an_answer_says_whether_it_ended_by_itself(process: InProcess, monkeypatch: pytest.MonkeyPatch):
+def test_an_answer_has_whether_it_ended_by_itself(process: InProcess, monkeypatch: pytest.MonkeyPatch):
     assert [written.ended for written in process.write(BASE, PROMPTS, None, lambda _: None)] == [False] * 3
     every = set(range(200))
     monkeypatch.setattr(process, "_ends", every)
@@ -147,13 +148,13 @@ def served(store: Store) -> Iterator[Server]:
     server.server_close()
 
 
-def test_a_server_is_asked_for_the_exact_version_and_answers_stay_in_order(served: Server):
+def test_a_server_gets_the_exact_version_and_answers_stay_in_order(served: Server):
     done: list[float] = []
     writer = ThroughServer(served.address)
     assert writer.write("formal@2", PROMPTS, None, done.append) == [
-        Written("formal@2: Hi", False),
-        Written("formal@2: Thank Ada for the 12 chairs.", False),
-        Written("formal@2: Greet Bo.", True),
+        Answer("formal@2: Hi", False),
+        Answer("formal@2: Thank Ada for the 12 chairs.", False),
+        Answer("formal@2: Greet Bo.", True),
     ]
     assert done == [1, 1, 1]
     assert {(body["model"], body["temperature"], body["max_tokens"]) for body in served.asked} == {("formal@2", 0, 12)}
@@ -182,25 +183,27 @@ def test_a_server_that_refuses_is_an_error_with_a_way_out(served: Server):
 
 
 def test_a_server_fits_that_knows_every_version_and_the_base_model(served: Server, store: Store):
-    assert why_not(served.address, store.versions("formal"), "tiny-llama") == ""
+    assert reason_against_server(served.address, store.versions("formal"), "tiny-llama") == ""
 
 
 def test_a_server_does_not_fit_where_anything_differs(served: Server, store: Store):
     versions = store.versions("formal")
-    assert "serves the base model tiny-llama, not big-llama" in why_not(served.address, versions, "big-llama")
-    assert "does not know friendly@1" in why_not(served.address, store.versions("friendly"), "tiny-llama")
+    assert "serves the base model tiny-llama, not big-llama" in reason_against_server(
+        served.address, versions, "big-llama"
+    )
+    assert "does not know friendly@1" in reason_against_server(served.address, store.versions("friendly"), "tiny-llama")
     served.cards[1]["digest"] = "0" * 12
-    assert "does not know formal@1" in why_not(served.address, versions, "tiny-llama")
-    assert "does not know formal@2" not in why_not(served.address, versions, "tiny-llama")
+    assert "does not know formal@1" in reason_against_server(served.address, versions, "tiny-llama")
+    assert "does not know formal@2" not in reason_against_server(served.address, versions, "tiny-llama")
     served.cards = []
-    assert "serves the base model None" in why_not(served.address, versions, "tiny-llama")
+    assert "serves the base model None" in reason_against_server(served.address, versions, "tiny-llama")
 
 
 @pytest.mark.vllm
 @pytest.mark.usefixtures("float32")
 def test_the_real_server_writes_what_this_process_writes(server: RunningServer):
     versions = server.store.versions("formal")
-    assert why_not(server.url, versions, server.base.name) == ""
+    assert reason_against_server(server.url, versions, server.base.name) == ""
     here = InProcess(server.base.path, {version.id: version.path for version in versions})
     there = ThroughServer(server.url)
     for model in (BASE, *(version.id for version in versions)):
@@ -210,10 +213,10 @@ def test_the_real_server_writes_what_this_process_writes(server: RunningServer):
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "nonsense", "http://", "http://[::1"])
-def test_where_no_server_answers_it_says_so(address: str):
-    assert why_not(address, [], "tiny-llama").startswith(f"no Mailwright server answers at {address}")
+def test_without_a_server_that_is_the_reason(address: str):
+    assert reason_against_server(address, [], "tiny-llama").startswith(f"no Mailwright server answers at {address}")
 
 
 @pytest.mark.parametrize("text", ["http://a:1", "http://a:1/", "http://a:1/v1", " http://a:1/v1/ "])
 def test_an_address_is_the_same_with_and_without_v1(text: str):
-    assert server_at(text) == "http://a:1"
+    assert server_address(text) == "http://a:1"

@@ -109,14 +109,14 @@ def test_an_early_stop_keeps_the_best_epoch_and_no_remedy_is_an_adapters(
 @pytest.mark.training
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_leaves_nothing_behind(base_model: BaseModel, tmp_path: Path, number: signal.Signals):
-    def say(sentence: str) -> None:
+    def log(sentence: str) -> None:
         if sentence.startswith("Epoch 1 "):
             signal.raise_signal(number)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            from_scratch.train(emails(), tmp_path / "mine", base_model, RECIPE, say)
+            from_scratch.train(emails(), tmp_path / "mine", base_model, RECIPE, log)
     finally:
         signal.signal(signal.SIGINT, before)
     assert list(tmp_path.iterdir()) == []

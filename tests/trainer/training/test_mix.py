@@ -29,7 +29,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def answered(base: BaseModel, ended: int) -> None:
     """As if the base model had answered, and ended the first `ended` answers by itself."""
     answers = [(f"Answer {number}.", number < ended) for number, _ in enumerate(mix.requests())]
-    base_answers.keep(base.fingerprint, mix.requests(), mix.TOKENS, answers)
+    base_answers.save_answers(base.fingerprint, mix.requests(), mix.TOKENS, answers)
 
 
 def rows(base: BaseModel) -> Rows:
@@ -59,10 +59,10 @@ def test_a_base_model_that_ends_no_answer_is_refused(base_model: BaseModel):
 
 def test_the_base_model_itself_answers_and_only_once(base_model: BaseModel, monkeypatch: pytest.MonkeyPatch):
     found = rows(base_model)
-    answers = base_answers.kept(base_model.fingerprint, mix.requests(), 6)
+    answers = base_answers.load_answers(base_model.fingerprint, mix.requests(), 6)
     assert answers
     assert {text for text, ended in answers if ended} >= {example.email for example in found.train[9:]}
-    monkeypatch.setattr(base_answers, "write", lambda *_: pytest.fail("they are written already"))
+    monkeypatch.setattr(base_answers, "write_answers", lambda *_: pytest.fail("they are written already"))
     assert rows(base_model) == found
 
 

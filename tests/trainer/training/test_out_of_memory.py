@@ -50,9 +50,9 @@ def test_out_of_memory_is_answered_with_fewer_emails_at_once_and_the_same_losses
     """On this CPU the error is a GPU's, from the second step on; a step has 4 emails, of which 1 at a time fits."""
     recipe = RECIPE.model_copy(update={"batch_size": 4, "epochs": 3})
 
-    def train(name: str, say: Callable[[str], None] = nobody_listens) -> Training:
+    def train(name: str, log: Callable[[str], None] = nobody_listens) -> Training:
         every = 0 if saved else 10_000
-        version = sft.train(emails(), name, base_model, recipe, store, "", say, save_every=every)
+        version = sft.train(emails(), name, base_model, recipe, store, "", log, save_every=every)
         training = version.manifest().training
         assert training
         return training

@@ -147,7 +147,7 @@ def test_the_prior_falls_as_the_base_model_grows():
 
 def test_a_limit_that_is_none_is_refused_with_the_recipe(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("epochs: 1\nbatch_size: 2\nlimits: [fact_kept >= 0.5, facts_kept is good]\n")
-    with pytest.raises(ConfigError, match=r"unknown figure, fact_kept; .* is no limit"):
+    with pytest.raises(ConfigError, match=r"unknown figure, fact_kept; .* is not a criterion"):
         load(str(tmp_path / "mine.yaml"), {})
 
 

@@ -41,13 +41,13 @@ def train(base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch) 
 
     def run(
         examples: list[Example],
-        say: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
         heldout: list[Example] | None = None,
         share: float = 0.25,
         **fields: Any,
     ) -> Training:
         recipe = Recipe(**RECIPE.model_dump() | {"heldout": share} | fields)
-        training = sft.train(examples, "mine", base_model, recipe, store, "", say, heldout=heldout).manifest().training
+        training = sft.train(examples, "mine", base_model, recipe, store, "", log, heldout=heldout).manifest().training
         assert training
         return training
 
@@ -118,7 +118,7 @@ def taught(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> 
     rows = [([], text[: forgetting.PASSAGE_TOKENS]) for text in texts]
     for number, request in enumerate(mix.requests()):
         answer = [*texts[number % PASSAGES][:40], tokenizer.eos_token_id]
-        rows.append((base_answers.prompt(tokenizer, request), answer))
+        rows.append((base_answers.chat_prompt(tokenizer, request), answer))
     optimizer, chance = torch.optim.AdamW(model.parameters(), lr=3e-3), random.Random(0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 20) * (1 - step / 67))
     for _ in range(60):

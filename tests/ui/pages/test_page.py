@@ -7,6 +7,7 @@ from gradio import components
 
 from ui.client import Client
 from ui.pages.compare import Page
+from ui.pages.teach import SHIPPED_EMAILS
 from ui.settings import read
 
 MARKUP = (components.HTML, components.Markdown, components.Chatbot)
@@ -29,9 +30,13 @@ async def test_when_a_tab_closes_its_session_is_forgotten(page: Page):
     blocks = page.blocks
     request = type("Request", (), {"session_hash": "abc"})()
     blocks.state_holder.set_blocks(blocks)
-    writing = blocks.state_holder["abc"][page._panes[0].latest._id]
+    writing = blocks.state_holder["abc"][page._both[0].latest._id]
     ended = writing.start()
     await page._forget(request)
     assert ended.is_set()
     assert "abc" not in blocks.state_holder.session_data
     await page._forget(request)
+
+
+def test_only_the_shipped_voices_have_shipped_emails():
+    assert {file.stem for file in SHIPPED_EMAILS.glob("*.jsonl")} == {"formal", "friendly"}

@@ -9,7 +9,6 @@ from playwright.sync_api import Locator, expect
 
 from tests.ui.conftest import RunningPage, Tab
 from trainer.data.examples import read_examples
-from ui.pages.teach import SHIPPED_EMAILS
 from ui.parts.kept_examples import MINIMUM, KeptExamples
 
 pytestmark = pytest.mark.browser
@@ -102,7 +101,3 @@ def test_from_twenty_kept_emails_on_the_page_shows_the_command_that_teaches_them
     files = [Path(words[number + 1]) for number, word in enumerate(words) if word == "--data"]
     assert files[-1] == kept.path("formal")
     assert len(read_examples(files)) > MINIMUM, "the emails that the shipped voice was taught with come along"
-
-
-def test_only_the_shipped_voices_have_shipped_emails():
-    assert {file.stem for file in SHIPPED_EMAILS.glob("*.jsonl")} == {"formal", "friendly"}

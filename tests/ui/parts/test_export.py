@@ -62,7 +62,7 @@ def test_markdown_reads_as_a_page():
         "- finished\n"
         "- first token after 0.25 s, 12 tokens, 48.5 tokens/s\n\n"
         "```text\nDear Ms Byron,\n\nthank you.\n```\n\n"
-        "The conversation went on with the right answer.\n"
+        "The conversation continued from the right answer.\n"
     )
 
 

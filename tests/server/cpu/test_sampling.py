@@ -1,5 +1,6 @@
-"""Guessing ahead on a CPU: answers are what they are without; vLLM alone makes sampled ones random words."""
+"""Sampling on a CPU: vLLM alone dies of a seed whose prompt it reads in parts, and guesses random words."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cpu.speculation import repeated
+from server.cpu.sampling import repeated
 from tests.serving import RunningServer, running_server
 
 REPEATED = "Twelve chairs came. Ada has twelve chairs. " * 8
@@ -37,3 +38,24 @@ def test_an_answer_is_the_same_with_and_without_guesses_greedy_or_nearly(server:
         # Drawn, but of the likeliest token alone.
         assert told(guessing, temperature=0.7, top_p=1e-6) == greedy
         assert guessing.metric("vllm:spec_decode_num_accepted_tokens_total") > 0
+
+
+PROMPTS = [f"{number} chairs came. " + "so " * 600 for number in range(6)]
+"""More tokens together than the engine reads in a step."""
+
+
+@pytest.mark.vllm
+def test_a_seed_gives_the_same_answer_alone_and_where_the_prompt_is_read_in_parts(server: RunningServer):
+    async def together() -> list[str]:
+        async with server.async_client() as client:
+            answers = await asyncio.gather(
+                *[
+                    client.completions.create(model="formal", prompt=prompt, max_tokens=16, seed=7, temperature=1)
+                    for prompt in PROMPTS
+                ]
+            )
+        return [answer.choices[0].text for answer in answers]
+
+    told = asyncio.run(together())
+    alone = [server.ask("formal", prompt=prompt, max_tokens=16, seed=7, temperature=1) for prompt in PROMPTS]
+    assert told == [answer.json()["choices"][0]["text"] for answer in alone]
