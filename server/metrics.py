@@ -2,10 +2,8 @@
 
 The label `adapter` is the name of a published adapter without its version, with `@canary` behind it for the requests
 that a version on trial answers, or the base model's own name. Names that callers make up are all `_unknown`, and beyond
-MAX_NAMES published ones all others are `_other`: nobody can fill the memory with series. A name keeps its series until
-the server ends. This file knows neither HTTP nor vLLM; who measures
-is server/api/request_metrics.py for a request and server/engine/residency.py for a load, and server/api/models_route.py
-shows the result.
+MAX_NAMES published ones all others are `_other`, so that no caller can fill the memory with series. A name keeps its
+series until the server ends.
 """
 
 from __future__ import annotations
@@ -24,13 +22,11 @@ from server.engine.residency import LoadResult
 from server.vllm_version import installed_vllm
 
 MAX_NAMES = 200
-UNKNOWN, OTHER = "_unknown", "_other"
-"""No adapter's name begins with an underscore."""
-CANARY = "@canary"
-"""No label of a version is called that."""
+# No adapter's name begins with an underscore, and no label of a version is called canary.
+UNKNOWN, OTHER, CANARY = "_unknown", "_other", "@canary"
 
+# Between two questions to the engine, which answers between two steps: seldom enough to cost nothing.
 RESIDENT_SECONDS = 5.0
-"""Between two questions to the engine, which answers between two steps: seldom enough to cost nothing."""
 
 Outcome = Literal["ok", "client_error", "refused", "server_error", "client_gone"]
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
@@ -42,10 +38,10 @@ class Series(Generic[Kind]):
 
     kind: type[Kind]
     name: str
-    labels: tuple[str, ...]
     unit: str
     help: str
     buckets: tuple[float, ...] = ()
+    labels: tuple[str, ...] = ("adapter",)
 
     def registered(self, registry: CollectorRegistry) -> Kind:
         options: dict[str, Any] = {"buckets": self.buckets} if self.buckets else {}
@@ -59,22 +55,20 @@ class Series(Generic[Kind]):
 REQUESTS = Series(
     Counter,
     "mailwright_requests_total",
-    ("adapter", "outcome"),
     "requests",
     "Requests for an answer that have ended: ok, client_error (4xx), refused (422 or 503: the adapter is unusable or"
     " the server overloaded), server_error (other 5xx, or an answer that broke off), client_gone (it hung up).",
+    labels=("adapter", "outcome"),
 )
 IN_FLIGHT = Series(
     Gauge,
     "mailwright_requests_in_flight",
-    ("adapter",),
     "requests",
     "Requests whose adapter is known and whose answer has not ended.",
 )
 QUEUE_WAIT = Series(
     Histogram,
     "mailwright_queue_wait_seconds",
-    ("adapter",),
     "seconds",
     "From arrival until vLLM was given the request: reading it, and waiting for its adapter to load."
     " vLLM's own queue is not in it (vllm:request_queue_time_seconds).",
@@ -83,15 +77,14 @@ QUEUE_WAIT = Series(
 FIRST_TOKEN = Series(
     Histogram,
     "mailwright_time_to_first_token_seconds",
-    ("adapter", "load"),
     "seconds",
     "Streams: from arrival until the first token left. load is cold if the request waited for its adapter to load.",
     (0.1, 0.25, 0.5, 1, 2.5, 3, 5, 10, 30),
+    labels=("adapter", "load"),
 )
 PER_TOKEN = Series(
     Histogram,
     "mailwright_time_per_output_token_seconds",
-    ("adapter",),
     "seconds",
     "Streams that ended well: time between the first and the last token, for each token after the first.",
     (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
@@ -99,7 +92,6 @@ PER_TOKEN = Series(
 END_TO_END = Series(
     Histogram,
     "mailwright_end_to_end_seconds",
-    ("adapter",),
     "seconds",
     "Requests with outcome ok: from arrival until the whole answer had left.",
     (0.25, 0.5, 1, 2.5, 3, 5, 10, 30, 60, 120),
@@ -107,47 +99,45 @@ END_TO_END = Series(
 PROMPT_TOKENS = Series(
     Counter,
     "mailwright_prompt_tokens_total",
-    ("adapter",),
     "tokens",
     "Tokens read, by what answers said of their usage.",
 )
 COMPLETION_TOKENS = Series(
     Counter,
     "mailwright_completion_tokens_total",
-    ("adapter",),
     "tokens",
     "Tokens written, by what answers said of their usage, also of streams that were cut short.",
 )
 LOADS = Series(
     Counter,
     "mailwright_adapter_loads_total",
-    ("adapter", "result"),
     "loads",
     "Versions loaded for a request or ahead of it: loaded, refused (its files speak against it, vLLM never saw it),"
     " failed (vLLM could not load it).",
+    labels=("adapter", "result"),
 )
 LOAD = Series(
     Histogram,
     "mailwright_adapter_load_seconds",
-    ("adapter", "result"),
     "seconds",
     "How long such a load took, its checks included.",
     (0.1, 0.25, 0.5, 1, 3, 5, 10, 30),
+    labels=("adapter", "result"),
 )
 RESIDENT = Series(
     Gauge,
     "mailwright_adapters_resident",
-    (),
     "adapters",
     f"Versions that the engine holds in memory, asked within {RESIDENT_SECONDS:g} s of a change; NaN if it did not"
     " answer.",
+    labels=(),
 )
 BUILD = Series(
     Gauge,
     "mailwright_build_info",
-    ("version", "vllm", "base_model"),
     "info",
     "Always 1; its labels say what is running.",
+    labels=("version", "vllm", "base_model"),
 )
 ALL = (
     *(REQUESTS, IN_FLIGHT, QUEUE_WAIT, FIRST_TOKEN, PER_TOKEN, END_TO_END, PROMPT_TOKENS, COMPLETION_TOKENS),
@@ -200,24 +190,24 @@ class Metrics:
     ) -> None:
         """Ask `residents` which versions the engine holds, after each `residents_changed`, until cancelled.
 
-        It has to be asked: when it is given one, the engine drops what was used least recently, and tells nobody. An
-        idle one is left alone: vLLM's worker spins for a second after a question, 14 % of a core if asked every 5 s.
+        A load makes the engine evict others silently. It is not asked while idle: vLLM's worker spins for a second
+        after a question, 14 % of a core if asked every 5 s.
         """
         while True:
             self._residents_changed.clear()
             try:
                 self._resident.set(len(await residents()))
-            except Exception:  # whatever keeps it from answering, this gauge only says that it did not
+            except Exception:  # any failure of the engine, which others report
                 self._resident.set(math.nan)
                 self._residents_changed.set()
             await asyncio.sleep(every)
             await self._residents_changed.wait()
 
     def residents_changed(self) -> None:
-        """The engine was given a version or told to drop one."""
+        """The engine loads or unloads a version."""
         self._residents_changed.set()
 
     def _begin(self, label: str) -> None:
-        """At 0: Prometheus sees no increase in a counter that is not there before the first error."""
+        """At 0: Prometheus sees no increase in a counter that appears with the first error."""
         for outcome in get_args(Outcome):
             self.requests.labels(label, outcome)

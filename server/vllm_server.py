@@ -94,7 +94,7 @@ def serve(service: Service) -> bool:
         raise ConfigError(f"cannot listen on {where}: {exc.strerror}", "give another --port") from exc
     # vLLM's own `run_server` is these two steps, with a handler that loses a signal while the engine starts.
     uvloop.run(run_server_worker(address, socket, arguments, http=Connection))
-    return not service.ending.engine_died
+    return not service.shutdown.engine_died
 
 
 def parsed(service: Service) -> Namespace:

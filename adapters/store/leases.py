@@ -1,74 +1,104 @@
-"""Which versions the servers of a store may have loaded, so that none of them is deleted under a server.
+"""Which versions the servers of a store may have loaded, so that `adapters gc` deletes none of them.
 
     STORE/.leases/HOST-PID-RANDOM/heartbeat    locked while the server lives; its content changes every few seconds
     STORE/.leases/HOST-PID-RANDOM/formal@3     empty: this server may have formal@3 loaded
 
 vLLM reads an adapter's files again when it likes, and a missing file kills its engine. No clock is compared with
 another: on one machine the kernel drops the lock of a process that dies, and a lease of another machine, where locks
-may not reach, is dead if its heartbeat does not change while somebody watches. This file does not know who deletes.
+may not reach, is dead if its heartbeat does not change while a process watches it.
 """
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import logging
 import os
 import secrets
 import shutil
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.store.disk import is_locked, locked
+from adapters.errors import AdapterNotFound
+from adapters.store.disk import explained, is_locked, locked
+from adapters.store.version import Version
 
 HEARTBEAT_SECONDS = 5.0
+# Six heartbeats: a busy machine misses one or two.
 WATCH_SECONDS = 30.0
-"""Six heartbeats: a busy machine misses one or two."""
 
 LEASES = ".leases"
 HEARTBEAT = "heartbeat"
 
+logger = logging.getLogger(__name__)
+
 
 class Lease:
-    """This process's claim on versions of the store in `directory`; `close` gives it up.
+    """What this server may have loaded from the store in `directory`; for any thread, and every method may block.
 
-    Raises:
-        OSError: the store cannot be written.
+    A store that this process cannot write is served without a lease, after a warning.
     """
 
     def __init__(self, directory: Path) -> None:
-        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.path = directory / LEASES / name
+        self.path = directory / LEASES / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._beats = 0
-        self._held: set[str] = set()
-        # A server beats in one thread and holds in others.
-        self._renewing = threading.Lock()
-        self._heartbeat = self._begin()
+        # Counts, because a version may be loaded again before its unloading is over.
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._heartbeat: int | None = None
+        try:
+            self._heartbeat = self._begin()
+            atexit.register(self.close)
+        except OSError as exc:
+            logger.warning(
+                "the store %s cannot be written (%s): `adapters gc` does not know what this server has loaded, so"
+                " retire and collect only versions that no server without a lease uses",
+                directory,
+                exc.strerror,
+            )
+
+    def acquire(self, version: Version) -> None:
+        """Keep gc from removing the files of `version` until each `acquire` had its `release`.
+
+        Raises:
+            AdapterNotFound: they are gone already.
+        """
+        home = version.path.parent
+        _check_files(version)
+        if self._heartbeat is not None:
+            # gc decides under this lock what it removes.
+            with explained(home.parent), locked(home), self._lock:
+                _check_files(version)
+                self._renew_if_lost(self._heartbeat)
+                (self.path / version.id).touch()
+                self._held[version.id] += 1
+
+    def release(self, version: Version) -> None:
+        with self._lock:
+            self._held[version.id] -= 1
+            if self._held[version.id] <= 0:
+                del self._held[version.id]
+                (self.path / version.id).unlink(missing_ok=True)
 
     def beat(self) -> None:
         """To be called every HEARTBEAT_SECONDS."""
-        self._renew_if_lost()
-        os.pwrite(self._heartbeat, self._sign_of_life(), 0)
-
-    def hold(self, version_id: str) -> None:
-        """Claim a version. To be called under the store's lock of its name, see Store.hold."""
-        self._renew_if_lost()
-        (self.path / version_id).touch()
-        self._held.add(version_id)
-
-    def release(self, version_id: str) -> None:
-        self._held.discard(version_id)
-        (self.path / version_id).unlink(missing_ok=True)
+        with self._lock:
+            if self._heartbeat is not None:
+                os.pwrite(self._renew_if_lost(self._heartbeat), self._sign_of_life(), 0)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._heartbeat)
-        self._heartbeat = -1
+        if self._heartbeat is not None:
+            os.close(self._heartbeat)
+            self._heartbeat = None
 
     def _begin(self) -> int:
-        """Make the directory; the descriptor of the locked heartbeat."""
+        """Make the directory; returns the descriptor of the locked heartbeat."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.parent):
             self.path.mkdir(exist_ok=True)
@@ -84,12 +114,13 @@ class Lease:
                 raise
         return heartbeat
 
-    def _renew_if_lost(self) -> None:
+    def _renew_if_lost(self, heartbeat: int) -> int:
         """Another machine takes this one for dead when it has slept, and removes the lease."""
-        with self._renewing:
-            if os.fstat(self._heartbeat).st_nlink == 0:
-                lost, self._heartbeat = self._heartbeat, self._begin()
-                os.close(lost)
+        if os.fstat(heartbeat).st_nlink == 0:
+            self._heartbeat = self._begin()
+            os.close(heartbeat)
+            return self._heartbeat
+        return heartbeat
 
     def _sign_of_life(self) -> bytes:
         self._beats += 1
@@ -98,7 +129,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Claim:
-    """A lease as others see it; `beat` is what its heartbeat was."""
+    """A lease as other processes see it, with the content of its heartbeat."""
 
     path: Path
     living: bool
@@ -106,7 +137,7 @@ class Claim:
 
     @property
     def ended(self) -> bool:
-        """Dead, and not waking up meanwhile."""
+        """Dead, and no heartbeat since."""
         return not self.living and _read(self.path) == self.beat
 
 
@@ -115,8 +146,8 @@ def claims(directory: Path, watch_seconds: float = WATCH_SECONDS) -> list[Claim]
     if not (directory / LEASES).is_dir():
         return []
     with locked(directory / LEASES, reading=True):
-        found = sorted(path for path in (directory / LEASES).iterdir() if path.is_dir())
-        silent = {path: beat for path in found if (beat := _silent_beat(path)) is not None}
+        found = _leases(directory)
+        silent = {path: _read(path) for path in found if not is_locked(path / HEARTBEAT)}
     deadline = time.monotonic() + watch_seconds
     dead = {path for path, beat in silent.items() if beat.startswith(boot_id().encode())}
     watched = set(silent) - dead
@@ -127,30 +158,33 @@ def claims(directory: Path, watch_seconds: float = WATCH_SECONDS) -> list[Claim]
 
 
 def holders(directory: Path, dead: Iterable[Claim]) -> dict[str, list[str]]:
-    """The names of the leases that hold a version, by its id, as they are now; the `dead` do not count.
+    """The names of the leases that hold a version, by its id; the `dead` do not count.
 
-    Under the store's lock of a name this is the whole truth about its versions.
+    Under the store's lock of a name this is complete for its versions.
     """
     ended = {claim.path for claim in dead if claim.ended}
     found: dict[str, list[str]] = {}
-    if (directory / LEASES).is_dir():
-        for path in sorted((directory / LEASES).iterdir()):
-            for version_id in _versions(path) if path not in ended else []:
-                found.setdefault(version_id, []).append(path.name)
+    for path in _leases(directory):
+        for version_id in _versions(path) if path not in ended else []:
+            found.setdefault(version_id, []).append(path.name)
     return found
 
 
 def remove_dead(directory: Path, dead: Iterable[Claim]) -> None:
-    """Remove what is left of servers that have ended; `dead` as `claims` found them."""
+    """Remove the leases of servers that have ended; `dead` as `claims` found them."""
     if (directory / LEASES).is_dir():
         with locked(directory / LEASES):
             for claim in filter(lambda claim: claim.ended, dead):
                 shutil.rmtree(claim.path, ignore_errors=True)
 
 
-def _silent_beat(path: Path) -> bytes | None:
-    """The heartbeat's content if nobody is seen to hold its lock, else None."""
-    return None if is_locked(path / HEARTBEAT) else _read(path)
+def _leases(directory: Path) -> list[Path]:
+    return sorted(path for path in (directory / LEASES).glob("*") if path.is_dir())
+
+
+def _check_files(version: Version) -> None:
+    if not version.path.is_dir():
+        raise AdapterNotFound(f"the files of {version.id} are gone")
 
 
 def _read(path: Path) -> bytes:
@@ -168,5 +202,5 @@ def _versions(path: Path) -> list[str]:
 
 
 def boot_id() -> str:
-    """The same for all processes on this machine since it started, in containers too."""
+    """The same for all processes on this machine from its start to its end, in containers too."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -36,7 +36,6 @@ from pydantic import ValidationError
 from adapters.errors import AdapterNotFound, ConfigError, StoreDamaged
 from adapters.store.audit import Audit
 from adapters.store.disk import explained, locked, replace, sync
-from adapters.store.leases import Lease
 from adapters.store.manifest import DEFAULT_MAX_RANK, NAME, Manifest, check_name
 from adapters.store.pointers import Pointers
 from adapters.store.version import CARD, CONFIG, MANIFEST, WEIGHTS, Version
@@ -227,19 +226,6 @@ class Store:
         settled = self._settled(name)
         if settled != self.pointers(name):
             self._replace_pointers(name, settled)
-
-    def hold(self, version: Version, lease: Lease) -> None:
-        """Claim `version` for the server of `lease`: no gc removes its files from now on.
-
-        Raises:
-            AdapterNotFound: gc has removed them.
-        """
-        if not version.path.is_dir():
-            raise self.not_found(version.id)
-        with self.locked(version.name):
-            if not version.path.is_dir():
-                raise self.not_found(version.id)
-            lease.hold(version.id)
 
     @contextmanager
     def locked(self, name: str, reading: bool = False) -> Iterator[None]:

@@ -2,12 +2,12 @@
 
 Without any key, on a loopback address, every local caller may write and read, and only the command line administers:
 then the Host header must be a loopback one, or any web page could have its own name mean this machine and ask from a
-browser here. Limits are counted in this process and begin anew with it. This file knows no ASGI and no vLLM;
-server/api/gate.py says what a request wants.
+browser here. Limits are counted in this process and begin anew with it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import math
 import time
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from adapters.errors import Forbidden, RateLimited, Unauthorised
 from adapters.settings import is_loopback
+from adapters.store.audit import acting_as
+from adapters.store.store import Store
 from server.api.keys import HINT, SCOPES, Caller, Keys, Scope
 
 LOCAL = Caller("local", "local caller", frozenset({"infer", "metrics"}))
@@ -30,43 +32,48 @@ class Use:
     tokens: float
     at: float
     streams: int = 0
-    told: float = -math.inf
-    """When the audit log was last told that it met a limit."""
+    # When the audit log last got an entry of a limit.
+    recorded: float = -math.inf
 
 
 class Access:
-    """`api_key` is the operator's own; `local`: the server listens on a loopback address.
-
-    `limited` hears which caller met which limit, at most once a minute for each.
-    """
+    """The callers of one server; `api_key` is the operator's own, `local`: it listens on a loopback address."""
 
     def __init__(
-        self,
-        keys: Keys,
-        api_key: str | None,
-        local: bool,
-        limited: Callable[[Caller, str], None] = lambda *_: None,
-        clock: Callable[[], float] = time.monotonic,
+        self, store: Store, api_key: str | None, local: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._keys = keys
+        self._audit = store.audit
+        self._keys = Keys(store.directory)
         self._api_key = api_key.encode() if api_key else None
         self._local = local
-        self._limited = limited
         self._clock = clock
         self._uses: dict[str, Use] = {}
 
-    def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """Whose request has these headers, names in lower case.
+    async def authorise(self, headers: Mapping[bytes, bytes], allowed: frozenset[Scope] | None) -> Caller:
+        """Who sends these headers, names in lower case; one of the scopes `allowed` is needed, None for any.
 
         Raises:
-            Unauthorised: nobody that this server knows.
-            Forbidden: it came to a name that is not this machine's own.
-            KeysDamaged: nobody can be let in.
+            Unauthorised: no key that counts.
+            Forbidden: without keys, the request names another host; or the caller has none of the scopes.
+            KeysDamaged: the keys cannot be read, so that all requests are refused.
         """
+        if self._keys.changed:
+            await asyncio.to_thread(self._keys.all)
+        caller = self._caller(headers)
+        if allowed is not None and not caller.scopes & allowed:
+            needed = " or ".join(sorted(allowed))
+            if caller is LOCAL:
+                hint = "use the `adapters` command, or make a key: server keys create, or MAILWRIGHT_API_KEY"
+                raise Forbidden(f"without API keys no caller has the scope {needed}", hint)
+            scopes = ", ".join(sorted(caller.scopes))
+            raise Forbidden(f"this API key has the scopes {scopes}, and this needs {needed}", "use another key")
+        return caller
+
+    def _caller(self, headers: Mapping[bytes, bytes]) -> Caller:
         token = _token(headers)
         if self._api_key and hmac.compare_digest(token, self._api_key):
             return OPERATOR
-        if self._keys.all():
+        if self._keys.exist:
             return self._keys.find(token.decode(errors="replace")).caller
         if self._api_key or not self._local:
             raise Unauthorised("no valid API key came with the request", HINT)
@@ -78,56 +85,50 @@ class Access:
         return LOCAL
 
     @contextmanager
-    def admitted(self, caller: Caller) -> Iterator[dict[str, str]]:
-        """Count one answer of `caller`, from here on until the context ends; gives the headers that say what is left.
+    def admitted(self, caller: Caller) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Count one answer of `caller` until the context ends; gives the headers with the rest of its quota.
 
         Raises:
             RateLimited: it has too many already.
         """
         use = self._uses.setdefault(caller.id, Use(float(caller.requests_per_minute or 0), self._clock()))
         if caller.streams and use.streams >= caller.streams:
-            self._tell(caller, use, "streams")
-            raise RateLimited(f"this API key may have {caller.streams} answers written at the same time", retry_after=1)
-        headers = self._take(caller, use) if caller.requests_per_minute else {}
+            self._record(caller, use, "streams")
+            raise RateLimited(f"this API key allows {caller.streams} concurrent requests", retry_after=1)
+        headers = self._take(caller, use) if caller.requests_per_minute else []
         use.streams += 1
         try:
             yield headers
         finally:
             use.streams -= 1
 
-    def _take(self, caller: Caller, use: Use) -> dict[str, str]:
+    def _take(self, caller: Caller, use: Use) -> list[tuple[bytes, bytes]]:
         """One request from a bucket that holds a minute's requests and fills evenly."""
         limit, moment = caller.requests_per_minute or 1, self._clock()
         use.tokens = min(limit, use.tokens + (moment - use.at) * limit / 60)
         use.at = moment
         if use.tokens < 1:
-            self._tell(caller, use, "requests")
+            self._record(caller, use, "requests")
             wait = math.ceil((1 - use.tokens) * 60 / limit)
-            raise RateLimited(f"this API key may send {limit} requests a minute", retry_after=wait)
+            raise RateLimited(f"this API key allows {limit} requests a minute", retry_after=wait)
         use.tokens -= 1
-        return {
-            "x-ratelimit-limit-requests": str(limit),
-            "x-ratelimit-remaining-requests": str(int(use.tokens)),
-            "x-ratelimit-reset-requests": f"{math.ceil((limit - use.tokens) * 60 / limit)}s",
-        }
+        return [
+            (b"x-ratelimit-limit-requests", b"%d" % limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % use.tokens),
+            (b"x-ratelimit-reset-requests", b"%ds" % math.ceil((limit - use.tokens) * 60 / limit)),
+        ]
 
-    def _tell(self, caller: Caller, use: Use, limit: str) -> None:
-        if self._clock() - use.told >= 60:
-            use.told = self._clock()
-            self._limited(caller, limit)
+    def _record(self, caller: Caller, use: Use, limit: str) -> None:
+        """Write into the audit log that `caller` met `limit`, at most once a minute."""
 
+        def record() -> None:
+            with acting_as(caller.name):
+                self._audit.record("limit", limit=limit)
 
-def check_scope(caller: Caller, allowed: frozenset[Scope]) -> None:
-    """Raise Forbidden unless `caller` has one of the scopes `allowed`."""
-    if caller.scopes & allowed:
-        return
-    needed = " or ".join(sorted(allowed))
-    if caller is LOCAL:
-        hint = "use the `adapters` command, or make a key: server keys create, or MAILWRIGHT_API_KEY for the server"
-        raise Forbidden(f"without API keys nobody has the scope {needed}", hint)
-    raise Forbidden(
-        f"this API key has the scopes {', '.join(sorted(caller.scopes))}, and this needs {needed}", "use another key"
-    )
+        if self._clock() - use.recorded >= 60:
+            use.recorded = self._clock()
+            # The disk may be slow, and this is the event loop.
+            asyncio.get_running_loop().run_in_executor(None, record)
 
 
 def _token(headers: Mapping[bytes, bytes]) -> bytes:

@@ -1,38 +1,38 @@
-"""One TCP connection, as hostile as it may be: how long a client may take, how much it may send, and how it is refused.
+"""One TCP connection: how long a client may take, how much it may send, and how it is refused.
 
 uvicorn's own protocol waits for ever for the first byte, the end of the headers or the body, keeps headers of any
 length, and refuses in plain text. Here every refusal is OpenAI's error object with an X-Request-Id, and comes in its
-turn: never in the middle of an answer to an earlier request. This file knows HTTP/1.1 only as far as httptools tells,
-and neither paths, keys nor models; nothing that a client sent is logged or quoted.
+turn: never in the middle of an answer to an earlier request. Nothing that a client sent is logged or quoted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adapters.errors import HeadersTooLarge, MailwrightError, Overloaded, RequestError, RequestTimeout
-from server.api.errors import body_of
+from server.api.errors import body_of, headers_of
 
+# From the beginning of the connection, or from a later request's first byte, to the end of its headers.
 HEADER_SECONDS = 10.0
-"""From the beginning of the connection, or from a later request's first byte, to the end of its headers."""
+# From the end of the headers to the end of the body: 1 MiB (server/api/gate.py) at 280 kbit/s.
 BODY_SECONDS = 30.0
-"""From the end of the headers to the end of the body: 1 MiB (server/api/gate.py) comes over 280 kbit/s in that time."""
+# A client that reads nothing of its answer for so long, with full buffers, would wait in memory for ever.
 READER_SECONDS = 30.0
-"""How long a client may read nothing of its answer once the buffers are full: it would wait in memory for ever."""
+# A refused client's input is read for so long: closed at once, the kernel might take the refusal back.
 LINGER_SECONDS = 2.0
-"""How long a refused client is still listened to: closed at once, the kernel might take the refusal back."""
+# Of request line and headers; as many bytes may follow a body's last part without a further one.
 MAX_HEADER_BYTES = 2**15
-"""Of request line and headers; as many bytes may follow a body's last part without a further one."""
 MAX_HEADERS = 100
+# Requests that wait behind the one that is being answered.
 MAX_PIPELINED = 16
-"""Requests that wait behind the one that is being answered."""
+# Well above what one engine can answer, well below the file descriptors that vLLM asks for (65,535).
 MAX_CONNECTIONS = 4096
-"""Well above what one engine can answer, well below the file descriptors that vLLM asks for (65,535)."""
 
 
 class Connection(HttpToolsProtocol):
@@ -164,27 +164,27 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: MailwrightError) -> None:
-        """Answer with `error` when it is its turn, and close; what still comes in is thrown away."""
+        """Answer with `error` in its turn, and close; further input is thrown away."""
         self._refusing = True
         self._finish_in_time()
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            if self._in_body:  # it was answered before all of it had come
+            if self._in_body:  # the answer came before the end of the request
                 self.transport.close()
             else:
-                self._say(error)
-        elif not self._in_body:  # a whole request is being answered; what is wrong came behind it
+                self._write_refusal(error)
+        elif not self._in_body:  # a whole request is being answered; the error is in the next one
             cycle.keep_alive = False
         elif self.pipeline:
-            self.pipeline[0] = (cycle, _Refusal(error))
+            self.pipeline[0] = (cycle, partial(_refusal, error))
         elif cycle.response_started:
             self.transport.abort()
         else:
             cycle.disconnected = True
             cycle.message_event.set()
-            self._say(error)
+            self._write_refusal(error)
 
-    def _say(self, error: MailwrightError) -> None:
+    def _write_refusal(self, error: MailwrightError) -> None:
         body = body_of(error)
         lines = [name + b": " + value + b"\r\n" for name, value in [*self.server_state.default_headers, *_head(error)]]
         self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
@@ -196,27 +196,20 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
-class _Refusal:
+async def _refusal(error: MailwrightError, scope: Any, receive: Any, send: Any) -> None:
     """An application that answers with `error`."""
-
-    def __init__(self, error: MailwrightError) -> None:
-        self._error = error
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": self._error.status, "headers": _head(self._error)})
-        await send({"type": "http.response.body", "body": body_of(self._error), "more_body": False})
+    await send({"type": "http.response.start", "status": error.status, "headers": _head(error)})
+    await send({"type": "http.response.body", "body": body_of(error)})
 
 
 def _head(error: MailwrightError) -> list[tuple[bytes, bytes]]:
-    head = [
+    return [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(body_of(error))).encode()),
+        (b"content-length", b"%d" % len(body_of(error))),
         (b"x-request-id", secrets.token_hex(16).encode()),
         (b"connection", b"close"),
+        *headers_of(error),
     ]
-    if isinstance(error, Overloaded):
-        head.append((b"retry-after", str(error.retry_after).encode()))
-    return head
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -1,8 +1,7 @@
-"""API keys: which there are, and whose a presented one is. They lie in STORE/keys.json, the secrets only as hashes.
+"""API keys in STORE/keys.json, the secrets only as hashes.
 
 A key looks like `mw-0123456789ab-SECRET`: its id finds the entry, its SHA-256 proves it. A plain hash is enough for a
 secret of 256 random bits. Servers read the file again when it has changed, so that a new or revoked key counts at once.
-This file does not know requests or paths; server/api/access.py does, and server/api/keys_cli.py is the command line.
 """
 
 from __future__ import annotations
@@ -23,16 +22,17 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from adapters.errors import ConfigError, KeysDamaged, Unauthorised
 from adapters.store.disk import explained, locked, replace
 from adapters.store.store import KEYS
+from server.engine.store_reader import Stamp, stamp
 
 TOKEN = re.compile(r"mw-(?P<id>[0-9a-f]{12})-[A-Za-z0-9_-]{43}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,62}")
 PATTERN = re.compile(r"[a-z0-9_*?\[\]-]{1,63}")
+# An unknown id is compared with this, so that it takes as long as a known one.
 NO_KEY = "0" * 64
-"""What an unknown id is compared with, so that it takes as long as a known one."""
 HINT = "send the header Authorization: Bearer KEY"
 
+# The key in an ASGI scope of the Caller.
 CALLER = "mailwright.caller"
-"""The key in an ASGI scope of who asks."""
 
 Scope = Literal["infer", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -40,16 +40,17 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and what they may. `id` tells keys apart in limits and in the audit log."""
+    """Who asks, and what they may. `models` are shell patterns of adapter names; `base` is the base model.
+
+    `id` tells keys apart in limits and in the audit log; `streams` bounds concurrent answers.
+    """
 
     id: str
     name: str
     scopes: frozenset[Scope]
     models: tuple[str, ...] = ("*",)
-    """Shell patterns of adapter names; `base` stands for every name of the base model."""
     requests_per_minute: int | None = None
     streams: int | None = None
-    """Answers being written at the same time."""
 
     @property
     def sees_all(self) -> bool:
@@ -90,7 +91,7 @@ class Key(BaseModel):
 
 @dataclass(frozen=True)
 class Order:
-    """What a new key is to be; checked by `Keys.create`."""
+    """A key to be made, checked by `Keys.create`."""
 
     name: str
     models: tuple[str, ...] = ("*",)
@@ -111,66 +112,61 @@ class Keys:
         self._store = store
         self._file = store / KEYS
         self._clock = clock
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = (0, 0, 0)
         self._read: dict[str, Key] = {}
 
+    @property
+    def changed(self) -> bool:
+        return stamp(self._file) != self._stamp
+
     def all(self) -> list[Key]:
-        """Every key ever made, also those that count no more.
+        """Every key ever made, also expired and revoked ones; the file is read if it has changed.
 
         Raises:
             KeysDamaged: the file cannot be read, or is not what this program wrote.
         """
-        try:
-            stat = self._file.stat()
-        except FileNotFoundError:
-            self._stamp, self._read = None, {}
-            return []
-        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        if stamp != self._stamp:
-            self._read = {key.id: key for key in self._load()}
-            self._stamp = stamp
+        # Before the file is read: a change in between is read the next time.
+        now = stamp(self._file)
+        if now != self._stamp:
+            self._read = {key.id: key for key in self._load()} if now else {}
+            self._stamp = now
         return list(self._read.values())
 
+    @property
+    def exist(self) -> bool:
+        """Whether there was any when the file was last read."""
+        return bool(self._read)
+
     def find(self, token: str) -> Key:
-        """The key whose owner presents `token`.
+        """The key whose owner presents `token`, by what the file held when it was last read.
 
         Raises:
             Unauthorised: there is none, or it has expired or was revoked.
         """
-        self.all()
         form = TOKEN.fullmatch(token)
         key = self._read.get(form["id"]) if form else None
         proven = hmac.compare_digest(digest(token), key.sha256 if key else NO_KEY)
         if not key or not proven:
             raise Unauthorised("no valid API key came with the request", HINT)
-        # Only who has the secret learns more.
+        # Only the owner of the secret learns more.
         state = key.state(self._clock())
         if state != "active":
             raise Unauthorised(f"the API key {key.id} {'has expired' if state == 'expired' else 'was revoked'}", HINT)
         return key
 
     def create(self, order: Order) -> tuple[Key, str]:
-        """A new key, and what its owner sends: this is the only time that anybody sees it.
+        """A new key, and its token, which is kept nowhere.
 
         Raises:
-            ConfigError: a name, pattern or limit that cannot be.
+            ConfigError: an invalid name, pattern or limit.
             StoreUnwritable: nothing was made.
         """
         _check(order)
-        created = self._clock()
-        identity = secrets.token_hex(6)
+        created, identity = self._clock(), secrets.token_hex(6)
         token = f"mw-{identity}-{secrets.token_urlsafe(32)}"
-        key = Key(
-            id=identity,
-            name=order.name,
-            sha256=digest(token),
-            models=order.models,
-            scopes=order.scopes,
-            created=created,
-            expires=created + order.lifetime if order.lifetime else None,
-            requests_per_minute=order.requests_per_minute,
-            streams=order.streams,
-        )
+        given = {field: value for field, value in vars(order).items() if field != "lifetime"}
+        expires = created + order.lifetime if order.lifetime else None
+        key = Key(id=identity, sha256=digest(token), created=created, expires=expires, **given)
 
         def add(keys: list[Key]) -> list[Key]:
             if any(known.name == order.name and known.state(created) == "active" for known in keys):
@@ -186,12 +182,12 @@ class Keys:
         Raises:
             ConfigError: there is none that still counts.
         """
-        meant = [key for key in self.all() if reference in (key.id, key.name) and not key.revoked]
-        if not meant:
+        found = [key for key in self.all() if reference in (key.id, key.name) and not key.revoked]
+        if not found:
             raise ConfigError(f"there is no key {reference[:80]!r} to revoke", "`server keys list` shows them all")
-        ended = {key.id: key.model_copy(update={"revoked": self._clock()}) for key in meant}
-        self._change(lambda keys: [ended.get(key.id, key) for key in keys])
-        return ended[meant[-1].id]
+        revoked = {key.id: key.model_copy(update={"revoked": self._clock()}) for key in found}
+        self._change(lambda keys: [revoked.get(key.id, key) for key in keys])
+        return revoked[found[-1].id]
 
     def _change(self, change: Callable[[list[Key]], list[Key]]) -> None:
         with explained(self._store):
@@ -218,10 +214,8 @@ def digest(token: str) -> str:
 
 
 def parse_lifetime(text: str) -> timedelta:
-    """`90d`, `12h` or `30m`.
-
-    Raises:
-        ConfigError: it is none of these.
+    """Raises:
+    ConfigError: `text` is not like `90d`, `12h` or `30m`.
     """
     match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text)
     if not match:

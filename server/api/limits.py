@@ -1,8 +1,7 @@
-"""What a request to write may ask for: the OpenAI API's own fields, within bounds, checked before vLLM sees it.
+"""What a request for an answer may ask for: the fields of the OpenAI API, within bounds, checked before vLLM sees it.
 
-vLLM takes many fields that only it knows, some of which run templates or load data, and bounds little: `n` up to
-16,384, schemas that take minutes to compile. Beyond these checks vLLM judges types and values itself. This file knows
-no ASGI, no keys and no adapters; server/api/gate.py calls it with the parsed body.
+vLLM takes many fields of its own, some of which run templates or load data, and bounds little: `n` up to 16,384,
+schemas that take minutes to compile. All other checks of types and values are vLLM's.
 """
 
 from __future__ import annotations
@@ -16,18 +15,16 @@ from typing import Any
 
 from adapters.errors import ContextTooLong, RequestError
 
-CHAT, COMPLETIONS, RESPONSES, MESSAGES = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/messages",
-)
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+# The fields of OpenAI's API, and of Anthropic's for MESSAGES, as their own clients (openai 3.54, anthropic 2.12) have
+# them; `top_p`, `top_k` and `temperature` of MESSAGES are in the API though not in that client's types.
 FIELDS = {
     CHAT: _words(
         "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages"
@@ -52,62 +49,78 @@ FIELDS = {
         " user_profile_id workspace_id"
     ),
 }
-"""The fields of OpenAI's API, and of Anthropic's for MESSAGES, as their own clients (openai 3.54, anthropic 2.12) have
-them; `top_p`, `top_k` and `temperature` of MESSAGES are in the API though not in that client's types."""
 
+# Fields of the API that would be ignored here though the answer depends on them: answers are not kept here.
 UNSUPPORTED = {
     CHAT: ("audio", "functions", "function_call", "web_search_options"),
     RESPONSES: ("background", "conversation", "image", "previous_response_id", "prompt"),
     MESSAGES: ("container",),
 }
-"""Fields of the API that would be ignored here though the answer depends on them. Answers are not kept here."""
 
+# Integers on every path; COMPLETIONS has `logprobs` too, which is a boolean for CHAT.
 INTEGERS = _words("best_of max_completion_tokens max_output_tokens max_tokens max_tool_calls n seed top_k top_logprobs")
-"""Fields that the API has as integers on every path; COMPLETIONS has `logprobs` too, which is a boolean for CHAT."""
 JSON_KINDS: dict[type, str] = {str: "a string", list: "an array", dict: "an object"}
 TOKENS_ASKED = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 TEXTS = frozenset(["messages", "prompt", "input", "instructions", "system"])
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 256
-MAX_ANSWERS = 8
-"""`n`, and `n` for each of several prompts of a completion taken together."""
+MAX_ANSWERS = 8  # `n`, times the prompts of a completion
 MAX_STOPS = 16
-MAX_BIASES = 300
-"""OpenAI's own limit."""
+MAX_BIASES = 300  # OpenAI's own limit
 MAX_DEPTH = 32
+# Texts, numbers, lists and objects: a look at ten times as many held up every stream for a second.
 MAX_VALUES = 20_000
-"""Texts, numbers, lists and objects of a request: to look at ten times as many took a second of everybody's time."""
+# More characters for each token of the context cannot fit; that shows without tokenising.
 CHARACTERS_PER_TOKEN = 32
-"""More characters than this for each token of the context cannot fit, and need not be tokenised to see that."""
 MAX_SCHEMA_BYTES = 16_384
+# Of all ALTERNATIVES of a schema together: xgrammar took 1.3 s for 100 and over 30 s for 256.
 MAX_ALTERNATIVES = 64
-"""Of all `anyOf`, `oneOf` and `allOf` of a schema together: xgrammar took 1.3 s for 100 and over 30 s for 256."""
+# Product of the bounds `{m,n}` in one pattern of a schema: xgrammar took 19 s for 10,000.
 MAX_REPEATS = 1000
-"""Product of the bounds `{m,n}` in one pattern of a schema: xgrammar took 19 s for 10,000."""
 INT64 = 2**63
+BEYOND = "the request has a number beyond 64 bits"
+SURROGATE = re.compile("[\ud800-\udfff]")
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 PATTERNS = ("pattern", "patternProperties")
 
 
 @dataclass(frozen=True)
 class Limits:
+    """`context`: prompt and answer together, in tokens. `more_fields`: of vLLM's own, which the operator allows.
+
+    `speculates`: tokens are guessed ahead, and vLLM cannot weigh single ones.
+    """
+
     context: int
-    """Prompt and answer together, in tokens."""
     takes_tools: bool
-    """Whether the chat template has a place for tools."""
     more_fields: frozenset[str] = frozenset()
-    """Fields of vLLM's own that the operator allows."""
     speculates: bool = False
-    """Whether tokens are guessed ahead; vLLM cannot weigh single ones then."""
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """The request as an object that names a model.
+def read_request(path: str, body: bytes, limits: Limits) -> dict[str, Any]:
+    """The request to `path` as an object that names a model and asks for nothing beyond `limits`.
 
     Raises:
-        RequestError: it is not JSON, not an object, or has no model; or there are numbers, text or nesting in it that
-            nothing behind this could take.
+        RequestError: with the field at fault if there is one.
     """
+    request = _parse(body)
+    _check_fields(path, request, limits)
+    _check_integers(request, INTEGERS | {"logprobs"} if path == COMPLETIONS else INTEGERS)
+    _check_texts(request, limits)
+    _check_counts(request, limits)
+    if request.get("tools") and not limits.takes_tools:
+        raise RequestError(
+            "this base model's chat template has no place for tools, so that the model would never see them",
+            "leave tools out, or ask for a JSON answer with response_format",
+            "tools",
+        )
+    for field in ("response_format", "text", "tools", "output_config"):
+        if request.get(field):
+            _check_schema(request[field], field)
+    return request
+
+
+def _parse(body: bytes) -> dict[str, Any]:
     # These stand between and around values; a text has some too, but fewer than this if it is to fit any context.
     commas, brackets = body.count(b","), body.count(b"[") + body.count(b"{")
     if commas + brackets > 5 * MAX_VALUES:
@@ -122,28 +135,13 @@ def parse(body: bytes) -> dict[str, Any]:
     # Nearly every request is simple enough that the loop could find nothing, and takes an eighth of the gate's time.
     if not text.isascii() or "\\u" in text or brackets > MAX_DEPTH or commas + brackets >= MAX_VALUES:
         for value in _every_value(request):
-            if isinstance(value, str) and not value.isascii():
-                _refuse_unless(
-                    _is_unicode(value), "the request has half of a surrogate pair (\\ud800 to \\udfff) in a text"
-                )
+            if isinstance(value, str) and SURROGATE.search(value):
+                raise RequestError("a text of the request is invalid Unicode: a lone surrogate (\\ud800 to \\udfff)")
     if not isinstance(request.get("model"), str) or not request["model"]:
         raise RequestError(
             "the request names no model", 'give "model": the base model, an adapter, or adapter@version', "model"
         )
     return request
-
-
-def check(path: str, request: dict[str, Any], limits: Limits) -> None:
-    """Raise RequestError, with the field at fault, for what `request` may not ask of `path`."""
-    _check_fields(path, request, limits)
-    _check_integers(request, INTEGERS | {"logprobs"} if path == COMPLETIONS else INTEGERS)
-    _check_texts(request, limits)
-    _check_tokens(request, limits)
-    _check_counts(request)
-    _check_tools(request, limits)
-    for field in ("response_format", "text", "tools", "output_config"):
-        if request.get(field):
-            _check_schema(request[field], field)
 
 
 def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
@@ -187,14 +185,14 @@ def _check_texts(request: dict[str, Any], limits: Limits) -> None:
                 f"the request has {len(messages)} messages", f"send at most {MAX_MESSAGES}, the latest", field
             )
         for message in messages:
-            # What is no message in `input`, such as the result of a tool, has no role.
+            # Other items of `input`, such as the result of a tool, have no role.
             named = isinstance(message, dict) and (field == "messages" or "role" in message)
             # A chat template writes any role into the prompt.
             if named and message.get("role") not in ROLES:
                 raise RequestError("a message has a role that is not in the API", f"use {', '.join(ROLES)}", field)
     for field in TEXTS & request.keys():
         value = request[field]
-        characters = len(value) if isinstance(value, str) else sum(map(len, filter(_is_text, _every_value(value))))
+        characters = sum(len(part) for part in _every_value(value) if isinstance(part, str))
         if characters > limits.context * CHARACTERS_PER_TOKEN:
             raise ContextTooLong(
                 f"{field} has {characters} characters, which cannot fit into {limits.context} tokens",
@@ -203,7 +201,7 @@ def _check_texts(request: dict[str, Any], limits: Limits) -> None:
             )
 
 
-def _check_tokens(request: dict[str, Any], limits: Limits) -> None:
+def _check_counts(request: dict[str, Any], limits: Limits) -> None:
     for field in TOKENS_ASKED:
         asked = request.get(field) or 0
         if asked > limits.context:
@@ -212,9 +210,6 @@ def _check_tokens(request: dict[str, Any], limits: Limits) -> None:
                 "ask for fewer",
                 field,
             )
-
-
-def _check_counts(request: dict[str, Any]) -> None:
     prompt = request.get("prompt")
     several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
     prompts = len(prompt) if several else 1  # type: ignore[arg-type]  # `several` says that it is a list
@@ -229,15 +224,6 @@ def _check_counts(request: dict[str, Any]) -> None:
         given = request.get(field)
         if isinstance(given, list | dict) and len(given) > most:
             raise RequestError(f"{field} has {len(given)} entries", f"give at most {most}", field)
-
-
-def _check_tools(request: dict[str, Any], limits: Limits) -> None:
-    if request.get("tools") and not limits.takes_tools:
-        raise RequestError(
-            "this base model's chat template has no place for tools, so that the model would never see them",
-            "leave tools out, or ask for a JSON answer with response_format",
-            "tools",
-        )
 
 
 def _check_schema(schema: Any, field: str) -> None:
@@ -263,15 +249,11 @@ def _repeats(pattern: str) -> float:
 
 
 def _every_item(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of every object in `value`, with what it has."""
-    left = [value]
-    while left:
-        part = left.pop()
-        if isinstance(part, dict):
-            yield from part.items()
-            left.extend(part.values())
-        elif isinstance(part, list):
-            left.extend(part)
+    """Every key of every object in `value`, with its value; `value` is not deep."""
+    if isinstance(value, dict):
+        yield from value.items()
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _every_item(part)
 
 
 def _every_value(value: Any) -> Iterator[Any]:
@@ -287,10 +269,12 @@ def _every_value(value: Any) -> Iterator[Any]:
             raise _too_many()
         part, depth = left.pop()
         if isinstance(part, dict | list):
-            _refuse_unless(depth < MAX_DEPTH, f"the request is nested deeper than {MAX_DEPTH} levels")
+            if depth >= MAX_DEPTH:
+                raise RequestError(f"the request is nested deeper than {MAX_DEPTH} levels")
             if isinstance(part, dict):
                 yield from part
-            left.extend((child, depth + 1) for child in (part.values() if isinstance(part, dict) else part))
+                part = part.values()
+            left.extend((child, depth + 1) for child in part)
         else:
             yield part
 
@@ -299,40 +283,20 @@ def _too_many() -> RequestError:
     return RequestError(f"the request has more than {MAX_VALUES} values", "send a shorter conversation")
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
-
-
 def _int64(digits: str) -> int:
     # More digits than the first need not be read to know.
     number = int(digits[:30])
-    _refuse_unless(abs(number) < INT64, BEYOND)
+    if abs(number) >= INT64:
+        raise RequestError(BEYOND)
     return number
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    # False for infinity too.
-    _refuse_unless(abs(number) < INT64, BEYOND)
+    # False for NaN and infinity too.
+    if not abs(number) < INT64:
+        raise RequestError(BEYOND)
     return number
 
 
-BEYOND = "the request has a number beyond 64 bits"
-JSON = json.JSONDecoder(parse_constant=_no_number, parse_int=_int64, parse_float=_finite)
-
-
-def _refuse_unless(condition: bool, why: str) -> None:
-    if not condition:
-        raise RequestError(why)
+JSON = json.JSONDecoder(parse_constant=_finite, parse_int=_int64, parse_float=_finite)

@@ -1,9 +1,8 @@
-"""The routes that replace vLLM's own: what can be asked for, and what the server measures.
+"""The routes that replace vLLM's own: /v1/models and /metrics.
 
-GET /v1/models answers from the store: the base model and every promoted name, which is what clients show their users;
-with `?versions=all` every label and every exact version too, loaded or not. vLLM lists only what is loaded. This file
-does not know what can be served: a version that turns out to be unusable is listed too, and says why when it is asked.
-It knows no series either; those are in server/metrics.py.
+GET /v1/models answers from the store: the base model and every promoted name, as clients show them to their users; with
+`?versions=all` every label and every exact version too, loaded or not. vLLM lists only loaded ones. A version that
+cannot be served is listed too: a request for it is answered with the reasons.
 """
 
 from __future__ import annotations
@@ -31,21 +30,20 @@ Card = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What never changes of a version; `created` is in seconds since 1970, `digest` the first 12 hex digits."""
+class VersionInfo:
+    """The parts of a manifest that lists show; `created` is in seconds since 1970."""
 
     created: float
     parent: str
-    digest: str
 
 
-@lru_cache(maxsize=2**16)  # a list of 1,000 adapters is read again and again, and a failure is not kept
-def facts(version: Version) -> Facts:
+@lru_cache(maxsize=2**16)  # a list of 1,000 adapters is read again and again; a failure is not kept
+def version_info(version: Version) -> VersionInfo:
     """Raises:
     StoreDamaged: its manifest is missing or damaged.
     """
     manifest = version.manifest()
-    return Facts(manifest.created.timestamp(), manifest.base_name, version.digest)
+    return VersionInfo(manifest.created.timestamp(), manifest.base_name)
 
 
 def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], residency: Residency) -> APIRouter:
@@ -56,15 +54,6 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
         length = request.app.state.vllm_config.model_config.max_model_len
         return {**card(name, base.name, None, started), "max_model_len": length}
 
-    def version_card(name: str, version: Version) -> Card:
-        try:
-            known = facts(version)
-            created, parent = int(known.created), known.parent
-        except StoreDamaged:
-            created, parent = 0, base.name
-        loaded = version.id in residency.residents()
-        return {**card(name, version.id, parent, created), "digest": version.digest, "loaded": loaded}
-
     # Not async: FastAPI runs them in a thread, because they read the disk.
     @router.get("/v1/models")
     def list_models(request: Request, versions: str = "promoted") -> Card:
@@ -72,25 +61,25 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
             raise RequestError(f"versions={versions[:80]} is unknown", "ask with versions=all, or without it")
         caller: Caller = request.scope[CALLER]
         cards = [base_card(name, request) for name in base_names if caller.may_use(name, base_names)]
-        meanings = _meanings(store, versions == "all")
-        cards += [version_card(name, version) for name, version in meanings if caller.may_use(name)]
+        named = _models(store, versions == "all")
+        cards += [version_card(name, version, base, residency) for name, version in named if caller.may_use(name)]
         return {"object": "list", "data": cards}
 
     @router.get("/v1/models/{model}")
     def show_model(model: str, request: Request) -> Card:
         if model in base_names:
             return base_card(model, request)
-        return version_card(model, store.resolve(model))
+        return version_card(model, store.resolve(model), base, residency)
 
     return router
 
 
-def _meanings(store: Store, every: bool) -> Iterator[tuple[str, Version]]:
-    """What can be asked for now, with the version that it means; `every`: labels and exact versions too."""
+def _models(store: Store, every: bool) -> Iterator[tuple[str, Version]]:
+    """Names of models with their versions; `every`: labels and exact versions too."""
     for name in store.names():
         try:
             pointers = store.pointers(name)
-        except StoreDamaged:  # nothing of that name is answered until it is mended; the others are
+        except StoreDamaged:  # only requests for this name fail
             continue
         there = {v.number: v for v in store.versions(name) if v.number not in pointers.retired}
         if pointers.promoted in there:
@@ -122,3 +111,12 @@ def metrics_route(registry: CollectorRegistry) -> APIRouter:
 def card(name: str, root: str, parent: str | None, created: int) -> Card:
     """OpenAI's model object; `root` is what `name` means right now, `parent` the base model of an adapter."""
     return {"id": name, "object": "model", "created": created, "owned_by": "mailwright", "root": root, "parent": parent}
+
+
+def version_card(name: str, version: Version, base: BaseModel, residency: Residency) -> Card:
+    try:
+        info = version_info(version)
+    except StoreDamaged:
+        info = VersionInfo(0, base.name)
+    loaded = version.id in residency.residents()
+    return {**card(name, version.id, info.parent, int(info.created)), "digest": version.digest, "loaded": loaded}

@@ -1,7 +1,6 @@
 """GET /openapi.json: exactly the paths, methods and fields that the gate lets through, in the OpenAPI format.
 
-FastAPI's own page is off: it would list vLLM's paths that are 404 here, and its fields that are refused. This file
-knows neither keys nor vLLM; server/api/gate.py says what is served, server/api/limits.py which fields.
+FastAPI's own page is off: it would list vLLM's paths that are 404 here, and its fields that are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ERROR_FIELDS: Json = {
     "message": {"type": "string"},
     "type": {"type": "string"},
     "param": {"type": ["string", "null"], "description": "the field of the request that is at fault"},
-    "code": {"type": "string", "description": "what programs may rely on, as model_not_found"},
+    "code": {"type": "string", "description": "for programs, as model_not_found"},
 }
 ERROR: Json = {
     "type": "object",
@@ -41,7 +40,7 @@ REQUEST_ID: Json = {"X-Request-Id": {"schema": {"type": "string"}, "description"
 
 
 def openapi_route(app: FastAPI, more_fields: frozenset[str] = frozenset()) -> APIRouter:
-    """`more_fields` of vLLM's own are allowed by the operator. The page is made once, when it is first asked for."""
+    """`more_fields` of vLLM's own are allowed by the operator. The page is made once, at the first request."""
     router, lock = APIRouter(), Lock()
 
     @cache

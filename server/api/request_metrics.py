@@ -1,35 +1,53 @@
-"""One request as the metrics see it: when it came, when its tokens left, how it ended, what it used.
+"""Measures one request: when it came, when its tokens left, how it ended, how many tokens it used.
 
-It stands in the path of every token, so it does next to nothing for each: it compares a few bytes, reads the clock and
-keeps a reference to the message, 0.3 us in all. Only the messages up to the first with text are parsed, two as a rule;
-vLLM puts the tokens used so far into every message of a stream (`--enable-force-include-usage`), so that the last one
-says it all. vLLM sends one event a message. No more than one message of an answer is held, and nothing of it is kept.
+Every token passes here, so each costs only a comparison of a few bytes, a look at the clock and a reference to the
+message, 0.3 us in all. Only the messages up to the first with text are parsed, usually two; vLLM puts the tokens used
+so far into every message of a stream (`--enable-force-include-usage`), so the last one is enough. vLLM sends one event
+a message. No more than one message of an answer is held at a time.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
-from server.api.errors import SSE_ERRORS, Message, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.errors import SSE_ERRORS
 from server.metrics import UNKNOWN, Metrics, Outcome
-
-Receive = Callable[[], Awaitable[Message]]
 
 EVENT = b'data: {"'
 LAST_EVENT = b"data: [DONE]"
+# Of /v1/responses and /v1/messages, whose events have names.
 NAMED = b"event: "
 TEXT_EVENTS = (b"response.output_text.delta", b"response.function_call_arguments.delta", b"content_block_delta")
 USAGE_EVENTS = (b"response.completed", b"response.incomplete", b"message_delta")
 LAST_EVENTS = (b"response.completed", b"response.incomplete", b"message_stop")
-"""Of /v1/responses and /v1/messages, whose events have names."""
+# Where an answer's text can be; the first event of a chat has a role and nothing else.
 TEXT_FIELDS = ("content", "text", "reasoning", "tool_calls")
-"""Where an answer's text can be; the first event of a chat has a role and nothing else."""
+# Cannot be text of an email: within a JSON string the quotes are escaped.
 USAGE = b'"usage":{'
-"""Cannot be text that somebody wrote: within a JSON string the quotes are escaped."""
 MAX_USAGE_BYTES = 1000
 JSON = json.JSONDecoder()
+
+# The key in an ASGI scope of a request's Observation.
+OBSERVATION = "mailwright.observation"
+
+
+class MetricsLayer:
+    """Measures the requests for the routes `counted`."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, counted: Collection[tuple[str, str]]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._counted = counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope.get("method"), scope.get("path")) not in self._counted:
+            return await self._app(scope, receive, send)
+        with Observation(self._metrics, receive, send) as seen:
+            await self._app({**scope, OBSERVATION: seen}, seen.receive, seen.send)
 
 
 class Observation:
@@ -54,7 +72,7 @@ class Observation:
         self._last = b""
         self._finished = False
         self._broken = False
-        self._gone = False
+        self._disconnected = False
 
     def __enter__(self) -> Observation:
         return self
@@ -66,19 +84,19 @@ class Observation:
             self._metrics.in_flight.labels(self._adapter).dec()
             self._count_answer(self._adapter, outcome)
 
-    def belongs_to(self, name: str) -> None:
-        """To be called once, when it is known which adapter is meant: `name` is published, or the base model's."""
+    def set_adapter(self, name: str) -> None:
+        """To be called once, when the adapter is known: `name` is published, or the base model's."""
         self._adapter = self._metrics.label(name)
         self._metrics.in_flight.labels(self._adapter).inc()
 
-    def handed_over(self) -> None:
+    def mark_submitted(self) -> None:
         """vLLM gets the request now."""
         self._metrics.queue_wait.labels(self._adapter or UNKNOWN).observe(self._clock() - self._arrived)
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self._finished:
-            self._gone = True
+            self._disconnected = True
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -123,9 +141,6 @@ class Observation:
         seconds = self._last_token - self._arrived
         self._metrics.first_token.labels(self._adapter or UNKNOWN, load).observe(seconds)
 
-    def client_left(self) -> None:
-        self._gone = True
-
     def _count_answer(self, adapter: str, outcome: Outcome) -> None:
         prompt_tokens, completion_tokens = tokens_used(self._last)
         self._metrics.prompt_tokens.labels(adapter).inc(prompt_tokens)
@@ -137,7 +152,7 @@ class Observation:
                 self._metrics.per_token.labels(adapter).observe(seconds)
 
     def _outcome(self) -> Outcome:
-        if self._gone:
+        if self._disconnected:
             return "client_gone"
         if self._broken or not self._finished:
             return "server_error"

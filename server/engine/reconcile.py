@@ -1,86 +1,60 @@
-"""Keeps what the engine holds in step with the store: promoted and pinned versions warm, retired ones out.
+"""Keeps what the engine holds in step with the store: promoted and pinned versions loaded, retired ones unloaded.
 
-After a restart this is what brings the voices back, in the background: nobody waits for it, and a version that cannot
-be loaded holds up no other. Only the state of the store counts, not how it came about, so that the command line, the
-API and another server's operator all do the same by changing a pointer. This file knows neither HTTP nor vLLM.
+After a restart this loads the voices again, in the background; a version that cannot be loaded delays no other. Only
+the state of the store counts, so that the command line, the API and other servers all act by changing a pointer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from adapters.errors import MailwrightError, StoreDamaged
-from adapters.store.pointers import Pointers
-from adapters.store.store import POINTERS, Store
 from adapters.store.version import Version
 from server.engine.residency import Residency
+from server.engine.store_reader import Names, StoreReader
 
+# Between two looks at the store: a stat of one small file an adapter.
 LOOK_SECONDS = 1.0
-"""Between two looks at the store: a stat of one small file an adapter."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Desired:
-    """What the store asks for: versions to keep loaded, the most important first, and the ids that may not be."""
+    """Versions to keep loaded, the most important first, and the ids of those that may not be."""
 
     wanted: tuple[Version, ...]
     pinned: frozenset[str]
     retired: frozenset[str]
 
 
-class StoreReader:
-    """Reads all pointers of a store again and again; only those that changed are read from the disk."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._seen: dict[Path, tuple[tuple[int, int], Pointers, tuple[Version, ...]]] = {}
-
-    def desired(self) -> Desired:
-        """Pinned versions first, then the promoted and those on trial, the latest change first."""
-        pinned, wanted, retired, seen = [], [], set(), {}
-        for name in self._store.names():
-            file = self._store.directory / name / POINTERS
-            try:
-                stat = file.stat()
-                stamp = (stat.st_mtime_ns, stat.st_ino)
-                known = self._seen.get(file)
-                if known is None or known[0] != stamp:
-                    pointers = self._store.pointers(name)
-                    known = (stamp, pointers, tuple(self._named(name, pointers.wanted)))
-            except (OSError, StoreDamaged):
-                # Nothing promoted yet, or damaged: what is loaded stays as it is.
-                continue
-            pointers = known[1]
-            # A publish moves the pointers before its version is there: then the next look has to come back to it.
-            if len(known[2]) == len(pointers.wanted):
-                seen[file] = known
-            pinned += [version for version in known[2] if version.number in pointers.pinned]
-            wanted += [(stamp[0], version) for version in known[2]]
-            retired |= {f"{name}@{number}" for number in pointers.retired}
-        self._seen = seen
-        latest_first = [version for _, version in sorted(wanted, key=lambda entry: -entry[0])]
-        return Desired(
-            tuple(dict.fromkeys([*pinned, *latest_first])), frozenset(v.id for v in pinned), frozenset(retired)
-        )
-
-    def _named(self, name: str, numbers: list[int]) -> list[Version]:
-        there = {version.number: version for version in self._store.versions(name)}
-        return [there[number] for number in numbers if number in there]
+def desired(reader: StoreReader) -> Desired:
+    """Pinned versions first, then the promoted and canary versions, the latest change first. Reads the disk."""
+    found: list[Names] = []
+    for name in reader.store.names():
+        # A damaged adapter keeps what it has loaded.
+        with suppress(OSError, StoreDamaged):
+            found.append(reader.read(name))
+    found.sort(key=lambda names: names.stamp or (0, 0, 0), reverse=True)
+    wanted = [version for names in found for version in names.wanted]
+    pinned = [version for names in found for version in names.wanted if version.number in names.pointers.pinned]
+    return Desired(
+        tuple(dict.fromkeys([*pinned, *wanted])),
+        frozenset(version.id for version in pinned),
+        frozenset(f"{names.name}@{number}" for names in found for number in names.pointers.retired),
+    )
 
 
-async def reconcile(store: Store, residency: Residency, every: float = LOOK_SECONDS) -> None:
+async def reconcile(reader: StoreReader, residency: Residency, every: float = LOOK_SECONDS) -> None:
     """Until cancelled."""
-    reader = StoreReader(store)
     while True:
         try:
-            await reconcile_once(await asyncio.to_thread(reader.desired), residency)
-        except Exception as exc:  # whatever it was, the next look must come: it may be over by then
-            logger.warning("what is loaded could not be brought in step with the store: %s", type(exc).__name__)
+            await reconcile_once(await asyncio.to_thread(desired, reader), residency)
+        except Exception as exc:  # whatever it was, it may be over at the next look
+            logger.warning("the loaded versions could not be reconciled with the store: %s", type(exc).__name__)
         await asyncio.sleep(every)
 
 
@@ -92,7 +66,7 @@ async def reconcile_once(desired: Desired, residency: Residency) -> None:
         refused = residency.refusals()
         if version.id in residency.residents() or version.id in refused:
             continue
-        # Nothing is dropped for what nobody has asked for yet, unless somebody pinned it.
+        # Only a pinned version evicts another before the first request for it.
         if not residency.has_room and version.id not in desired.pinned:
             continue
         try:

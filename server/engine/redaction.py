@@ -1,9 +1,8 @@
-"""The log of vLLM and its libraries, without what people wrote.
+"""Keeps mail out of the log of vLLM and its libraries.
 
 At DEBUG vLLM logs whole answers, at any level the text of exceptions, which quote the request, and when its engine dies
 the parameters of every request. From `install` on, records of the loggers named keep their wording, numbers and the
-frames of a traceback; all other arguments and the text of exceptions become the name of their type. This file does not
-know what is logged, nor where to.
+frames of a traceback; all other arguments and the text of exceptions become the name of their type.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ import traceback
 import warnings
 from typing import Any
 
+# Loggers of the engine's processes that see more of a request than its tokens: stop words, schemas.
 ENGINE = ("vllm.logging_utils", "vllm.v1.structured_output")
-"""Loggers of the engine's processes that see more of a request than its tokens: stop words, schemas."""
+# Loggers of the process that answers HTTP; installed once it serves, because before there is no mail.
 SERVING = (
     *ENGINE,
     *("vllm.entrypoints", "vllm.renderers", "vllm.inputs", "vllm.v1.engine", "vllm.tokenizers"),
     *("vllm.tool_parsers", "vllm.parser", "vllm.reasoning"),
     *("uvicorn", "starlette", "fastapi", "asyncio", "concurrent"),
 )
-"""Loggers of the process that answers HTTP. Installed once it serves: until then they have nothing to hide."""
+# Of the server as a whole, before and after its requests.
 STARTING = "vllm.entrypoints.launchers"
-"""Of the server as a whole, before and after its requests."""
 
 
 def install(loggers: tuple[str, ...]) -> None:
-    """For this process, for good, whatever handlers and levels it has or will have; again is harmless."""
+    """For the rest of this process, with any handlers and levels; idempotent."""
     make = logging.getLogRecordFactory()
 
     def made(*arguments: Any, **options: Any) -> logging.LogRecord:

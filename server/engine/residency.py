@@ -1,9 +1,8 @@
-"""Which versions the engine holds, who uses them, which are being loaded or refused; and room for the next one.
+"""Which versions the engine holds, in use or idle, being loaded or refused; and which one to evict for the next.
 
-vLLM remembers no failure, rolls none back, and forgets what was used least recently without telling anybody: then it
-reads the files again in the middle of a step. So a version is judged before vLLM sees it, a refusal stands for a while,
-and it is this file that says what goes when the engine is full, never while a request uses it. It knows neither HTTP
-nor vLLM nor the store: judging, loading and claiming a version's files are handed in.
+vLLM remembers no failure, rolls none back, and silently evicts the least recently used version: then it reads the files
+again in the middle of a step. So a version is judged before vLLM sees it, a refusal lasts for a while, and this file
+chooses which idle version to evict when the engine is full. It knows neither HTTP nor vLLM nor the store.
 """
 
 from __future__ import annotations
@@ -11,25 +10,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from adapters.errors import AdapterUnusable, Overloaded
+from adapters.store.leases import Lease
 from adapters.store.version import Version
 
+# A cold load stalls every running stream while the engine copies it; callers beyond these had better come back.
 MAX_COLD_LOADS = 8
-"""A cold load stalls every running stream while the engine copies it; beyond a few, callers had better come back."""
+# How long a refusal lasts: the cause may have been the disk, and may have been mended.
 REFUSAL_SECONDS = 60.0
-"""How long a refusal stands: what was wrong may have been the disk, and may have been mended."""
 
 Reasons = list[str]
 LoadResult = Literal["loaded", "refused", "failed"]
 
 
 class Engine(Protocol):
-    """What holds the versions' weights; `load` answers why it could not, and then has nothing of it left.
+    """Holds the weights; `load` returns the reasons if it failed, and then nothing of the version is left.
 
     One version may be loaded while another is still being unloaded.
     """
@@ -39,23 +39,9 @@ class Engine(Protocol):
     async def unload(self, version: Version) -> None: ...
 
 
-class Claims(Protocol):
-    """Keeps a version's files from being removed until there was a `release` for every `hold`; both may block.
-
-    `hold` raises AdapterNotFound if the files are gone.
-    """
-
-    def hold(self, version: Version) -> None: ...
-
-    def release(self, version: Version) -> None: ...
-
-
 @dataclass
 class Resident:
-    """A version in the engine. `idle_since` is of the monotonic clock and counts if `in_use`, its requests, is 0.
-
-    `leaving`: to be unloaded as soon as nobody uses it.
-    """
+    """A version in the engine, `in_use` by so many requests; `leaving`: to be unloaded once these have ended."""
 
     version: Version
     idle_since: float
@@ -63,23 +49,17 @@ class Resident:
     leaving: bool = False
 
 
-@dataclass(frozen=True)
-class Refusal:
-    reasons: Reasons
-    until: float
-
-
 class Residency:
-    """`judge` answers the reasons why a version cannot be served, and none if it can; it runs in a thread.
+    """`judge` returns the reasons why a version cannot be served; it runs in a thread.
 
-    `report` hears of every load when it is over: the version, the result, and the seconds that it took.
+    `report` is called after every load with the version, the result and its seconds.
     """
 
     def __init__(
         self,
         judge: Callable[[Version], Reasons],
         engine: Engine,
-        claims: Claims,
+        lease: Lease,
         capacity: int,
         report: Callable[[Version, LoadResult, float], Awaitable[None]],
         max_cold_loads: int = MAX_COLD_LOADS,
@@ -87,32 +67,33 @@ class Residency:
     ) -> None:
         self._judge = judge
         self._engine = engine
-        self._claims = claims
+        self._lease = lease
         self._capacity = capacity
         self._report = report
         self._max_cold_loads = max_cold_loads
         self._clock = clock
         self._residents: dict[str, Resident] = {}
-        self._refusals: dict[Version, Refusal] = {}
+        # The reasons, and until when they count.
+        self._refusals: dict[Version, tuple[Reasons, float]] = {}
         self._loading: dict[Version, asyncio.Task[Reasons]] = {}
-        # What has just come, and is not in use yet, is not to be sent away again for another.
+        # Versions that a waiting request needs; never evict these.
         self._awaited: Counter[str] = Counter()
         self._removals: set[asyncio.Task[None]] = set()
         self._wanted: frozenset[str] = frozenset()
         self._pinned: frozenset[str] = frozenset()
-        # Held while the engine's versions change, so that none is loaded into room that another was promised.
+        # Held while the engine's versions change, so that two loads never take the same room.
         self._changing = asyncio.Lock()
 
     @asynccontextmanager
     async def using(self, version: Version) -> AsyncIterator[bool]:
         """Have `version` loaded as long as the context lasts; gives True if the caller had to wait for that.
 
-        A caller that goes away does not stop the load that others wait for.
+        A caller that is cancelled does not stop the load, for which others may wait.
 
         Raises:
             AdapterUnusable: it fails validation or loading, now or a while ago.
             AdapterNotFound: its files are gone.
-            Overloaded: too many other versions are being loaded, or all that are loaded are in use.
+            Overloaded: too many other versions are being loaded, or all loaded ones are in use.
         """
         waited = False
         self._awaited[version.id] += 1
@@ -132,10 +113,13 @@ class Residency:
             resident.in_use -= 1
             resident.idle_since = self._clock()
             if resident.leaving and not resident.in_use:
-                self._in_background(self._remove(resident))
+                removal = asyncio.create_task(self._remove(resident))
+                self._removals.add(removal)
+                removal.add_done_callback(self._removals.discard)
+                removal.add_done_callback(_retrieve_failure)
 
     async def load(self, version: Version) -> None:
-        """Have `version` loaded before anybody asks; raises what `using` raises."""
+        """Load `version` ahead of requests; raises what `using` raises."""
         async with self.using(version):
             self._residents[version.id].leaving = False
 
@@ -149,16 +133,16 @@ class Residency:
         return True
 
     def prefer(self, wanted: frozenset[str], pinned: frozenset[str]) -> None:
-        """What to drop last, and what never, when the engine is full; both are ids of versions."""
+        """The ids of versions to evict last, and never."""
         self._wanted, self._pinned = wanted, pinned
 
     def residents(self) -> dict[str, Resident]:
         return dict(self._residents)
 
     def refusals(self) -> dict[str, Reasons]:
-        """Why versions are refused right now, by their ids."""
+        """The reasons why versions are refused now, by their ids."""
         now = self._clock()
-        return {version.id: refusal.reasons for version, refusal in self._refusals.items() if refusal.until > now}
+        return {version.id: reasons for version, (reasons, until) in self._refusals.items() if until > now}
 
     @property
     def has_room(self) -> bool:
@@ -169,10 +153,8 @@ class Residency:
         return resident if resident and resident.version == version else None
 
     async def _load(self, version: Version) -> None:
-        refusal = self._refusals.get(version)
-        if refusal and refusal.until > self._clock():
-            reasons = refusal.reasons
-        else:
+        reasons, until = self._refusals.get(version, ([], 0.0))
+        if until <= self._clock():
             reasons = await asyncio.shield(self._loading.get(version) or self._start(version))
         if reasons:
             raise AdapterUnusable(version.id, reasons)
@@ -182,17 +164,14 @@ class Residency:
             raise Overloaded(f"{len(self._loading)} adapters are being loaded already", retry_after=1)
         task = asyncio.create_task(self._admit(version), name=f"load {version.id}")
         self._loading[version] = task
-        task.add_done_callback(lambda done: self._loaded(version, done))
+        task.add_done_callback(lambda _: self._loading.pop(version))
+        task.add_done_callback(_retrieve_failure)
         return task
 
-    def _loaded(self, version: Version, task: asyncio.Task[Reasons]) -> None:
-        del self._loading[version]
-        _look_at_failure(task)
-
     async def _admit(self, version: Version) -> Reasons:
-        """Judge `version`, make room for it and load it; why that failed, and then nothing has changed."""
-        # Before anything reads the files: they stay where they are from now on.
-        await asyncio.to_thread(self._claims.hold, version)
+        """Judge `version`, make room for it and load it; returns the reasons if that failed."""
+        # Before the first look at the files: from now on gc does not remove them.
+        await asyncio.to_thread(self._lease.acquire, version)
         started = time.monotonic()
         result: LoadResult | None = "failed"
         reasons: Reasons = []
@@ -203,7 +182,7 @@ class Residency:
             else:
                 async with self._changing:
                     leaving = self._make_room()
-                    # At once, because either waits for the engine's next step, which then does the first one first.
+                    # Concurrent: both wait for the next engine step, so this takes one step instead of two.
                     _, reasons = await asyncio.gather(self._unload(leaving), self._engine.load(version))
                     if not reasons:
                         result = "loaded"
@@ -215,17 +194,16 @@ class Residency:
             if result:
                 await self._report(version, result, time.monotonic() - started)
             if result != "loaded":
-                await asyncio.to_thread(self._claims.release, version)
+                await asyncio.to_thread(self._lease.release, version)
         self._remember(version, reasons)
         return reasons
 
     def _remember(self, version: Version, reasons: Reasons) -> None:
         now = self._clock()
-        standing = {known: refusal for known, refusal in self._refusals.items() if refusal.until > now}
-        standing.pop(version, None)
+        self._refusals = {known: refusal for known, refusal in self._refusals.items() if refusal[1] > now}
+        self._refusals.pop(version, None)
         if reasons:
-            standing[version] = Refusal(reasons, now + REFUSAL_SECONDS)
-        self._refusals = standing
+            self._refusals[version] = reasons, now + REFUSAL_SECONDS
 
     def _clash(self, version: Version) -> Reasons:
         """vLLM knows a version by its name alone: a store emptied and filled again needs a new process."""
@@ -233,7 +211,7 @@ class Residency:
         return [f"the server still holds another {version.id}, of {held.version.path.name}; restart it"] if held else []
 
     def _make_room(self) -> Resident | None:
-        """Take out what was used least recently if there is no room for one more; it is to be unloaded.
+        """Take the version to evict out of the residents if there is no room; the caller unloads it.
 
         Raises:
             Overloaded: every version is in use or pinned.
@@ -244,8 +222,8 @@ class Residency:
         idle = [r for r in self._residents.values() if not r.in_use and r.version.id not in needed]
         if not idle:
             raise Overloaded(f"all {self._capacity} adapters that fit into memory are in use", retry_after=2)
-        least = min(idle, key=lambda r: (r.version.id in self._wanted, r.idle_since))
-        return self._residents.pop(least.version.id)
+        evicted = min(idle, key=lambda r: (r.version.id in self._wanted, r.idle_since))
+        return self._residents.pop(evicted.version.id)
 
     async def _remove(self, resident: Resident) -> None:
         async with self._changing:
@@ -254,20 +232,13 @@ class Residency:
                 await self._unload(resident)
 
     async def _unload(self, resident: Resident | None) -> None:
-        """To be called under the lock, for what nobody can begin to use any more; None is nothing."""
-        if resident is None:
-            return
-        await self._engine.unload(resident.version)
-        await asyncio.to_thread(self._claims.release, resident.version)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
-        task.add_done_callback(_look_at_failure)
+        """To be called under the lock, with a version that is not among the residents any more."""
+        if resident:
+            await self._engine.unload(resident.version)
+            await asyncio.to_thread(self._lease.release, resident.version)
 
 
-def _look_at_failure(task: asyncio.Task[Any]) -> None:
-    """So that a failure whose callers have all gone is no "exception was never retrieved"."""
+def _retrieve_failure(task: asyncio.Task[Any]) -> None:
+    """Otherwise asyncio logs "exception was never retrieved" if all callers have gone."""
     if not task.cancelled():
         task.exception()

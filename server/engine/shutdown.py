@@ -1,8 +1,7 @@
-"""How the server ends: it takes no new requests while running ones finish, and knows whether its engine died.
+"""How the server ends: running requests finish, no new ones begin, and a dead engine is not taken for a clean stop.
 
-vLLM drains its engine while the HTTP server still accepts; answers that were not finished in time wait for ever,
-and the server with them; when the engine has died it returns as after a clean stop, and a server that is killed leaves
-its engine behind. This file knows vLLM's engine client only by `shutdown` and `errored`, and no HTTP.
+vLLM drains its engine while the HTTP server still accepts; unfinished answers wait for ever, and the server with them;
+when the engine has died vLLM returns as after a clean stop; and a server that is killed leaves its engine behind.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from typing import Any
 
 from adapters.errors import Overloaded
 
+# By then another server, or this one started again, may be there.
 RETRY_SECONDS = 5
-"""By then another server, or this one started again, may be there."""
-LAST_WORDS_SECONDS = 5.0
-"""What the engine has written reaches its reader within that time, or nothing more will."""
+# The engine's last tokens reach their reader within this time, or never.
+LAST_TOKENS_SECONDS = 5.0
 
 
-class Ending:
-    """`closing`: the server finishes what it has begun, and begins nothing."""
+class Shutdown:
+    """`closing`: running requests finish and no new ones begin."""
 
     def __init__(self) -> None:
         self.closing = False
         self.engine_died = False
-        self._answering: set[asyncio.Task[Any]] = set()
+        self._in_flight: set[asyncio.Task[Any]] = set()
 
     def follow(self, engine_client: Any) -> None:
-        """To be called once, with the engine that vLLM is going to shut down, on a signal or because it died."""
+        """To be called once, with the client of the engine that vLLM shuts down, on a signal or because it died."""
         shut_down = engine_client.shutdown
         loop = asyncio.get_running_loop()
 
@@ -43,13 +42,13 @@ class Ending:
                 self.engine_died = bool(engine_client.errored)
             shut_down(*arguments, **options)
             if first:
-                loop.call_soon_threadsafe(loop.call_later, LAST_WORDS_SECONDS, self._cut_off)
+                loop.call_soon_threadsafe(loop.call_later, LAST_TOKENS_SECONDS, self._cut_off)
 
         engine_client.shutdown = shutdown
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """To be entered by the task of a request, which is cancelled if there will be no more of its answer.
+    def in_flight(self) -> Iterator[None]:
+        """For the task of a request, which is cancelled when its answer can get no more tokens.
 
         Raises:
             Overloaded: the server is shutting down already.
@@ -58,29 +57,29 @@ class Ending:
             raise shutting_down()
         task = asyncio.current_task()
         assert task
-        self._answering.add(task)
+        self._in_flight.add(task)
         try:
             yield
         except asyncio.CancelledError:
-            if task not in self._answering:
+            if task not in self._in_flight:
                 task.uncancel()
                 raise shutting_down() from None
             raise
         except Exception as exc:
-            # What was on its way to an engine that was shut down meanwhile has not failed on its own account.
+            # The request failed because its engine was shut down.
             if self.closing and not self.engine_died:
                 raise shutting_down() from exc
             raise
         finally:
-            self._answering.discard(task)
+            self._in_flight.discard(task)
 
     def _cut_off(self) -> None:
-        while self._answering:
-            self._answering.pop().cancel()
+        while self._in_flight:
+            self._in_flight.pop().cancel()
 
 
 def end_with_parent() -> None:
-    """End this process of vLLM's as soon as the one that started it is gone, killed for want of memory, for one.
+    """End this process of vLLM's as soon as its parent is gone, for example killed when memory ran out.
 
     Otherwise the engine stays for ever, with all of its memory.
     """

@@ -1,8 +1,7 @@
-"""How long each phase of a start took, said once when the server is ready.
+"""How long each phase of a start took, printed when the server is ready.
 
 A phase ends where `ended` is called; the next one begins there. The first began with the process, so that Python's own
-start counts. What vLLM's engine does in its own processes is one phase here: its own log breaks that down. This file
-does not know what the phases are.
+start counts. vLLM's engine is one phase: its own log breaks that down.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 
 
 class Startup:
-    """`clock` and `began` are of the wall clock, in seconds; by default the process began when the system says."""
+    """`clock` and `began` are of the wall clock, in seconds; `began` is by default the start of the process."""
 
     def __init__(self, clock: Callable[[], float] = time.time, began: float | None = None) -> None:
         self._clock = clock

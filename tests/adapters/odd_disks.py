@@ -110,7 +110,7 @@ def read_only(template: str) -> dict:
         "promote": attempt(store, lambda: store.promote("formal@2")),
         "retire": attempt(store, lambda: store.retire("formal")),
         "collect": attempt(store, lambda: collect(store)),
-        "hold": attempt(store, lambda: store.hold(version, lease)),
+        "hold": attempt(store, lambda: lease.acquire(version)),
         "load": warned(lambda: store.audit.record("load", version)),
     }
 

@@ -1,4 +1,4 @@
-"""A stand-in for vLLM's engine and the store's claims: counts what it is asked, and can refuse, fail or be slow."""
+"""A stand-in for vLLM's engine and the store's lease: counts what it is asked, and can refuse, fail or be slow."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class FakeEngine:
         self.judge_calls: list[str] = []
         self.load_calls: list[str] = []
         self.held: list[str] = []
-        self.claimed: list[str] = []
+        self.leased: list[str] = []
         self.gone: set[str] = set()
         self.broken: Exception | None = None
         self.reported: list[tuple[str, str]] = []
@@ -45,13 +45,13 @@ class FakeEngine:
     async def unload(self, version: Version) -> None:
         self.held.remove(version.id)
 
-    def hold(self, version: Version) -> None:
+    def acquire(self, version: Version) -> None:
         if version.id in self.gone:
             raise AdapterNotFound(f"{version.id} is gone")
-        self.claimed.append(version.id)
+        self.leased.append(version.id)
 
     def release(self, version: Version) -> None:
-        self.claimed.remove(version.id)
+        self.leased.remove(version.id)
 
     async def report(self, version: Version, result: str, seconds: float) -> None:
         assert seconds >= 0

@@ -1,44 +1,33 @@
-"""How the parts are put together, as far as no vLLM is needed for it."""
+"""Our layers and routes in vLLM's own application, where no engine is needed for the answer."""
 
-import asyncio
-import threading
-from collections.abc import Callable
+import json
+import subprocess
+import sys
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from adapters.store.audit import Audit
-from adapters.store.store import Store
-from server.engine.residency import Residency
-from server.metrics import Metrics
-from server.plugin import EndpointPlugin
-from tests.server.fake_engine import FakeEngine
+from adapters.models.base_models import BaseModel
+from tests.server.without_engine import REQUESTS
 
 
-def test_a_load_is_counted_on_the_event_loop_and_written_to_the_audit_log_off_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-):
-    engine, plugin, threads = FakeEngine(), EndpointPlugin(), {}
-    registry = CollectorRegistry()
-    plugin._store, plugin._metrics = store, Metrics(registry, "tiny")
+@pytest.fixture(scope="module")
+def answers(base_model: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
+    command = [sys.executable, "-m", "tests.server.without_engine", str(base_model.path)]
+    store = tmp_path_factory.mktemp("store")
+    done = subprocess.run([*command, str(store)], capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return [(status, body) for status, body in json.loads(done.stdout.splitlines()[-1])]
 
-    def noted(method: Callable[..., object]) -> Callable[..., object]:
-        def noting(*args: object, **details: object) -> object:
-            threads[method.__name__] = threading.current_thread()
-            return method(*args, **details)
 
-        return noting
+def test_each_request_is_answered_in_openais_shape(answers: list[tuple[int, str]]):
+    assert [status for status, _ in answers] == [200, 200, 404, 404, 404, 400, 400]
+    codes = [json.loads(body)["error"]["code"] for _, body in answers[2:]]
+    assert codes == ["model_not_found", "not_found", "model_not_found", "invalid_request", "invalid_request"]
 
-    monkeypatch.setattr(Metrics, "label", noted(Metrics.label))
-    monkeypatch.setattr(Audit, "record", noted(Audit.record))
 
-    async def scene() -> None:
-        await Residency(engine.judge, engine, engine, 2, plugin._load_ended).load(store.resolve("formal@1"))
-
-    asyncio.run(scene())
-    assert threads["label"] is threading.current_thread()
-    assert threads["record"] is not threading.current_thread()
-    counted = {"adapter": "formal", "result": "loaded"}
-    assert registry.get_sample_value("mailwright_adapter_loads_total", counted) == 1
-    [entry] = store.audit.entries(1)
-    assert (entry["what"], entry["adapter"]) == ("load", "formal@1")
+def test_vllms_own_checks_name_the_field_without_its_value(answers: list[tuple[int, str]]):
+    params = [json.loads(body)["error"]["param"] for _, body in answers[-2:]]
+    assert params == ["stop", "temperature"]
+    assert "temperature: Input should be a valid number" in answers[-1][1]
+    assert "canary" not in answers[-1][1]
+    assert "canary" in json.dumps(REQUESTS)

@@ -95,7 +95,7 @@ def test_a_whole_name_is_retired_and_brought_back_with_a_line_for_each_version(s
 
 def test_gc_has_a_line_for_each_version_that_it_removed(store: Store):
     lease = Lease(store.directory)
-    store.hold(store.resolve("formal@1"), lease)
+    lease.acquire(store.resolve("formal@1"))
     store.retire("formal")
     store.retire("friendly")
     (store.directory / "formal/.incoming-dead").mkdir()

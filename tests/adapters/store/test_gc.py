@@ -43,7 +43,7 @@ def dead_lease(store: Store) -> str:
 
 def test_a_sound_store_has_no_findings_and_nothing_to_collect(store: Store):
     with_lease = Lease(store.directory)
-    store.hold(store.resolve("formal"), with_lease)
+    with_lease.acquire(store.resolve("formal"))
     before = everything(store)
     assert found(store) == {}
     collected = collect(store, watch_seconds=NO_WAIT)
@@ -80,12 +80,12 @@ def test_what_is_not_retired_stays_whatever_is_promoted(store: Store):
 
 def test_a_retired_version_that_a_living_server_holds_is_kept_until_it_lets_go(store: Store):
     lease = Lease(store.directory)
-    store.hold(store.resolve("formal@2"), lease)
+    lease.acquire(version := store.resolve("formal@2"))
     store.retire("formal@2")
     collected = collect(store)
     assert collected.removed == []
     assert collected.kept == [f"formal@2: a server may have it loaded (lease {lease.path.name})"]
-    lease.release("formal@2")
+    lease.release(version)
     assert collect(store).removed == ["formal@2"]
 
 
@@ -104,7 +104,7 @@ def test_a_version_that_is_held_between_the_watch_and_the_lock_is_kept(store: St
     collecting = threading.Thread(target=collect, args=(store,))
     with store.locked("formal"):
         collecting.start()
-        lease.hold(version.id)
+        (lease.path / version.id).touch()
     collecting.join(30)
     assert version.path.is_dir()
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,19 +21,29 @@ from adapters.store.leases import (
     remove_dead,
 )
 from adapters.store.store import Store
+from adapters.store.version import Version
 
 ELSEWHERE = "0f0f0f0f-1111-2222-3333-444444444444"
+
+
+def version(store: Path, number: int) -> Version:
+    path = store / "formal" / f"{number}-0123456789ab"
+    path.mkdir(parents=True, exist_ok=True)
+    return Version("formal", number, path)
 
 
 @contextmanager
 def other_process(directory: Path) -> Iterator[subprocess.Popen]:
     """Holds formal@1 until it is killed."""
     code = (
-        "import sys; from pathlib import Path; from adapters.store.leases import Lease\n"
-        "lease = Lease(Path(sys.argv[1])); lease.hold('formal@1'); print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path\n"
+        "from adapters.store.leases import Lease; from adapters.store.version import Version\n"
+        "lease = Lease(Path(sys.argv[1])); lease.acquire(Version('formal', 1, Path(sys.argv[2])))\n"
+        "print('held', flush=True); sys.stdin.read()"
     )
+    path = str(version(directory, 1).path)
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(directory), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout.readline() == "held\n"
@@ -62,12 +73,13 @@ def test_a_store_without_servers_has_no_claims_and_gets_no_directory(tmp_path: P
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lease_holds_versions_until_it_releases_them(tmp_path: Path):
-    lease = Lease(tmp_path)
-    lease.hold("formal@1")
-    lease.hold("formal@2")
-    lease.release("formal@1")
-    lease.release("formal@1")
+def test_a_lease_holds_a_version_until_every_acquire_had_its_release(tmp_path: Path):
+    lease, first, second = Lease(tmp_path), version(tmp_path, 1), version(tmp_path, 2)
+    for each in (first, first, second):
+        lease.acquire(each)
+    lease.release(first)
+    assert sorted(holders(tmp_path, [])) == ["formal@1", "formal@2"]
+    lease.release(first)
     assert holders(tmp_path, []) == {"formal@2": [lease.path.name]}
     assert living(tmp_path) == {lease.path.name: True}
     lease.close()
@@ -155,11 +167,13 @@ def taken_for_dead(lease: Lease) -> None:
     assert not lease.path.exists()
 
 
-@pytest.mark.parametrize("wake", [Lease.beat, lambda lease: lease.hold("formal@2")], ids=["beat", "hold"])
+@pytest.mark.parametrize(
+    "wake", [Lease.beat, lambda lease: lease.acquire(version(lease.path.parents[1], 2))], ids=["beat", "acquire"]
+)
 def test_a_machine_that_was_taken_for_dead_claims_its_versions_again(tmp_path: Path, wake):
     lease = Lease(tmp_path)
-    lease.hold("formal@1")
-    lease.hold("formal@2")
+    lease.acquire(version(tmp_path, 1))
+    lease.acquire(version(tmp_path, 2))
     taken_for_dead(lease)
     wake(lease)
     assert holders(tmp_path, []) == {"formal@1": [lease.path.name], "formal@2": [lease.path.name]}
@@ -191,21 +205,47 @@ def test_a_lease_that_wakes_up_after_it_was_watched_counts_and_stays(tmp_path: P
     assert path.is_dir()
 
 
-def test_a_version_whose_files_are_gone_cannot_be_held(store: Store):
-    lease = Lease(store.directory)
-    version = store.resolve("formal")
-    version.path.rename(store.directory / "elsewhere")
+def test_a_version_whose_files_are_gone_cannot_be_acquired(store: Store):
+    lease, formal = Lease(store.directory), store.resolve("formal")
+    formal.path.rename(store.directory / "elsewhere")
     with pytest.raises(AdapterNotFound, match="formal@1"):
-        store.hold(version, lease)
+        lease.acquire(formal)
     assert holders(store.directory, []) == {}
 
 
-def test_a_hold_waits_while_a_version_may_be_removed(store: Store):
-    lease, version = Lease(store.directory), store.resolve("formal")
-    holding = threading.Thread(target=store.hold, args=(version, lease))
+def test_an_acquire_waits_while_a_version_may_be_removed(store: Store):
+    lease = Lease(store.directory)
+    holding = threading.Thread(target=lease.acquire, args=[store.resolve("formal")])
     with store.locked("formal"):
         holding.start()
         holding.join(0.2)
         assert holders(store.directory, []) == {}
     holding.join(30)
     assert holders(store.directory, []) == {"formal@1": [lease.path.name]}
+
+
+def test_a_store_that_cannot_be_written_is_served_without_a_lease_and_the_log_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Lease, "_begin", refuse)
+    lease, formal = Lease(store.directory), store.resolve("formal")
+    assert "Read-only file system" in caplog.text
+    assert "gc" in caplog.text
+    lease.acquire(formal)
+    lease.beat()
+    lease.release(formal)
+    shutil.rmtree(formal.path)
+    with pytest.raises(AdapterNotFound):
+        lease.acquire(formal)
+
+
+def test_a_process_that_ends_takes_its_lease_with_it(store: Store):
+    program = (
+        "from pathlib import Path; from adapters.store.leases import Lease; from adapters.store.store import Store\n"
+        f"store = Store(Path({str(store.directory)!r})); Lease(store.directory).acquire(store.resolve('formal'))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert claims(store.directory) == []

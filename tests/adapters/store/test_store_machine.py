@@ -21,6 +21,7 @@ from adapters.models.transfer import export, import_
 from adapters.store.gc import collect, verify
 from adapters.store.leases import Lease
 from adapters.store.store import Store
+from adapters.store.version import Version
 from tests import tiny
 
 NUMBERS = st.integers(1, 3)
@@ -152,14 +153,18 @@ class StoreMachine(RuleBasedStateMachine):
             "bring back": lambda: store.bring_back(reference),
             "remove label": lambda: store.remove_label("formal", "candidate"),
             "retire the name": lambda: store.retire("formal"),
-            "hold": lambda: store.hold(versions[number], self.lease) if number in versions else None,
-            "release": lambda: self.lease.release(reference),
+            "hold": lambda: self.acquire(versions.get(number)),
+            "release": lambda: self.lease.release(Version("formal", number, self.directory)),
             "collect": lambda: collect(store, watch_seconds=0),
             "export": lambda: export(store.resolve(reference), self.out / reference),
             "import": lambda: import_(store, next(self.exported(), self.out / "nothing"), "formal", self.base),
         }
         with suppress(AdapterNotFound, ConfigError):
             commands[command]()
+
+    def acquire(self, version: Version | None) -> None:
+        if version and not (self.lease.path / version.id).exists():
+            self.lease.acquire(version)
 
     @initialize(published=st.integers(0, 3))
     def some_are_there(self, published: int) -> None:

@@ -15,7 +15,7 @@ from adapters.models.base_models import BaseModel
 from adapters.store.store import POINTERS, Store
 from adapters.store.version import Version
 from server.api.access import LOCAL
-from server.api.adapters_route import MAX_ORDER_BYTES, adapter_routes
+from server.api.adapters_route import MAX_PROMOTE_BYTES, adapter_routes
 from server.api.errors import body_of
 from server.api.keys import Caller
 from tests import tiny
@@ -255,7 +255,7 @@ def test_without_room_nothing_is_promoted(store: Store, base_model: BaseModel, e
         (b"[10]", "object"),
         (b"percent=10", "JSON"),
         (b"\xff", "JSON"),
-        (b" " * (MAX_ORDER_BYTES + 1), "larger than"),
+        (b" " * (MAX_PROMOTE_BYTES + 1), "larger than"),
     ],
 )
 def test_a_body_that_is_no_order_promotes_nothing(store: Store, operator: TestClient, body: bytes, told: str):

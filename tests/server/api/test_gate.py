@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import AdapterUnusable, Overloaded
 from adapters.store.store import Store
 from server.api.access import Access
-from server.api.gate import MAX_BODY_BYTES, Asgi, Gate, Message, Receive, Send
+from server.api.application import layers, wrapped
+from server.api.gate import MAX_BODY_BYTES
 from server.api.keys import Keys, Order
 from server.api.limits import Limits
 from server.engine.residency import Residency
-from server.engine.shutdown import Ending
+from server.engine.shutdown import Shutdown
+from server.engine.voices import Voices
 from server.metrics import UNKNOWN, Metrics
 from tests.server.fake_engine import FakeEngine
 
@@ -32,7 +36,7 @@ class Echo:
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
 
-    async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.paths.append(scope["path"])
         body = b"{}"
         if scope["method"] == "POST":
@@ -55,18 +59,30 @@ def gate(
     loads: Residency | None = None,
     api_key: str | None = None,
     registry: CollectorRegistry | None = None,
-) -> Gate:
+    cross_origin: bool = False,
+) -> ASGIApp:
+    """The gate with the layers around it, as a request passes them."""
     metrics = Metrics(registry or CollectorRegistry(), "tiny-llama")
-    access = Access(Keys(store.directory), api_key, local=True)
-    limits = Limits(context=2048, takes_tools=False, more_fields=frozenset({"top_k"}))
-    return Gate(app, store, loads or residency(), metrics, ("tiny-llama", "base"), access, limits, Ending())
+    engine = FakeEngine()
+    voices = Voices(store, engine, engine.judge, 4, metrics.load_ended)
+    voices.residency = loads or voices.residency
+    around = layers(
+        metrics,
+        voices=voices,
+        base_names=("tiny-llama", "base"),
+        access=Access(store, api_key, local=True),
+        limits=Limits(context=2048, takes_tools=False, more_fields=frozenset({"top_k"})),
+        shutdown=Shutdown(),
+        cross_origin=cross_origin,
+    )
+    return wrapped(app, around)
 
 
-def ask(gate: Gate, method: str, path: str, **options: Any) -> httpx.Response:
+def ask(gate: ASGIApp, method: str, path: str, **options: Any) -> httpx.Response:
     options["headers"] = {"content-type": "application/json", **options.get("headers", {})}
 
     async def once() -> httpx.Response:
-        transport = httpx.ASGITransport(app=gate)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=gate)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.request(method, path, **options)
 
@@ -97,6 +113,35 @@ def test_a_promote_takes_effect_at_the_next_request(store: Store):
         store.promote(version)
         ask(entrance, "POST", CHAT, json={"model": "formal"})
         assert app.requests[-1]["model"] == version
+
+
+def test_the_disk_is_read_in_a_thread_and_only_after_a_change(store: Store, monkeypatch: pytest.MonkeyPatch):
+    reads: list[bool] = []
+
+    def noted(method: Callable[..., object]) -> Callable[..., object]:
+        def noting(*arguments: object) -> object:
+            reads.append(threading.current_thread() is threading.main_thread())
+            return method(*arguments)
+
+        return noting
+
+    Keys(store.directory).create(Order("app"))
+    for owner, method in ((Store, "pointers"), (Store, "versions"), (Store, "names"), (Keys, "_load")):
+        monkeypatch.setattr(owner, method, noted(getattr(owner, method)))
+    entrance, headers = gate(Echo(), store, api_key="secret"), {"Authorization": "Bearer secret"}
+
+    def on_the_event_loop(model: str) -> list[bool]:
+        reads.clear()
+        ask(entrance, "POST", CHAT, json={"model": model}, headers=headers)
+        return sorted(set(reads))
+
+    assert on_the_event_loop("formal") == [False]
+    assert on_the_event_loop("formal") == on_the_event_loop("formal@2") == on_the_event_loop("base") == []
+    store.promote("formal@2")
+    Keys(store.directory).create(Order("other"))
+    assert on_the_event_loop("formal") == [False]
+    assert on_the_event_loop("frmal") == [False]
+    assert on_the_event_loop("formal") == []
 
 
 def test_a_label_means_its_version(store: Store):
@@ -145,7 +190,7 @@ def test_a_version_stays_loaded_until_its_answer_has_ended(store: Store):
     seen = []
 
     class Slow(Echo):
-        async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             await loads.unload("formal@1")
             seen.append(list(engine.held))
             await super().__call__(scope, receive, send)
@@ -268,7 +313,7 @@ def test_the_right_key_lets_in(store: Store):
 
 
 def test_an_exception_is_500_and_the_log_does_not_quote_it(store: Store, caplog: pytest.LogCaptureFixture):
-    async def broken(scope: Asgi, receive: Receive, send: Send) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise ValueError((await receive())["body"])
 
     answer = ask(gate(broken, store), "POST", CHAT, json={"model": "base", "user": "Dear Ms Secret"})
@@ -280,7 +325,7 @@ def test_an_exception_is_500_and_the_log_does_not_quote_it(store: Store, caplog:
 
 @pytest.mark.parametrize("breaks", [True, False])
 def test_a_stream_that_breaks_or_just_stops_ends_with_an_error(store: Store, breaks: bool):
-    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
         if breaks:
@@ -292,7 +337,7 @@ def test_a_stream_that_breaks_or_just_stops_ends_with_an_error(store: Store, bre
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal_error"
 
 
-def exchange(entrance: Gate, kind: str, *incoming: Message) -> list[Message]:
+def exchange(entrance: ASGIApp, kind: str, *incoming: Message) -> list[Message]:
     """Speak ASGI with the gate directly: `incoming` is all that ever arrives."""
     waiting, sent = list(incoming), []
 
@@ -310,7 +355,7 @@ def exchange(entrance: Gate, kind: str, *incoming: Message) -> list[Message]:
 def test_vllm_hears_when_the_client_hangs_up(store: Store):
     heard = []
 
-    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         heard.extend([(await receive())["type"], (await receive())["type"]])
 
     body = {"type": "http.request", "body": b'{"model": "base"}', "more_body": False}
@@ -345,7 +390,7 @@ JUNK = [{"type": "http.request", "body": b'{"model": "formal@9"}', "more_body": 
 def answers(*steps: Message | Exception) -> Any:
     """An application that sends `steps`; at HANGS_UP it waits for the client to do that, an exception it raises."""
 
-    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "http.request"
         for step in steps:
             if isinstance(step, Exception):
@@ -419,7 +464,7 @@ def test_a_request_is_in_flight_while_vllm_has_it_and_not_after_it_was_cancelled
     async def play() -> None:
         reached = asyncio.Event()
 
-        async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
             for message in begins:
                 await send(message)
             reached.set()
@@ -452,7 +497,7 @@ def test_ten_thousand_made_up_names_add_no_series(store: Store):
         return {(s.name, frozenset(s.labels.items())) for family in registry.collect() for s in family.samples}
 
     async def ask_all() -> None:
-        transport = httpx.ASGITransport(app=entrance)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=entrance)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             for number in range(10_000):
                 await client.post(CHAT, json={"model": f"voice-{number:x}"})
@@ -578,7 +623,7 @@ def test_a_key_at_its_requests_a_minute_gets_429_and_hears_when_to_come_back(sto
 def test_every_answer_has_a_request_id_that_vllm_gets_too_and_no_client_chooses(store: Store):
     passed = []
 
-    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         passed.append(dict(scope["headers"]).get(b"x-request-id", b"").decode())
         await Echo()(scope, receive, send)
 
@@ -596,7 +641,7 @@ def test_every_answer_has_a_request_id_that_vllm_gets_too_and_no_client_chooses(
 def test_vllm_gets_no_header_that_would_choose_for_it(store: Store):
     passed: list[bytes] = []
 
-    async def app(scope: Asgi, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         passed.extend(name for name, _ in scope["headers"])
         await Echo()(scope, receive, send)
 
@@ -619,8 +664,8 @@ def test_preflights_reach_vllm_only_where_the_operator_allows_origins(store: Sto
     app = Echo()
     closed = gate(app, store)
     assert ask(closed, "OPTIONS", CHAT, headers=headers).status_code == 404
-    closed._cross_origin = True
-    assert ask(closed, "OPTIONS", CHAT, headers=headers).status_code == 200
+    open_to_browsers = gate(app, store, cross_origin=True)
+    assert ask(open_to_browsers, "OPTIONS", CHAT, headers=headers).status_code == 200
     assert app.paths == [CHAT]
 
 

@@ -12,10 +12,11 @@ from urllib.parse import quote, unquote
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
-from server.api.gate import MAX_BODY_BYTES, Asgi, Gate, Message, Receive, Send
+from server.api.gate import MAX_BODY_BYTES
 from tests import tiny
 from tests.server.api.test_gate import CHAT, gate
 
@@ -236,7 +237,7 @@ paths = st.one_of(
 )
 
 
-async def application(scope: Asgi, receive: Receive, send: Send) -> None:
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Reads the whole body, if there is to be one, and answers."""
     more = scope["method"] == "POST"
     while more:
@@ -247,7 +248,7 @@ async def application(scope: Asgi, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture(scope="module")
-def entrance(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> Gate:
+def entrance(tmp_path_factory: pytest.TempPathFactory, base_model: BaseModel) -> ASGIApp:
     store = Store(tmp_path_factory.mktemp("fuzz") / "store")
     for seed, name in enumerate(["formal", "formal", "friendly"], start=1):
         tiny.publish(store, base_model, name, seed)
@@ -260,7 +261,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-async def exchange(entrance: Gate, scope: Asgi, incoming: list[Message]) -> list[Message]:
+async def exchange(entrance: ASGIApp, scope: Scope, incoming: list[Message]) -> list[Message]:
     """What the gate sends when `incoming` arrives; after that the client hangs up."""
     waiting, sent = iter(incoming), []
 
@@ -275,7 +276,7 @@ async def exchange(entrance: Gate, scope: Asgi, incoming: list[Message]) -> list
     return sent
 
 
-def http(method: str, path: str, given: list[tuple[bytes, bytes]]) -> Asgi:
+def http(method: str, path: str, given: list[tuple[bytes, bytes]]) -> Scope:
     raw = quote(path, safe="/%").encode()
     return {
         "type": "http",
@@ -316,7 +317,7 @@ def check_answer(sent: list[Message]) -> int:
     return int(start["status"])
 
 
-def throw(runner: asyncio.Runner, entrance: Gate, scope: Asgi, incoming: list[Message]) -> int:
+def throw(runner: asyncio.Runner, entrance: ASGIApp, scope: Scope, incoming: list[Message]) -> int:
     """The status of the answer; a good request comes next and is answered."""
     status = check_answer(runner.run(exchange(entrance, scope, incoming)))
     assert check_answer(runner.run(exchange(entrance, http("POST", CHAT, HEADERS), arriving([GOOD])))) == 200
@@ -325,12 +326,12 @@ def throw(runner: asyncio.Runner, entrance: Gate, scope: Asgi, incoming: list[Me
 
 @fuzz
 @given(st.sampled_from(WRITING), bodies, st.lists(st.integers(min_value=0), max_size=6))
-def test_any_body_in_any_pieces(runner: asyncio.Runner, entrance: Gate, path: str, body: bytes, cuts: list[int]):
+def test_any_body_in_any_pieces(runner: asyncio.Runner, entrance: ASGIApp, path: str, body: bytes, cuts: list[int]):
     throw(runner, entrance, http("POST", path, HEADERS), arriving(pieces(body, cuts)))
 
 
 @pytest.mark.parametrize("body", ODD_BODIES, ids=lambda body: repr(body[:60]))
-def test_every_odd_body(runner: asyncio.Runner, entrance: Gate, body: bytes):
+def test_every_odd_body(runner: asyncio.Runner, entrance: ASGIApp, body: bytes):
     for path in WRITING:
         throw(runner, entrance, http("POST", path, HEADERS), arriving([body]))
 
@@ -338,7 +339,7 @@ def test_every_odd_body(runner: asyncio.Runner, entrance: Gate, body: bytes):
 @fuzz
 @given(bodies, st.lists(st.integers(min_value=0), max_size=6), st.integers(min_value=0, max_value=6))
 def test_a_client_that_hangs_up_anywhere_is_answered_in_full_or_not_at_all(
-    runner: asyncio.Runner, entrance: Gate, body: bytes, cuts: list[int], arrived: int
+    runner: asyncio.Runner, entrance: ASGIApp, body: bytes, cuts: list[int], arrived: int
 ):
     incoming = arriving(pieces(body, cuts))[:arrived]
     sent = runner.run(exchange(entrance, http("POST", CHAT, HEADERS), incoming))
@@ -353,7 +354,7 @@ def test_a_client_that_hangs_up_anywhere_is_answered_in_full_or_not_at_all(
 @example("GET", "/v1/models", [(b"host", b"[")], b"")
 def test_any_method_path_and_headers(
     runner: asyncio.Runner,
-    entrance: Gate,
+    entrance: ASGIApp,
     method: str,
     path: str,
     given_headers: list[tuple[bytes, bytes]],
@@ -366,21 +367,21 @@ def test_any_method_path_and_headers(
 
 @fuzz
 @given(st.integers(min_value=-(2**70), max_value=2**70) | st.integers(0, 100))
-def test_any_announced_length(runner: asyncio.Runner, entrance: Gate, length: int):
+def test_any_announced_length(runner: asyncio.Runner, entrance: ASGIApp, length: int):
     announced = [*HEADERS, (b"content-length", str(length).encode())]
     status = throw(runner, entrance, http("POST", CHAT, announced), arriving([GOOD]))
     assert status == (413 if length > MAX_BODY_BYTES else 200)
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
-def test_no_name_but_an_adapters_own_is_taken_for_it(runner: asyncio.Runner, entrance: Gate, name: str):
+def test_no_name_but_an_adapters_own_is_taken_for_it(runner: asyncio.Runner, entrance: ASGIApp, name: str):
     for path in WRITING:
         assert throw(runner, entrance, http("POST", path, HEADERS), arriving([with_model({}, name)])) in (400, 404)
 
 
 @fuzz
 @given(st.text(max_size=200) | st.text("formal@base.-_/%\\0123 ", max_size=12))
-def test_any_other_name(runner: asyncio.Runner, entrance: Gate, name: str):
+def test_any_other_name(runner: asyncio.Runner, entrance: ASGIApp, name: str):
     status = throw(runner, entrance, http("POST", CHAT, HEADERS), arriving([with_model({}, name)]))
     known = {"formal", "formal@1", "formal@2", "friendly", "friendly@1", "base", "tiny-llama"}
     assert status == 200 if name in known else status in (400, 404)

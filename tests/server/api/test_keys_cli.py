@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.store.audit import Audit
-from server.api.keys import Keys
+from server.api.keys import Keys, digest
 from server.launch import main
 
 
@@ -23,7 +23,9 @@ def test_a_key_is_made_listed_and_revoked(store: Path, capsys: pytest.CaptureFix
     limits = ["--expires", "90d", "--requests-per-minute", "60", "--streams", "4"]
     assert main(["keys", "create", "--name", "crm", "--models", "formal*, base", *limits]) == 0
     token = capsys.readouterr().out.split()[0]
-    assert Keys(store).find(token).models == ("formal*", "base")
+    (key,) = Keys(store).all()
+    assert key.sha256 == digest(token)
+    assert key.models == ("formal*", "base")
     assert main(["keys", "list"]) == 0
     listed = capsys.readouterr().out
     assert re.search(r"crm +active +infer +formal\*, base +60 +4 +20\d\d-", listed)

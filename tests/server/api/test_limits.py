@@ -22,11 +22,14 @@ from server.api.limits import (
     MESSAGES,
     RESPONSES,
     Limits,
-    check,
-    parse,
+    read_request,
 )
 
 LIMITS = Limits(context=100, takes_tools=False)
+
+
+def check(path: str, fields: dict[str, Any], limits: Limits) -> None:
+    read_request(path, json.dumps({"model": "formal", **fields}).encode(), limits)
 
 
 def wrong(path: str, limits: Limits = LIMITS, **fields: Any) -> RequestError:
@@ -236,12 +239,12 @@ def test_the_schema_of_an_email_passes():
 )
 def test_a_body_that_nothing_could_take_is_400(body: bytes):
     with pytest.raises(RequestError) as refused:
-        parse(body)
+        read_request(CHAT, body, LIMITS)
     assert refused.value.status == 400
 
 
 def test_of_duplicate_keys_the_last_counts_for_everybody():
-    assert parse(b'{"model": "base", "model": "formal"}') == {"model": "formal"}
+    assert read_request(CHAT, b'{"model": "base", "model": "formal"}', LIMITS) == {"model": "formal"}
 
 
 VALUES = st.recursive(
@@ -256,7 +259,7 @@ VALUES = st.recursive(
 def test_whatever_its_fields_hold_a_request_is_checked_or_refused(fields: dict[str, Any]):
     body = json.dumps({**fields, "model": "formal"}).encode()
     with suppress(RequestError):
-        check(CHAT, parse(body), LIMITS)
+        read_request(CHAT, body, LIMITS)
 
 
 def test_single_tokens_cannot_be_weighed_while_tokens_are_guessed():

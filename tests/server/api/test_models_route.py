@@ -22,7 +22,7 @@ from adapters.store.version import Version
 from server.api.access import LOCAL
 from server.api.errors import body_of
 from server.api.keys import Caller
-from server.api.models_route import facts, metrics_route, model_routes
+from server.api.models_route import metrics_route, model_routes, version_info
 from server.engine.residency import Residency
 from tests import tiny
 from tests.server.callers import asked_by
@@ -161,9 +161,9 @@ def test_a_manifest_that_was_mended_is_read_again(store: Store):
     good = file.read_text()
     file.write_text("{")
     with pytest.raises(OSError, match="damaged"):
-        facts(version)
+        version_info(version)
     file.write_text(good)
-    assert facts(version).parent == "tiny-llama"
+    assert version_info(version).parent == "tiny-llama"
 
 
 class WhichThread:

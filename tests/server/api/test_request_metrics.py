@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from starlette.types import Message
 
-from server.api.request_metrics import Message, Observation, has_text, tokens_used
+from server.api.request_metrics import Observation, has_text, tokens_used
 from server.metrics import Metrics
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -56,11 +57,11 @@ class Play:
             self.left.append(message)
 
         with Observation(Metrics(self._registry, "tiny-llama"), receive, send, lambda: self._now) as seen:
-            seen.belongs_to("formal")
+            seen.set_adapter("formal")
             seen.cold = cold
             for self._now, message in scene:
                 if message is START:
-                    seen.handed_over()
+                    seen.mark_submitted()
                 await seen.send(message)
             if gone_at_end:
                 await seen.receive()

@@ -9,13 +9,14 @@ import pytest
 from adapters.errors import AdapterNotFound
 from adapters.store.store import POINTERS, Store
 from adapters.store.version import Version
-from server.engine.reconcile import StoreReader, reconcile, reconcile_once
+from server.engine.reconcile import desired, reconcile, reconcile_once
 from server.engine.residency import Residency
+from server.engine.store_reader import StoreReader
 from tests.server.fake_engine import FakeEngine, until
 
 
 def step(store: Store, engine: FakeEngine, residency: Residency) -> Awaitable[None]:
-    return reconcile_once(StoreReader(store).desired(), residency)
+    return reconcile_once(desired(StoreReader(store)), residency)
 
 
 def play(engine: FakeEngine, scene: Callable[[Residency], Awaitable[None]], **options: int) -> None:
@@ -109,12 +110,12 @@ def test_one_bad_adapter_holds_up_nothing_and_is_not_tried_at_every_look(
 
 def test_damaged_pointers_of_one_name_hold_up_nothing(store: Store):
     (store.directory / "formal" / POINTERS).write_text("{")
-    assert [version.id for version in StoreReader(store).desired().wanted] == ["friendly@1"]
+    assert [version.id for version in desired(StoreReader(store)).wanted] == ["friendly@1"]
 
 
 def test_the_reader_sees_every_change_and_rereads_only_what_changed(store: Store, monkeypatch: pytest.MonkeyPatch):
     reader = StoreReader(store)
-    assert {version.id for version in reader.desired().wanted} == {"formal@1", "friendly@1"}
+    assert {version.id for version in desired(reader).wanted} == {"formal@1", "friendly@1"}
     read: list[str] = []
     pointers = Store.pointers
 
@@ -123,11 +124,11 @@ def test_the_reader_sees_every_change_and_rereads_only_what_changed(store: Store
         return pointers(self, name)
 
     monkeypatch.setattr(Store, "pointers", counted)
-    assert len(reader.desired().wanted) == 2
+    assert len(desired(reader).wanted) == 2
     assert read == []
     store.promote("formal@2")
     read.clear()
-    assert reader.desired().wanted[0].id == "formal@2"
+    assert desired(reader).wanted[0].id == "formal@2"
     assert read == ["formal"]
 
 
@@ -136,9 +137,9 @@ def test_a_version_that_is_promoted_before_its_directory_is_there_is_seen_once_i
     there = store.resolve("formal@1").path
     there.rename(tmp_path / there.name)
     reader = StoreReader(store)
-    assert [version.id for version in reader.desired().wanted] == ["friendly@1"]
+    assert [version.id for version in desired(reader).wanted] == ["friendly@1"]
     (tmp_path / there.name).rename(there)
-    assert {version.id for version in reader.desired().wanted} == {"formal@1", "friendly@1"}
+    assert {version.id for version in desired(reader).wanted} == {"formal@1", "friendly@1"}
 
 
 def test_it_goes_on_after_whatever_goes_wrong(store: Store, monkeypatch: pytest.MonkeyPatch):
@@ -147,7 +148,7 @@ def test_it_goes_on_after_whatever_goes_wrong(store: Store, monkeypatch: pytest.
     async def scene(residency: Residency) -> None:
         engine.gone = {"formal@1", "friendly@1"}
         engine.broken = RuntimeError("the disk is away")
-        task = asyncio.create_task(reconcile(store, residency, every=0))
+        task = asyncio.create_task(reconcile(StoreReader(store), residency, every=0))
         await until(lambda: engine.broken is not None and residency.has_room)
         engine.gone, engine.broken = set(), None
         await until(lambda: sorted(engine.held) == ["formal@1", "friendly@1"])

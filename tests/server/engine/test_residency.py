@@ -38,7 +38,7 @@ def test_twenty_first_requests_load_once():
 
     play(engine, scene)
     assert engine.judge_calls == engine.load_calls == ["formal@1"]
-    assert engine.claimed == engine.held == ["formal@1"]
+    assert engine.leased == engine.held == ["formal@1"]
 
 
 def test_who_waited_for_the_load_knows_it_and_the_load_is_reported_once():
@@ -73,7 +73,7 @@ def test_a_refusal_stands_for_a_while_costs_nothing_and_is_reported_once(
     play(engine, scene)
     assert engine.reported == [("formal", result)]
     assert (engine.judge_calls, engine.load_calls) == (["formal@1"], loads)
-    assert engine.claimed == []
+    assert engine.leased == []
 
 
 def test_after_a_while_a_refused_version_is_tried_again():
@@ -101,7 +101,7 @@ def test_an_engine_that_breaks_is_asked_again_at_the_next_request():
         engine.broken = ConnectionError("the engine is away")
         with pytest.raises(ConnectionError):
             await use(residency, FORMAL)
-        assert engine.claimed == []
+        assert engine.leased == []
         engine.broken = None
         await use(residency, FORMAL)
 
@@ -119,7 +119,7 @@ def test_files_that_are_gone_are_not_found_and_not_refused_for_later():
         assert residency.refusals() == {}
 
     play(engine, scene)
-    assert (engine.judge_calls, engine.claimed, engine.reported) == ([], [], [])
+    assert (engine.judge_calls, engine.leased, engine.reported) == ([], [], [])
 
 
 def test_too_many_cold_loads_are_turned_away_but_not_those_who_wait_for_one():
@@ -166,7 +166,7 @@ def test_a_version_that_came_back_with_other_files_needs_a_restart():
             await use(residency, Version("formal", 1, Path("/store/formal/1-ba9876543210")))
 
     play(engine, scene)
-    assert engine.load_calls == engine.claimed == ["formal@1"]
+    assert engine.load_calls == engine.leased == ["formal@1"]
 
 
 def test_what_was_used_least_recently_makes_room():
@@ -178,7 +178,7 @@ def test_what_was_used_least_recently_makes_room():
             await use(residency, wanted)
 
     play(engine, scene, capacity=2)
-    assert engine.held == engine.claimed == ["formal@1", "terse@1"]
+    assert engine.held == engine.leased == ["formal@1", "terse@1"]
 
 
 def test_what_is_promoted_makes_room_last_and_what_is_pinned_never():
@@ -209,7 +209,7 @@ def test_one_comes_while_another_goes_which_nobody_can_begin_to_use_meanwhile():
         assert await newcomer is True
 
     play(engine, scene, capacity=1)
-    assert engine.held == engine.claimed == ["friendly@1"]
+    assert engine.held == engine.leased == ["friendly@1"]
 
 
 def test_what_has_just_come_is_not_sent_away_before_who_waited_for_it_begins():
@@ -240,9 +240,9 @@ def test_a_version_in_use_is_never_dropped_and_the_newcomer_is_told_to_come_back
         async with residency.using(FORMAL):
             with pytest.raises(Overloaded, match="in use"):
                 await use(residency, FRIENDLY)
-            assert engine.held == engine.claimed == ["formal@1"]
+            assert engine.held == engine.leased == ["formal@1"]
         await use(residency, FRIENDLY)
-        assert engine.held == engine.claimed == ["friendly@1"]
+        assert engine.held == engine.leased == ["friendly@1"]
 
     play(engine, scene, capacity=1)
     assert engine.reported == [("formal", "loaded"), ("friendly", "loaded")]
@@ -272,7 +272,7 @@ def test_unloading_waits_for_the_last_request_and_gives_the_files_free():
             await asyncio.sleep(0)
             assert engine.held == ["formal@1"]
             assert residency.residents()["formal@1"].in_use == 1
-        await until(lambda: not engine.claimed)
+        await until(lambda: not engine.leased)
         assert engine.held == []
         assert not await residency.unload("formal@1")
         assert await use(residency, FORMAL) is True
@@ -298,7 +298,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["begin", "end", "unload", "tick"]), 
 
 
 @given(STEPS)
-def test_whatever_the_order_what_is_used_is_loaded_and_what_is_loaded_is_claimed(steps: list[tuple[str, int]]):
+def test_whatever_the_order_what_is_used_is_loaded_and_what_is_loaded_is_leased(steps: list[tuple[str, int]]):
     engine = FakeEngine()
     wanted = [version(f"voice{number}") for number in range(6)]
 
@@ -334,7 +334,7 @@ def test_whatever_the_order_what_is_used_is_loaded_and_what_is_loaded_is_claimed
         await asyncio.gather(*requests)
         for resident in list(residency.residents()):
             await residency.unload(resident)
-        await until(lambda: not engine.claimed)
+        await until(lambda: not engine.leased)
         assert engine.held == []
 
     play(engine, scene, capacity=3)
