@@ -16,10 +16,10 @@ from adapters.emails.form import (
     word_grams,
 )
 from adapters.emails.tasks import HELDOUT
-from trainer.data.examples import DATA
+from trainer.data.examples import SHIPPED_EMAILS
 from trainer.data.synthetic import FORMAL_CLOSINGS, FRIENDLY_CLOSINGS
 
-FILES = [HELDOUT, *sorted(DATA.glob("*.jsonl"))]
+FILES = [HELDOUT, *sorted(SHIPPED_EMAILS.glob("*.jsonl"))]
 ROWS = [row for file in FILES for row in map(json.loads, file.read_text("utf-8").splitlines()) if "email" in row]
 EMAIL = "Subject: Thank you\n\nDear Ada,\n\nWe sat on your 12 chairs on May 14.\n\nKind regards,\nKim"
 WORDS = st.lists(st.text("abcdefghij", min_size=1, max_size=6), min_size=1, max_size=30).map(" ".join)
