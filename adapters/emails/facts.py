@@ -51,7 +51,7 @@ VALUES = (
     | {word: 10.0 * n for n, word in enumerate(TENS, start=2)}
     | {"half": 0.5, "twentieth": 20.0, "thirtieth": 30.0}
 )
-SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "grand": 1000, "million": 10**6, "billion": 10**9}
 SCALES |= {"k": 1000, "m": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "bn": 10**9}
 CURRENCIES = {
     **dict.fromkeys(["$", "dollar", "buck", "usd"], "$"),
@@ -60,17 +60,19 @@ CURRENCIES = {
     **dict.fromkeys(["¥", "yen", "jpy"], "¥"),
     **{word: word for word in ("chf", "franc", "krona", "krone", "rupee", "cent", "penny", "pence")},
 }
-# Numbers that are told without a figure: "half an hour" lets an answer say 30 minutes.
+# Numbers without a figure: a task with "a couple" lets an answer say 2.
 IN_OTHER_WORDS = {
     r"an?|once|single": 1,
     r"two|both|couple|pair|twice|twins?": 2,
-    r"fortnight": 14,
+    r"half": 0.5,
     r"quarter of an hour": 15,
-    r"half an hour|half-hour|half hour": 30,
     r"three quarters of an hour": 45,
-    r"an hour|one hour": 60,
-    r"hour and a half": 90,
 }
+# In minutes and in months: a task with "1.5 hours" lets an answer say 90 minutes.
+DURATIONS = (
+    {"min": 1, "h": 60, "hr": 60, "hour": 60, "day": 1440, "week": 10_080, "fortnight": 20_160},
+    {"month": 1, "year": 12},
+)
 
 WEEKDAY = rf"(?:(?:{'|'.join(WEEKDAYS)})s?\b|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=,? \d))"
 MONTH = rf"(?:(?:{'|'.join(MONTHS)})\b|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
@@ -80,13 +82,15 @@ DAY_MONTH = (
     r"(?:(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
     rf"(?![/\d]| {MONTH})"
 )
+MONTH_OF_YEAR = r"(?:(?:0?[1-9]|1[0-2])[/.](?:19|20)\d\d|(?:19|20)\d\d[/-](?:0[1-9]|1[0-2]))(?![/.-]?\d)"
 YEAR = r"(?:(?:19|20)\d\d|'\d\d)\b"
 HOUR = r"(?:[01]?\d|2[0-4])"
 HALF_DAY = r"(?:[ap]\.m\b\.?|[ap]m\b)"
 SMALL = rf"(?:(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(UNITS[1:10])}))?|{'|'.join(reversed(UNITS))})\b"
-CLOCK_HOUR = rf"(?:{HOUR}(?!\d)|(?:{'|'.join(reversed(UNITS[1:13]))})\b)"
+HOUR_WORD = rf"(?:{'|'.join(reversed(UNITS[1:13]))})\b"
+CLOCK_HOUR = rf"(?:{HOUR}(?!\d)|{HOUR_WORD})"
 MINUTES = r"(?:five|ten|fifteen|twenty|twenty-five|thirty|thirty-five|forty|forty-five|fifty|fifty-five)\b"
-FIGURE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
+FIGURE = r"(?:(?:\d{1,3}(?:[, ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)(?: ?[½¼¾])?|[½¼¾])"
 # "2 m" may be metres; "2m" counts as both.
 SCALED = rf"{FIGURE}(?:(?:k|m)\b| ?(?:mn|mln|mil|bn)\b)?"
 SCALE = r"(?:dozen|hundred|thousand|million|billion)s?\b"
@@ -114,13 +118,14 @@ PATTERNS: dict[Kind, str] = {
     rf"\b(?:\d\d?|{SMALL}) o'clock\b|\b(?:(?:12|twelve) )?(?:noon|midday|midnight)\b|"
     rf"\b(?:half(?: past)?|quarter (?:past|to)|(?:{MINUTES}|\d\d?)(?: minutes)? past) {CLOCK_HOUR}|"
     rf"(?:(?<=\bat )|(?<=\bby )|(?<=\bfrom )|(?<=\buntil ))(?:{HOUR}\.[0-5]\d\b|{CLOCK_HOUR} {MINUTES})|"
-    rf"(?<=\bat ){MINUTES} to {CLOCK_HOUR}",
+    rf"(?<=\bat ){MINUTES} to {CLOCK_HOUR}|\b{HOUR_WORD} (?:fifteen|thirty|forty-five)\b(?![- ]min)",
     "date": rf"\b(?:{WEEKDAY},? (?:the )?)?(?:(?:{DAY} (?:of )?|{WORD_DAY} of ){MONTH}|{MONTH} (?:the )?{DAY}\b(?!:))"
     rf"(?:,? {YEAR})?|\b\d{{4}}[/.-]\d\d?[/.-]\d\d?(?!\d)|\b\d\d?[/.-]\d\d?[/.-](?:{YEAR}|\d\d\b)|"
-    rf"\b(?:{WEEKDAY},? )?{DAY_MONTH}|\b{WEEKDAY}|\b{MONTH} {YEAR}|"
+    rf"\b{MONTH_OF_YEAR}|\b(?:{WEEKDAY},? )?{DAY_MONTH}|\b{WEEKDAY}|\b{MONTH} {YEAR}|"
     rf"(?:{BEFORE_MONTH})(?:{'|'.join(MONTHS)})\b|\b(?:tomorrow|yesterday)\b",
     "code": rf"(?-i:\b(?!{FIGURE}(?:[KM]|[BM]N)\b)(?=[A-Z0-9/-]*[A-Z])(?=[A-Z0-9/-]*\d)[A-Z0-9]+(?:[-/][A-Z0-9]+)*\b)",
-    "number": rf"(?<![\w-]){WORDED}|\b{FIGURE}(?:(?:st|nd|rd|th)\b| ?%| per ?cent\b)|\b{SCALED}{AND_A_HALF}",
+    "number": rf"(?<![\w-]){WORDED}(?: grand\b)?|\b{FIGURE}(?:(?:st|nd|rd|th)\b| ?%| per ?cent\b)|"
+    rf"\b{HOUR}h\b|\b{SCALED}{AND_A_HALF}(?: grand\b)?",
 }
 # Where a fact may begin: at a word's beginning, or with a sign. Four of five places are neither, and each would cost a
 # try of every pattern.
@@ -156,6 +161,10 @@ SIGNATURE_LINES = 4
 BARE_HOUR = (
     rf"\b(?:at|by|from|until|till|to|before|after|around|about|past|between) ({CLOCK_HOUR})(?![:.]\d| ?[ap]\.?m\b)|"
     rf"\b({CLOCK_HOUR})(?= ?(?:sharp|ish|tonight|tomorrow|in the (?:morning|afternoon|evening))\b)|\b({HOUR})(?=h\b)"
+)
+DURATION = (
+    rf"\b(half an?|half|an?|{WORDED}|{FIGURE})[ -]?"
+    r"(min|hour|hr|h\b|day|week|fortnight|month|year)[a-z]*(?P<half> and a half\b)?"
 )
 HOURS = rf"\b({CLOCK_HOUR}|noon|midnight)(?:[:.]\d\d)? ?(?:-|to|and|or) ?({CLOCK_HOUR}|noon|midnight)"
 
@@ -294,13 +303,19 @@ def _values(text: str) -> list[float]:
     for word in re.findall(rf"{FIGURE}|[a-z]+", text.lower()):
         scale = SCALES.get(word.removesuffix("s") if len(word) > 3 else word)
         if not scale:
-            part += float(word.replace(",", "")) if word[0].isdecimal() else VALUES.get(word, 0.0)
+            part += VALUES.get(word, 0.0) if word.isalpha() else _figure(word)
         elif scale < 1000:
             part = (part or 1) * scale
         else:
             total, part = total + (part or 1) * scale, 0.0
-    metres = re.match(rf"({FIGURE})m\b", text, re.IGNORECASE)
-    return [total + part, *([_values(metres[1])[0]] if metres else [])]
+    unscaled = re.match(rf"({FIGURE}|{SMALL})(?:m| grand)\b", text, re.IGNORECASE)
+    return [total + part, *([_values(unscaled[1])[0]] if unscaled else [])]
+
+
+def _figure(text: str) -> float:
+    """`1,500`, `1 500` and `2½` as numbers."""
+    whole = re.sub(r"[^\d.]", "", text)
+    return float(whole or 0) + sum(unicodedata.numeric(sign) for sign in text if sign in "½¼¾")
 
 
 def _currency(text: str) -> str:
@@ -313,11 +328,13 @@ def _clock(text: str) -> set[Key]:
     plain = re.sub(rf"\b{SMALL}", _figures, text.lower())
     if re.search("noon|midday|midnight", plain):
         return {("time", 0 if "midnight" in plain else 720)}
+    if in_one := re.fullmatch(r"([01]\d|2[0-3])([0-5]\d)", plain):
+        return {("time", int(in_one[1]) * 60 + int(in_one[2]))}
     if past := re.match(r"(half|quarter|\d+)(?: minutes)? (to |past |(?<=half ))(\d+)", plain):
         minutes = {"half": 30, "quarter": 15}.get(past[1]) or int(past[1])
         return _both_halves(int(past[3]), -minutes if past[2] == "to " else minutes)
     figures = re.match(rf"({HOUR})(?:[:.h ]([0-5]\d))?(?: ?([ap])\.?m|(?![\d%:.])| o'clock)", plain)
-    if not figures or not (figures[2] or figures[3] or "o'clock" in plain):
+    if not figures or not (figures[2] or figures[3] or "o'clock" in plain or plain.endswith("h")):
         return set()
     hour, minute = int(figures[1]), int(figures[2] or 0)
     if figures[3]:
@@ -341,6 +358,8 @@ def _date_parts(text: str) -> tuple[Part, ...]:
         frozenset[Key]({("weekday", n)}) for n, day in enumerate(WEEKDAYS) if re.match(rf"{day[:3]}[a-z]*\b", text)
     ]
     month = next((n for n, name in enumerate(MONTHS, 1) if re.search(rf"(?<![a-z]){name[:3]}(?!\w*day)", text)), 0)
+    if len(numbers) == 2 and max(numbers) > 31 and not month:
+        return (frozenset({("month", min(numbers))}), _year(max(numbers)))
     if len(numbers) > 1 and not month:
         *year, one, other = numbers if numbers[0] > 31 else reversed(numbers)
         parts.append(frozenset({("day", one, other), ("day", other, one)}))
@@ -361,7 +380,10 @@ def _told(asked: str) -> frozenset[Key]:
     asked = asked if in_figures == asked else f"{asked}\n{in_figures}"
     lower = asked.lower()
     keys: set[Key] = {("word", word.removesuffix("s")) for word in _words(asked)} | {("told", 1.0)}
-    keys |= {("told", float(figure.replace(",", ""))) for figure in re.findall(FIGURE, asked)}
+    keys |= {("told", _figure(figure)) for figure in re.findall(rf"{FIGURE}", asked)}
+    # Of "12 500 g bags" also the 12 and the 500.
+    keys |= {("told", float(figure)) for figure in re.findall(r"(?<![\d.,])\d+(?![.,]?\d)", asked)}
+    keys |= _durations(lower)
     keys |= {("told", float(n)) for words, n in IN_OTHER_WORDS.items() if re.search(rf"\b(?:{words})\b", lower)}
     keys |= {("weekday", n) for n, day in enumerate(WEEKDAYS) if re.search(rf"\b{day[:3]}(?:s|rs?)?\b", lower)}
     keys |= {("month", n) for n, month in enumerate(MONTHS, 1) if re.search(rf"\b{month[:3]}({month[3:]}|t?)\b", lower)}
@@ -379,6 +401,17 @@ def _told(asked: str) -> frozenset[Key]:
     for month, day in re.findall(rf"\b({MONTH}) {DAY} ?(?:-|,|to|and|or|&) ?({DAY})\b", lower):
         keys |= _told_by(Fact("date", f"{day} {month}"))
     return frozenset(keys)
+
+
+def _durations(text: str) -> set[Key]:
+    """The number of every duration in each unit: an hour and a half is also 90 minutes."""
+    keys: set[Key] = set()
+    for number, unit, half in re.findall(DURATION, text):
+        value = (_values(number)[0] or 1.0) + (0.5 if half else 0.0)
+        for units in DURATIONS:
+            if unit in units:
+                keys |= {("told", value * units[unit] / other) for other in units.values()}
+    return keys
 
 
 def _told_by(fact: Fact) -> set[Key]:
