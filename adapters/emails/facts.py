@@ -14,16 +14,34 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import dropwhile
+from itertools import dropwhile, product
 from typing import Literal, cast
 
 from adapters.emails.form import HELLO, PLACEHOLDER, TITLES
+from adapters.emails.number_words import (
+    AND_A_HALF,
+    CURRENCIES,
+    CURRENCY,
+    FIGURE,
+    MONTHS,
+    ONES,
+    SCALE,
+    SCALED,
+    SMALL,
+    WEEKDAYS,
+    WORD_DAY,
+    WORDED,
+    currency,
+    in_figures,
+    numbers,
+    values,
+)
 from adapters.emails.tasks import QUOTES_AND_DASHES
 
 Kind = Literal["number", "time", "date", "amount", "name", "address", "link", "phone", "code"]
 Key = tuple[str | float, ...]
+# The spellings of one part of a fact: a task must have one of them for every part.
 Part = frozenset[Key]
-"""The ways in which one part of a fact may have been told, of which one is enough; a fact needs all of its parts."""
 
 
 @dataclass(frozen=True)
@@ -34,50 +52,9 @@ class Fact:
     text: str
 
 
-WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-MONTHS = tuple("january february march april may june july august september october november december".split())
-UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve "
-    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
-    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
-).split()
-VALUES = (
-    {word: float(n) for n, word in enumerate(UNITS)}
-    | {word: float(n) for n, word in enumerate(ORDINALS, start=1)}
-    | {word: 10.0 * n for n, word in enumerate(TENS, start=2)}
-    | {"half": 0.5, "twentieth": 20.0, "thirtieth": 30.0}
-)
-SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "grand": 1000, "million": 10**6, "billion": 10**9}
-SCALES |= {"k": 1000, "m": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "bn": 10**9}
-CURRENCIES = {
-    **dict.fromkeys(["$", "dollar", "buck", "usd"], "$"),
-    **dict.fromkeys(["£", "pound", "quid", "gbp"], "£"),
-    **dict.fromkeys(["€", "euro", "eur"], "€"),
-    **dict.fromkeys(["¥", "yen", "jpy"], "¥"),
-    **{word: word for word in ("chf", "franc", "krona", "krone", "rupee", "cent", "penny", "pence")},
-}
-# Numbers without a figure: a task with "a couple" lets an answer say 2.
-IN_OTHER_WORDS = {
-    r"an?|once|single": 1,
-    r"two|both|couple|pair|twice|twins?": 2,
-    r"half": 0.5,
-    r"quarter of an hour": 15,
-    r"three quarters of an hour": 45,
-}
-# In minutes and in months: a task with "1.5 hours" lets an answer say 90 minutes.
-DURATIONS = (
-    {"min": 1, "h": 60, "hr": 60, "hour": 60, "day": 1440, "week": 10_080, "fortnight": 20_160},
-    {"month": 1, "year": 12},
-)
-
 WEEKDAY = rf"(?:(?:{'|'.join(WEEKDAYS)})s?\b|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=,? \d))"
 MONTH = rf"(?:(?:{'|'.join(MONTHS)})\b|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
 DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
-WORD_DAY = rf"\b(?:(?:twenty|thirty)[- ])?(?:{'|'.join(ORDINALS)}|twentieth|thirtieth)\b"
 DAY_MONTH = (
     r"(?:(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
     rf"(?![/\d]| {MONTH})"
@@ -86,21 +63,9 @@ MONTH_OF_YEAR = r"(?:(?:0?[1-9]|1[0-2])[/.](?:19|20)\d\d|(?:19|20)\d\d[/-](?:0[1
 YEAR = r"(?:(?:19|20)\d\d|'\d\d)\b"
 HOUR = r"(?:[01]?\d|2[0-4])"
 HALF_DAY = r"(?:[ap]\.m\b\.?|[ap]m\b)"
-SMALL = rf"(?:(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(UNITS[1:10])}))?|{'|'.join(reversed(UNITS))})\b"
-HOUR_WORD = rf"(?:{'|'.join(reversed(UNITS[1:13]))})\b"
+HOUR_WORD = rf"(?:{'|'.join(reversed(ONES[1:13]))})\b"
 CLOCK_HOUR = rf"(?:{HOUR}(?!\d)|{HOUR_WORD})"
 MINUTES = r"(?:five|ten|fifteen|twenty|twenty-five|thirty|thirty-five|forty|forty-five|fifty|fifty-five)\b"
-FIGURE = r"(?:(?:\d{1,3}(?:[, ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)(?: ?[½¼¾])?|[½¼¾])"
-# "2 m" may be metres; "2m" counts as both.
-SCALED = rf"{FIGURE}(?:(?:k|m)\b| ?(?:mn|mln|mil|bn)\b)?"
-SCALE = r"(?:dozen|hundred|thousand|million|billion)s?\b"
-AND_A_HALF = r"(?: and a half\b)?"
-TENS_AND_UNITS = rf"(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(UNITS[1:10])}))?\b"
-WORDED = (
-    rf"(?:(?:(?:half an?|an?|{FIGURE}|{SMALL}){AND_A_HALF}[ -])?{SCALE}(?:[ -]{SCALE})*"
-    rf"(?:(?:,? and |,? ){SMALL}(?:[ -]{SCALE})+)*(?: and {SMALL}| {TENS_AND_UNITS})?|{SMALL}{AND_A_HALF})"
-)
-CURRENCY = rf"(?:(?:{'|'.join(word for word in CURRENCIES if word.isalpha())})(?:s|es)?\b|[€£$])"
 BEFORE_MONTH = "|".join(
     rf"(?<=\b{word} )"
     for word in ("in", "until", "since", "of", "next", "last", "early", "late", "mid", "from", "before", "after")
@@ -162,10 +127,6 @@ BARE_HOUR = (
     rf"\b(?:at|by|from|until|till|to|before|after|around|about|past|between) ({CLOCK_HOUR})(?![:.]\d| ?[ap]\.?m\b)|"
     rf"\b({CLOCK_HOUR})(?= ?(?:sharp|ish|tonight|tomorrow|in the (?:morning|afternoon|evening))\b)|\b({HOUR})(?=h\b)"
 )
-DURATION = (
-    rf"\b(half an?|half|an?|{WORDED}|{FIGURE})[ -]?"
-    r"(min|hour|hr|h\b|day|week|fortnight|month|year)[a-z]*(?P<half> and a half\b)?"
-)
 HOURS = rf"\b({CLOCK_HOUR}|noon|midnight)(?:[:.]\d\d)? ?(?:-|to|and|or) ?({CLOCK_HOUR}|noon|midnight)"
 
 
@@ -184,8 +145,8 @@ def invented(answer: str, asked: str) -> list[Fact]:
     facts = find_facts(answer)
     if not facts:
         return []
-    told, squeezed = _told(_plain(asked)), _squeeze(asked)
-    return [fact for fact in facts if not all(part & told or _in(part, squeezed) for part in _parts(fact))]
+    keys, squeezed = _task_keys(_plain(asked)), _squeeze(asked)
+    return [fact for fact in facts if not all(part & keys or _in(part, squeezed) for part in _parts(fact))]
 
 
 def _plain(text: str) -> str:
@@ -264,10 +225,10 @@ def _names_nobody(word: str) -> bool:
 def _parts(fact: Fact) -> tuple[Part, ...]:
     match fact.kind:
         case "number":
-            return (frozenset({*(("told", value) for value in _values(fact.text)), *_clock(fact.text)}),)
+            return (frozenset({*(("number", value) for value in values(fact.text)), *_clock(fact.text)}),)
         case "amount":
-            currency = _currency(fact.text)
-            return (frozenset(key for n in _values(fact.text)[:1] for key in (("money", n, currency), ("bare", n))),)
+            value = values(fact.text)[0]
+            return (frozenset({("money", value, currency(fact.text)), ("bare", value)}),)
         case "time":
             return (frozenset(_clock(fact.text)),)
         case "date":
@@ -297,35 +258,9 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", "".join(letter for letter in letters if not unicodedata.combining(letter)))
 
 
-def _values(text: str) -> list[float]:
-    """The number in figures or words, 0 if there is none; of "2m" both two million and the two of 2 metres."""
-    total = part = 0.0
-    for word in re.findall(rf"{FIGURE}|[a-z]+", text.lower()):
-        scale = SCALES.get(word.removesuffix("s") if len(word) > 3 else word)
-        if not scale:
-            part += VALUES.get(word, 0.0) if word.isalpha() else _figure(word)
-        elif scale < 1000:
-            part = (part or 1) * scale
-        else:
-            total, part = total + (part or 1) * scale, 0.0
-    unscaled = re.match(rf"({FIGURE}|{SMALL})(?:m| grand)\b", text, re.IGNORECASE)
-    return [total + part, *([_values(unscaled[1])[0]] if unscaled else [])]
-
-
-def _figure(text: str) -> float:
-    """`1,500`, `1 500` and `2½` as numbers."""
-    whole = re.sub(r"[^\d.]", "", text)
-    return float(whole or 0) + sum(unicodedata.numeric(sign) for sign in text if sign in "½¼¾")
-
-
-def _currency(text: str) -> str:
-    plain = text.lower()
-    return next(sign for word, sign in CURRENCIES.items() if word in plain)
-
-
 def _clock(text: str) -> set[Key]:
     """The minutes of the day that a time may mean: both halves of the day unless it says which."""
-    plain = re.sub(rf"\b{SMALL}", _figures, text.lower())
+    plain = re.sub(rf"\b{SMALL}", in_figures, text.lower())
     if re.search("noon|midday|midnight", plain):
         return {("time", 0 if "midnight" in plain else 720)}
     if in_one := re.fullmatch(r"([01]\d|2[0-3])([0-5]\d)", plain):
@@ -346,84 +281,69 @@ def _both_halves(hour: int, minute: int) -> set[Key]:
     return {("time", (hour % 12 * 60 + minute) % 720 + half) for half in (0, 720)}
 
 
-def _figures(words: re.Match[str]) -> str:
-    return f"{_values(words[0])[0]:.0f}"
-
-
 def _date_parts(text: str) -> tuple[Part, ...]:
     if text in ("tomorrow", "yesterday"):
         return (frozenset({("day", text)}),)
-    numbers = [int(number) for number in re.findall(r"\d+", re.sub(WORD_DAY, _figures, text).replace("'", "20"))]
-    parts = [
-        frozenset[Key]({("weekday", n)}) for n, day in enumerate(WEEKDAYS) if re.match(rf"{day[:3]}[a-z]*\b", text)
-    ]
-    month = next((n for n, name in enumerate(MONTHS, 1) if re.search(rf"(?<![a-z]){name[:3]}(?!\w*day)", text)), 0)
-    if len(numbers) == 2 and max(numbers) > 31 and not month:
-        return (frozenset({("month", min(numbers))}), _year(max(numbers)))
-    if len(numbers) > 1 and not month:
-        *year, one, other = numbers if numbers[0] > 31 else reversed(numbers)
-        parts.append(frozenset({("day", one, other), ("day", other, one)}))
-        return (*parts, *(_year(number) for number in year))
+    numbers = [int(number) for number in re.findall(r"\d+", re.sub(WORD_DAY, in_figures, text).replace("'", "20"))]
     days, years = [n for n in numbers if n <= 31], [n for n in numbers if n > 31]
+    weekday = next((n for n, day in enumerate(WEEKDAYS) if re.match(rf"{day[:3]}[a-z]*\b", text)), None)
+    parts = [] if weekday is None else [frozenset[Key]({("weekday", weekday)})]
+    month = next((n for n, name in enumerate(MONTHS, 1) if re.search(rf"(?<![a-z]){name[:3]}(?!\w*day)", text)), 0)
     if month:
         parts.append(frozenset({("day", days[0], month)} if days else {("month", month)}))
-    return (*parts, *(_year(year) for year in years))
+    elif len(numbers) > 2 or len(days) == 2:
+        # 2024-06-03, 3/6/24 or 3/6: which number is the month is open.
+        *years, one, other = numbers if numbers[0] > 31 else reversed(numbers)
+        parts.append(frozenset({("day", one, other), ("day", other, one)}))
+    elif days and years:
+        parts.append(frozenset({("month", days[0])}))
+    return (*parts, *map(_year, years))
 
 
 def _year(number: int) -> Part:
-    return frozenset(("told", float(number + century)) for century in ([0] if number > 99 else [1900, 2000]))
+    return frozenset(("number", float(number + century)) for century in ([0] if number > 99 else [1900, 2000]))
 
 
-def _told(asked: str) -> frozenset[Key]:
-    """Every key that the text holds, generously: a 14 anywhere lets an answer say "the 14th"."""
-    in_figures = re.sub(WORD_DAY, _figures, asked, flags=re.IGNORECASE)
-    asked = asked if in_figures == asked else f"{asked}\n{in_figures}"
-    lower = asked.lower()
-    keys: set[Key] = {("word", word.removesuffix("s")) for word in _words(asked)} | {("told", 1.0)}
-    keys |= {("told", _figure(figure)) for figure in re.findall(rf"{FIGURE}", asked)}
-    # Of "12 500 g bags" also the 12 and the 500.
-    keys |= {("told", float(figure)) for figure in re.findall(r"(?<![\d.,])\d+(?![.,]?\d)", asked)}
-    keys |= _durations(lower)
-    keys |= {("told", float(n)) for words, n in IN_OTHER_WORDS.items() if re.search(rf"\b(?:{words})\b", lower)}
-    keys |= {("weekday", n) for n, day in enumerate(WEEKDAYS) if re.search(rf"\b{day[:3]}(?:s|rs?)?\b", lower)}
-    keys |= {("month", n) for n, month in enumerate(MONTHS, 1) if re.search(rf"\b{month[:3]}({month[3:]}|t?)\b", lower)}
-    for _, fact in _scan(asked):
-        keys |= _told_by(fact)
-    hours = ["".join(hour) for hour in re.findall(BARE_HOUR, lower)]
-    for hour in (*hours, *(hour for pair in re.findall(HOURS, lower) for hour in pair)):
-        keys |= _clock(f"{hour} o'clock")
+def _task_keys(task: str) -> frozenset[Key]:
+    """Every key that the task holds, generously: a 14 anywhere lets an answer say "the 14th"."""
+    with_figures = re.sub(WORD_DAY, in_figures, task, flags=re.IGNORECASE)
+    task = task if with_figures == task else f"{task}\n{with_figures}"
+    lower = task.lower()
+    keys: set[Key] = {("word", word.removesuffix("s")) for word in _words(task)}
+    keys.update(("number", number) for number in numbers(lower))
+    keys.update(("weekday", n) for n, day in enumerate(WEEKDAYS) if re.search(rf"\b{day[:3]}(?:s|rs?)?\b", lower))
+    for n, month in enumerate(MONTHS, 1):
+        if re.search(rf"\b{month[:3]}({month[3:]}|t?)\b", lower):
+            keys.add(("month", n))
+    for _, fact in _scan(task):
+        keys |= _fact_keys(fact)
+    for hours in (*re.findall(BARE_HOUR, lower), *re.findall(HOURS, lower)):
+        for hour in filter(None, hours):
+            keys |= _clock(f"{hour} o'clock")
     for clock in re.findall(rf"\b\d{{1,2}}[:.]\d\d\b|\b{CLOCK_HOUR} {MINUTES}|\b{MINUTES} to {CLOCK_HOUR}", lower):
         keys |= _clock(clock.replace(".", ":"))
-    for one, other in re.findall(r"\b(\d\d?)[/.](\d\d?)\b", asked):
+    for one, other in re.findall(r"\b(\d\d?)[/.](\d\d?)\b", task):
         keys |= {("day", int(one), int(other)), ("day", int(other), int(one))}
-    for day, rest in re.findall(rf"\b({DAY})(?= ?(?:-|,|to|and|or|&) ?{DAY} ?(?:of )?({MONTH}))", lower):
-        keys |= _told_by(Fact("date", f"{day} {rest}"))
+    for day, month in re.findall(rf"\b({DAY})(?= ?(?:-|,|to|and|or|&) ?{DAY} ?(?:of )?({MONTH}))", lower):
+        keys |= _fact_keys(Fact("date", f"{day} {month}"))
     for month, day in re.findall(rf"\b({MONTH}) {DAY} ?(?:-|,|to|and|or|&) ?({DAY})\b", lower):
-        keys |= _told_by(Fact("date", f"{day} {month}"))
+        keys |= _fact_keys(Fact("date", f"{day} {month}"))
     return frozenset(keys)
 
 
-def _durations(text: str) -> set[Key]:
-    """The number of every duration in each unit: an hour and a half is also 90 minutes."""
-    keys: set[Key] = set()
-    for number, unit, half in re.findall(DURATION, text):
-        value = (_values(number)[0] or 1.0) + (0.5 if half else 0.0)
-        for units in DURATIONS:
-            if unit in units:
-                keys |= {("told", value * units[unit] / other) for other in units.values()}
-    return keys
-
-
-def _told_by(fact: Fact) -> set[Key]:
-    """What a fact tells beside itself: an amount of a currency is none of another, and a date tells its month."""
+def _fact_keys(fact: Fact) -> set[Key]:
+    """The keys that a fact of a task gives: an amount of a currency is none of another, and a date gives its month."""
     keys = {key for part in _parts(fact) for key in part if key[0] != "bare"}
     if fact.kind == "number":
-        keys |= {("bare", value) for value in _values(fact.text)}
-    keys |= {("told", float(int(key[1]) // 60 % 12 or 12)) for key in keys if key[0] == "time" and fact.kind == "time"}
-    days = [(int(key[1]), int(key[2])) for key in keys if key[0] == "day" and len(key) == 3]
-    keys |= {("month", month) for _, month in days}
-    for year in [int(key[1]) for key in keys if key[0] == "told" and fact.kind == "date"]:
-        for day, month in days:
+        keys.update(("bare", value) for value in values(fact.text))
+    elif fact.kind == "time":
+        keys.update([("number", float(int(minute) // 60 % 12 or 12)) for _, minute in keys])
+    elif fact.kind == "date":
+        days = [(int(key[1]), int(key[2])) for key in keys if key[0] == "day" and len(key) == 3]
+        years = [int(key[1]) for key in keys if key[0] == "number"]
+        keys.update(("month", month) for _, month in days)
+        for year, (day, month) in product(years, days):
+            # The 30th of February has no weekday.
             with suppress(ValueError):
                 keys.add(("weekday", date(year, month, day).weekday()))
     return keys

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adapters.emails.facts import MONTHS as MONTH_WORDS
-from adapters.emails.facts import WEEKDAYS
+from adapters.emails.number_words import MONTHS as MONTH_WORDS
+from adapters.emails.number_words import WEEKDAYS
 from trainer.data.examples import Example, task_example
 
 VOICES = ("formal", "friendly")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.emails.facts import MONTHS, find_facts, invented
+from adapters.emails.facts import find_facts, invented
+from adapters.emails.number_words import MONTHS
 from adapters.emails.tasks import HELDOUT
 from trainer.data.examples import SHIPPED_EMAILS
 
