@@ -97,7 +97,7 @@ def read_rows(files: Sequence[Path]) -> tuple[list[Row], list[Problem]]:
     for file in files:
         for line, row in _rows(file, problems):
             try:
-                rows += [Row(file, line, example, row) for example in _examples(row)]
+                rows += [Row(file, line, example, row) for example in examples_of(row)]
             except ValueError as exc:
                 problems.append(Problem(file, line, str(exc)))
     return rows, problems
@@ -239,7 +239,7 @@ def _why(error: ValueError | RecursionError) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else f"it is beyond what is read: {error}"
 
 
-def _examples(row: Any) -> list[Example]:
+def examples_of(row: Any) -> list[Example]:
     """The examples of one row; ValueError says in words why there are none."""
     if not isinstance(row, dict):
         raise ValueError(f"a row must be a JSON object, not {type(row).__name__}")

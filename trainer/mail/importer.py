@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError, DataError
+from trainer.data.examples import Example, row_of
 from trainer.mail import mailboxes, reply_text, tables
-from trainer.mail.chat_rows import Conversation, conversation
+from trainer.mail.chat_rows import chat_examples, private
 from trainer.mail.mailboxes import Advance, Found
 from trainer.mail.message import Mail, UnreadableMail
 from trainer.mail.task_rules import Request, TooManyFacts, email_of, request
@@ -76,9 +77,6 @@ class Report:
     me_guessed: bool = False
     personal: dict[str, int] = field(default_factory=dict)
 
-    def leave_out(self, reason: str) -> None:
-        self.left_out[reason] += 1
-
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"left_out": dict(self.left_out.most_common())}
 
@@ -108,9 +106,9 @@ def read_mail(path: Path, options: Options, progress: Progress = silent) -> tupl
 
     report = Report()
     with progress("reading", _size(path), "B") as advance:
-        mails, conversations = _sorted_out(_found(path, options.columns, advance), report)
+        mails, examples = _sorted_out(_found(path, options.columns, advance), report)
     privacy = Privacy(options.privacy, options.names, options.seed)
-    rows = [one.replaced(privacy).row() for one in conversations]
+    rows = [row_of(private(example, privacy)) for example in examples]
     with progress("writing tasks", len(mails), "email") as advance:
         drafts = [_private(draft, privacy) for draft in _drafts(mails, options, report, advance)]
     tasks = options.describe(drafts, progress) if options.describe and drafts else [None] * len(drafts)
@@ -152,28 +150,29 @@ def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator
     return mailboxes.read(path, advance)
 
 
-def _sorted_out(found: Iterator[Found], report: Report) -> tuple[list[Found], list[Conversation]]:
-    """(the mail, each message once, and the rows that are examples already); what cannot be read is reported."""
+def _sorted_out(found: Iterator[Found], report: Report) -> tuple[list[Found], list[Example]]:
+    """(the mail, each message once; the rows that are examples already); unreadable items are reported."""
     mails: list[Found] = []
-    conversations = []
+    examples: list[Example] = []
     seen: set[Any] = set()
     for one in found:
         report.read += 1
-        item = conversation(one.item) if isinstance(one.item, dict) else one.item
+        item = chat_examples(one.item) if isinstance(one.item, dict) else one.item
         if isinstance(item, UnreadableMail):
-            report.leave_out("unreadable")
+            report.left_out["unreadable"] += 1
             report.problems.append(f"{one.where}: {item}")
-        elif isinstance(item, Conversation):
-            conversations.append(item)
-        elif (
-            key := item.message_id or (item.sender, item.recipients, item.date, item.subject, item.text, item.quoted)
-        ) in seen:
-            report.leave_out("there twice")
+            continue
+        if isinstance(item, list):
+            examples += item
+            continue
+        key = item.message_id or (item.sender, item.recipients, item.date, item.subject, item.text, item.quoted)
+        if key in seen:
+            report.left_out["there twice"] += 1
         else:
             seen.add(key)
             mails.append(one)
             report.notes += [f"{one.where}: {note}" for note in item.notes]
-    return mails, conversations
+    return mails, examples
 
 
 def _drafts(found: Sequence[Found], options: Options, report: Report, advance: Advance) -> Iterator[Draft]:
@@ -193,7 +192,7 @@ def _drafts(found: Sequence[Found], options: Options, report: Report, advance: A
             else:
                 yield Draft(asked, email_of(mail, bool(asked.answered)), thread)
         if reason:
-            report.leave_out(reason)
+            report.left_out[reason] += 1
 
 
 def _reason_against(mail: Mail, me: tuple[str, ...]) -> str | None:

@@ -11,12 +11,11 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email import message_from_bytes
 from email.errors import MessageError
 from email.header import decode_header
 from email.message import Message
-from email.utils import getaddresses, parsedate_to_datetime
+from email.utils import getaddresses
 from typing import cast
 
 from trainer.mail import reply_text
@@ -68,7 +67,7 @@ class Mail:
     """(name, address) of To, then Cc, then Bcc."""
     subject: str
     """As it was sent, `Re:` and all; `bare_subject` takes that off."""
-    date: datetime | None
+    date: str
     references: tuple[str, ...]
     """Message ids of the thread, oldest first, the answered one last."""
     text: str
@@ -128,7 +127,7 @@ def _mail(raw: bytes) -> Mail:
         sender_name=sender_name,
         recipients=tuple(one for name in ("to", "cc", "bcc") for one in _addresses(headers, name)),
         subject=subject,
-        date=_date(headers),
+        date=_decoded(headers, "date"),
         references=_references(headers),
         text=words.text,
         quoted=words.quoted,
@@ -229,13 +228,6 @@ def _ids(headers: dict[str, list[str]], name: str) -> list[str]:
 def _references(headers: dict[str, list[str]]) -> tuple[str, ...]:
     answered = _ids(headers, "in-reply-to")[:1]
     return tuple(dict.fromkeys([*(one for one in _ids(headers, "references") if one not in answered), *answered]))
-
-
-def _date(headers: dict[str, list[str]]) -> datetime | None:
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        date = parsedate_to_datetime(headers.get("date", [""])[0])
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
-    return None
 
 
 def _is_encrypted(message: Message) -> bool:

@@ -1,7 +1,7 @@
 """A table of emails (CSV, TSV, JSON, JSON lines, Parquet) -> its rows as mail.
 
 Columns are found by their usual names or named by the user. A row that is a trainer's example already (`messages`,
-`prompt` and `completion`, `task` and `email`) is passed on. This file does not know whose mail it reads.
+`prompt` and `completion`, `task` and `email`) is passed on.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import getaddresses, parsedate_to_datetime
+from email.utils import getaddresses
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import ConfigError
 from trainer.mail import reply_text
+from trainer.mail.chat_rows import is_example
 from trainer.mail.mailboxes import Advance, Found
 from trainer.mail.message import MOST_TEXT_BYTES, Mail, UnreadableMail, clean, decoded
 
@@ -29,8 +29,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "date": ("date", "sent", "sent_at", "timestamp", "datetime"),
     "thread": ("thread", "thread_id", "conversation", "conversation_id"),
 }
-EXAMPLES = (("messages",), ("prompt", "completion"), ("task", "email"))
-SAMPLE = 64 * 1024
+SAMPLE_BYTES = 64 * 1024
 
 Row = dict[str, Any]
 
@@ -43,7 +42,7 @@ def read(file: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[F
     """
     named: dict[str, str] | None = None
     for where, row in _rows(file, advance):
-        if isinstance(row, UnreadableMail) or (_is_example(row) and not columns):
+        if isinstance(row, UnreadableMail) or (is_example(row) and not columns):
             yield Found(where, row)
         else:
             named = named or _columns(file, row, columns)
@@ -63,10 +62,6 @@ def parse_columns(text: str) -> dict[str, str]:
             f"--columns {text[:80]!r} cannot be read", f"write body=COLUMN,subject=COLUMN; keys are {', '.join(USUAL)}"
         )
     return {key.strip(): name.strip() for key, _, name in pairs}
-
-
-def _is_example(row: Row) -> bool:
-    return any(all(key in row for key in keys) for keys in EXAMPLES)
 
 
 def _columns(file: Path, row: Row, given: Mapping[str, str]) -> dict[str, str]:
@@ -109,7 +104,7 @@ def _mail(row: Row, columns: dict[str, str]) -> Mail | UnreadableMail:
         sender_name=sender_name,
         recipients=tuple(_people(value("to"))),
         subject=" ".join(value("subject").split()),
-        date=_date(value("date")),
+        date=value("date"),
         references=(),
         text=words.text,
         quoted=words.quoted,
@@ -126,16 +121,6 @@ def _people(text: str) -> list[tuple[str, str]]:
         for name, address in people
         if address or name
     ]
-
-
-def _date(text: str) -> datetime | None:
-    for read_date in (datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            date = read_date(text)
-        except (ValueError, TypeError, OverflowError):
-            continue
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
-    return None
 
 
 def _rows(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
@@ -169,7 +154,7 @@ def _parquet(file: Path, advance: Advance) -> Iterator[tuple[str, Row]]:
 
 def _csv(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
     with file.open("rb") as stream:
-        sample = stream.read(SAMPLE)
+        sample = stream.read(SAMPLE_BYTES)
     encoding = _encoding(sample)
     head = decoded(sample, encoding).split("\n", 1)[0]
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=head.count)
@@ -199,26 +184,21 @@ def _told(lines: Iterable[str], advance: Advance) -> Iterator[str]:
 
 
 def _encoding(sample: bytes) -> str:
-    from charset_normalizer import from_bytes
-
-    if _is_utf8(sample):
-        return "utf-8-sig"
-    guess = from_bytes(sample).best()
-    return guess.encoding if guess else "cp1252"
-
-
-def _is_utf8(sample: bytes) -> bool:
-    """It may end within a character."""
     try:
         sample.decode()
     except UnicodeDecodeError as exc:
-        return exc.start >= len(sample) - 3
-    return True
+        # The sample may end within a character.
+        if exc.start < len(sample) - 3:
+            from charset_normalizer import from_bytes
+
+            guess = from_bytes(sample).best()
+            return guess.encoding if guess else "cp1252"
+    return "utf-8-sig"
 
 
 def _is_list(file: Path) -> bool:
     with file.open("rb") as stream:
-        return stream.read(SAMPLE).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
+        return stream.read(SAMPLE_BYTES).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
 
 
 def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
@@ -230,7 +210,7 @@ def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, Row | Unread
         ) from None
     advance(file.stat().st_size)
     for number, row in enumerate(rows, start=1):
-        yield f"{file}, row {number}", row if isinstance(row, dict) else UnreadableMail("it is no JSON object")
+        yield f"{file}, row {number}", _object(row)
 
 
 def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
@@ -247,7 +227,10 @@ def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, Row | Unrea
 
 def _json_row(line: bytes) -> Row | UnreadableMail:
     try:
-        row = json.loads(line.decode("utf-8-sig", "replace"))
+        return _object(json.loads(line.decode("utf-8-sig", "replace")))
     except (ValueError, RecursionError):
         return UnreadableMail("it is not JSON")
-    return row if isinstance(row, dict) else UnreadableMail("it is no JSON object")
+
+
+def _object(row: Any) -> Row | UnreadableMail:
+    return row if isinstance(row, dict) else UnreadableMail("it is not a JSON object")
