@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from adapters.errors import ConfigError
 from trainer.console import Say
-from trainer.data.augment import vary
+from trainer.data.augment import augment
 from trainer.data.examples import Example, split
-from trainer.data.synthetic import VOICES, practice_examples
+from trainer.data.synthetic import VOICES, synthetic_examples
 from trainer.training.recipe import Recipe
 
 
@@ -47,11 +47,11 @@ def choose_rows(
     voices = {example.voice for example in emails}
     practice: list[Example] = []
     if recipe.practice and len(voices) == 1 and voices <= set(VOICES):
-        practice = practice_examples(voices.pop() or "", recipe.practice, recipe.seed)
+        practice = synthetic_examples(voices.pop() or "", recipe.practice, recipe.seed)
     elif recipe.practice:
         say("no generated practice: it exists for rows whose voice is formal or friendly")
     chance = random.Random(recipe.seed)
-    varied = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
+    varied = [augment(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
     say(
         f"{len(emails)} emails to learn from, {len(varied)} copies with other names and numbers, "
         f"{len(practice)} generated for practice; {len(kept_back)} held out"
