@@ -38,7 +38,7 @@ from adapters.emails.number_words import (
 )
 from adapters.emails.tasks import QUOTES_AND_DASHES
 
-Kind = Literal["number", "time", "date", "amount", "name", "address", "link", "phone", "code"]
+FactKind = Literal["number", "time", "date", "amount", "name", "address", "link", "phone", "code"]
 Key = tuple[str | float, ...]
 # The spellings of one part of a fact: a task must have one of them for every part.
 Part = frozenset[Key]
@@ -48,7 +48,7 @@ Part = frozenset[Key]
 class Fact:
     """`text` stands in the text as it is here, but for curly quotes, long dashes and double spaces."""
 
-    kind: Kind
+    kind: FactKind
     text: str
 
 
@@ -70,7 +70,7 @@ BEFORE_MONTH = "|".join(
     rf"(?<=\b{word} )"
     for word in ("in", "until", "since", "of", "next", "last", "early", "late", "mid", "from", "before", "after")
 )
-PATTERNS: dict[Kind, str] = {
+PATTERNS: dict[FactKind, str] = {
     "address": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
     "link": r"https?://[^\s<>\"')\]]+|\b(?:[\w-]{1,63}\.){1,5}(?:com|org|net|example|edu|gov|io|uk|de|eu|info)\b"
     r"(?:/[^\s<>\"')\]]*)?",
@@ -156,7 +156,7 @@ def _plain(text: str) -> str:
 
 def _scan(text: str) -> Iterator[tuple[int, Fact]]:
     for match in SCANNED.finditer(text):
-        kind, found = cast("Kind", match.lastgroup), match.group()
+        kind, found = cast("FactKind", match.lastgroup), match.group()
         yield match.start(), Fact(kind, found.rstrip(".,;:!?") if kind == "link" else found)
 
 

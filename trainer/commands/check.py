@@ -17,8 +17,8 @@ from trainer.console import say
 
 if TYPE_CHECKING:
     from trainer.data.check import CountTokens
-    from trainer.data.examples import Row
-    from trainer.data.findings import Finding, Report
+    from trainer.data.examples import PlacedExample
+    from trainer.data.findings import CheckReport, Finding
 
 EXAMPLES = """examples:
   trainer check mine.jsonl
@@ -86,7 +86,7 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if report.verdict == "not usable" else 0
 
 
-def _heldout(files: list[Path]) -> list[Row]:
+def _heldout(files: list[Path]) -> list[PlacedExample]:
     from trainer.data.examples import read_rows
 
     rows, problems = read_rows(files)
@@ -133,7 +133,7 @@ def _refuse_to_overwrite(written: list[Path], read: list[Path], force: bool) -> 
             raise ConfigError(f"{file} is there already", "--force overwrites it, or name another file")
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: CheckReport) -> Iterator[str]:
     yield f"{', '.join(report.files)}: {len(report.rows)} emails, {report.different} different ones"
     if report.tokens:
         yield from _histogram(report)
@@ -158,7 +158,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield report.verdict
 
 
-def _places(report: Report, finding: Finding) -> list[str]:
+def _places(report: CheckReport, finding: Finding) -> list[str]:
     if finding.name == "unusable":
         return list(map(str, report.unusable))
     if finding.name == "duplicates":
@@ -171,7 +171,7 @@ def _alike(places: list[str]) -> str:
     return " = ".join(places[:ALIKE]) + (f" and {more} more" if more > 0 else "")
 
 
-def _histogram(report: Report) -> Iterator[str]:
+def _histogram(report: CheckReport) -> Iterator[str]:
     tokens = report.tokens
     if not tokens:
         return

@@ -20,8 +20,8 @@ from adapters.emails.tasks import shipped_tasks
 from adapters.errors import DataError
 from trainer.console import Say
 from trainer.data import statistics
-from trainer.data.examples import Example, Problem, Row, row_of, same_requests, task_example
-from trainer.data.findings import Report
+from trainer.data.examples import Example, PlacedExample, Problem, row_of, same_requests, task_example
+from trainer.data.findings import CheckReport
 from trainer.text.duplicates import clusters, exact_clusters
 
 CountTokens = Callable[[Sequence[Example]], list[int]]
@@ -47,13 +47,13 @@ class Change:
 
 
 def check(
-    rows: Sequence[Row],
+    rows: Sequence[PlacedExample],
     problems: Sequence[Problem],
     count_tokens: CountTokens | None,
     max_length: int,
-    heldout: Sequence[Row] = (),
+    heldout: Sequence[PlacedExample] = (),
     begin: Say = lambda _: None,
-) -> Report:
+) -> CheckReport:
     """What speaks for and against training on `rows`, where `problems` are the rows that cannot even be read.
 
     `max_length` is in tokens of task and email together; `heldout` are emails that will be measured on. `begin` gets
@@ -86,7 +86,7 @@ def check(
         flaws |= _flaws(emails)
     flaws["too_long"] = tuple(row for row, count in enumerate(counts) if count > max_length)
     own = ([row for row in cluster if row < len(rows)] for cluster in near)
-    return Report(
+    return CheckReport(
         files=tuple(dict.fromkeys(str(file) for file in [*(r.file for r in rows), *(p.file for p in problems)])),
         heldout_files=tuple(dict.fromkeys(str(row.file) for row in heldout)),
         rows=tuple(f"{row.file}:{row.line}" for row in rows),
@@ -106,7 +106,7 @@ def check(
     )
 
 
-def fix(rows: Sequence[Row], report: Report) -> tuple[list[dict[str, Any]], list[Change]]:
+def fix(rows: Sequence[PlacedExample], report: CheckReport) -> tuple[list[dict[str, Any]], list[Change]]:
     """(rows of a cleaned copy, what it leaves out): `rows` are those that the report is about, and stay as they are.
 
     Left out are rows that cannot be used, are too long, have placeholders or leak, and of duplicates all but the first.
@@ -143,7 +143,7 @@ def check_before_training(examples: Sequence[Example], tokenizer: Any, max_lengt
             problems,
             "shorten them, or raise --max-length (cutting would lose the sign-off)",
         )
-    rows = [Row(Path("FILE"), number, example) for number, example in enumerate(examples, start=1)]
+    rows = [PlacedExample(Path("FILE"), number, example) for number, example in enumerate(examples, start=1)]
     for finding in check(rows, [], lambda _: counts, max_length).findings:
         if finding.level != "notes":
             say(f"warning: {finding.sentence}; {finding.remedy}")
@@ -193,7 +193,7 @@ def _labels(labels: Iterable[str | None]) -> dict[str, int]:
     return dict(Counter(label or "unlabelled" for label in labels).most_common())
 
 
-def _cleaned(rows: Sequence[Row], left_out: dict[int, str]) -> Iterator[dict[str, Any]]:
+def _cleaned(rows: Sequence[PlacedExample], left_out: dict[int, str]) -> Iterator[dict[str, Any]]:
     """Raw rows where all of their examples are kept; of a conversation that loses some, a row for each that stays."""
     whole = Counter(id(row.raw) for row in rows)
     kept = Counter(id(row.raw) for index, row in enumerate(rows) if index not in left_out)

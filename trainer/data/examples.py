@@ -68,7 +68,7 @@ def task_example(
 
 
 @dataclass(frozen=True)
-class Row:
+class PlacedExample:
     """One example and where it stands; in a JSON list the number of the row stands for the line."""
 
     file: Path
@@ -90,14 +90,14 @@ class Problem:
         return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
 
 
-def read_rows(files: Sequence[Path]) -> tuple[list[Row], list[Problem]]:
+def read_rows(files: Sequence[Path]) -> tuple[list[PlacedExample], list[Problem]]:
     """Every example of the files with its place, in order, repeats too, and every row that cannot be used."""
-    rows: list[Row] = []
+    rows: list[PlacedExample] = []
     problems: list[Problem] = []
     for file in files:
         for line, row in _rows(file, problems):
             try:
-                rows += [Row(file, line, example, row) for example in examples_of(row)]
+                rows += [PlacedExample(file, line, example, row) for example in examples_of(row)]
             except ValueError as exc:
                 problems.append(Problem(file, line, str(exc)))
     return rows, problems

@@ -93,7 +93,7 @@ class _Writer:
         sentences = ". ".join(_capitalise(clause) for clause in clauses) + "."
         bullets = "".join(f"\n- {clause}" for clause in clauses) + "\n"
         in_one = [f"{', '.join(clauses)}.", ", ".join(clauses), f"{'; '.join(clauses)}.", f"{' and '.join(clauses)}."]
-        return self.pick([sentences, sentences, bullets, *in_one])
+        return str(self.pick([sentences, sentences, bullets, *in_one]))
 
     def _recipient(self) -> str:
         first, last = self.pick(self.pools["FIRST"]), self.pick(self.pools["LAST"])
@@ -102,7 +102,7 @@ class _Writer:
 
     def _sender(self) -> str:
         sender = f"{self.pick(self.pools['FIRST'])} {self.pick(self.pools['LAST'])}"
-        return sender.split()[0] if self.chance.random() < 0.3 else sender
+        return str(sender.split()[0]) if self.chance.random() < 0.3 else sender
 
     def _email(self, subject: str, greeting: str, sentences: list[str], sender: str) -> str:
         closing = self.pick(self.phrases["closings"][self.voice])

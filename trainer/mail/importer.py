@@ -18,7 +18,7 @@ from adapters.errors import ConfigError, DataError
 from trainer.data.examples import Example, row_of
 from trainer.mail import mailboxes, reply_text, tables
 from trainer.mail.chat_rows import chat_examples, private
-from trainer.mail.mailboxes import Advance, Found
+from trainer.mail.mailboxes import Advance, MailItem
 from trainer.mail.message import Mail, UnreadableMail
 from trainer.mail.task_rules import Request, TooManyFacts, email_of, request
 from trainer.mail.threads import thread_keys
@@ -41,7 +41,6 @@ NOT_MAIL = {
     ".tar": "unpack it first",
 }
 
-Row = dict[str, Any]
 Progress = Callable[[str, int, str], AbstractContextManager[Advance]]
 """Called with what is done, how much there is and its unit; gives what is told of each step."""
 Describe = Callable[[Sequence["Draft"], Progress], list[str | None]]
@@ -60,7 +59,7 @@ class Options:
 
 
 @dataclass
-class Report:
+class ImportReport:
     """What became of everything that was read; holds no text of an email."""
 
     read: int = 0
@@ -95,7 +94,7 @@ def silent(what: str, total: int, unit: str) -> Iterator[Advance]:
     yield lambda _: None
 
 
-def read_mail(path: Path, options: Options, progress: Progress = silent) -> tuple[list[Row], Report]:
+def read_mail(path: Path, options: Options, progress: Progress = silent) -> tuple[list[dict[str, Any]], ImportReport]:
     """The rows of every usable email at `path`, and the report.
 
     Raises:
@@ -104,7 +103,7 @@ def read_mail(path: Path, options: Options, progress: Progress = silent) -> tupl
     """
     from trainer.text.personal_data import Privacy
 
-    report = Report()
+    report = ImportReport()
     with progress("reading", _size(path), "B") as advance:
         mails, examples = _sorted_out(_found(path, options.columns, advance), report)
     privacy = Privacy(options.privacy, options.names, options.seed)
@@ -122,7 +121,7 @@ def read_mail(path: Path, options: Options, progress: Progress = silent) -> tupl
     return rows, report
 
 
-def _nothing(report: Report, path: Path) -> DataError:
+def _nothing(report: ImportReport, path: Path) -> DataError:
     reasons = [f"{count} {reason}" for reason, count in report.left_out.most_common()]
     hint = "--me ADDRESS says whose emails to learn from" if report.left_out["not by me"] else ""
     message = f"nothing in {path} can be learned from; of {report.read} read these were left out:"
@@ -138,7 +137,7 @@ def _size(path: Path) -> int:
     return total
 
 
-def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[Found]:
+def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[MailItem]:
     if not path.exists():
         raise ConfigError(f"{path} is not there", "give an mbox, a Maildir, a folder of .eml files or a table")
     if path.suffix.lower() in NOT_MAIL and path.is_file():
@@ -150,9 +149,9 @@ def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator
     return mailboxes.read(path, advance)
 
 
-def _sorted_out(found: Iterator[Found], report: Report) -> tuple[list[Found], list[Example]]:
+def _sorted_out(found: Iterator[MailItem], report: ImportReport) -> tuple[list[MailItem], list[Example]]:
     """(the mail, each message once; the rows that are examples already); unreadable items are reported."""
-    mails: list[Found] = []
+    mails: list[MailItem] = []
     examples: list[Example] = []
     seen: set[Any] = set()
     for one in found:
@@ -175,7 +174,7 @@ def _sorted_out(found: Iterator[Found], report: Report) -> tuple[list[Found], li
     return mails, examples
 
 
-def _drafts(found: Sequence[Found], options: Options, report: Report, advance: Advance) -> Iterator[Draft]:
+def _drafts(found: Sequence[MailItem], options: Options, report: ImportReport, advance: Advance) -> Iterator[Draft]:
     mails = [one.item for one in found if isinstance(one.item, Mail)]
     report.me = tuple(address.strip().lower() for address in options.me) or _guess(found)
     report.me_guessed = not options.me
@@ -209,7 +208,7 @@ def _reason_against(mail: Mail, me: tuple[str, ...]) -> str | None:
     return next((reason for holds, reason in reasons if holds), None)
 
 
-def _guess(found: Sequence[Found]) -> tuple[str, ...]:
+def _guess(found: Sequence[MailItem]) -> tuple[str, ...]:
     """Whose mailbox it is: who sent most of what lies in a sent folder; without one, the sender most present in it.
 
     Present is who sent a message or was sent it: the owner of a mailbox is in nearly all of it.
@@ -250,7 +249,7 @@ def _private(draft: Draft, privacy: Privacy) -> Draft:
     return Draft(Request(task, facts, answered, answered_from), email, draft.thread)
 
 
-def _row(draft: Draft, described: str | None) -> Row:
+def _row(draft: Draft, described: str | None) -> dict[str, Any]:
     asked = draft.request
     task = Request(described or asked.task, (), asked.answered, asked.answered_from).whole
     return {"task": task, "email": draft.email, "facts": [list(fact) for fact in asked.facts], "thread": draft.thread}

@@ -28,7 +28,7 @@ Advance = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
-class Found:
+class MailItem:
     """One message of a mailbox, or one row of a table."""
 
     where: str
@@ -39,14 +39,14 @@ class Found:
     """Whether its folder or label says that it was sent."""
 
 
-def read(path: Path, advance: Advance) -> Iterator[Found]:
+def read(path: Path, advance: Advance) -> Iterator[MailItem]:
     """Every message at `path`: a folder, an mbox file or one .eml."""
     for file in mail_files(path):
         sent = bool(SENT.search(" ".join(re.split(r"[/._-]", str(file.relative_to(path.parent))))))
         try:
             yield from _mbox(file, sent, advance) if is_mbox(file) else [_eml(file, sent, advance)]
         except OSError as exc:
-            yield Found(str(file), UnreadableMail(f"it cannot be read ({exc.strerror or type(exc).__name__})"), sent)
+            yield MailItem(str(file), UnreadableMail(f"it cannot be read ({exc.strerror or type(exc).__name__})"), sent)
 
 
 def mail_files(path: Path) -> list[Path]:
@@ -67,26 +67,26 @@ def is_mbox(file: Path) -> bool:
         return bool(FROM_LINE.match(stream.read(1000).lstrip(b"\r\n\xef\xbb\xbf")))
 
 
-def _eml(file: Path, sent: bool, advance: Advance) -> Found:
+def _eml(file: Path, sent: bool, advance: Advance) -> MailItem:
     with file.open("rb") as stream:
         raw = stream.read(MOST_BYTES)
     advance(file.stat().st_size)
     return _found(str(file), raw, sent)
 
 
-def _mbox(file: Path, sent: bool, advance: Advance) -> Iterator[Found]:
+def _mbox(file: Path, sent: bool, advance: Advance) -> Iterator[MailItem]:
     with file.open("rb") as stream:
         for number, (raw, size) in enumerate(mbox_messages(stream), start=1):
             advance(size)
             yield _found(f"{file}, message {number}", raw, sent)
 
 
-def _found(where: str, raw: bytes, sent: bool) -> Found:
+def _found(where: str, raw: bytes, sent: bool) -> MailItem:
     try:
         mail = parse(raw)
     except UnreadableMail as exc:
-        return Found(where, exc, sent)
-    return Found(where, mail, sent or any(SENT.search(label) for label in mail.labels))
+        return MailItem(where, exc, sent)
+    return MailItem(where, mail, sent or any(SENT.search(label) for label in mail.labels))
 
 
 def mbox_messages(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:

@@ -65,7 +65,7 @@ POSTSCRIPT = re.compile(r"p\.? ?s\.?\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Words:
+class ReplyText:
     text: str
     quoted: str
     """One level of `>` taken off."""
@@ -73,12 +73,12 @@ class Words:
     """Whether a forwarded message follows the own words."""
 
 
-def read(text: str, writer: str) -> Words:
+def read(text: str, writer: str) -> ReplyText:
     """`writer` is the name by which a signature is found, or an address, or empty."""
     lines = [line.rstrip("\r") for line in text[:MOST_CHARACTERS].split("\n")]
     own, quoted, forward = _split(lines)
     own = _unwrapped(_without_signature(own, writer))
-    return Words(_tidy(own), _tidy(_unwrapped(quoted)), forward)
+    return ReplyText(_tidy(own), _tidy(_unwrapped(quoted)), forward)
 
 
 def signed_name(text: str, writer: str) -> str:

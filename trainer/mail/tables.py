@@ -17,7 +17,7 @@ from typing import Any
 from adapters.errors import ConfigError
 from trainer.mail import reply_text
 from trainer.mail.chat_rows import is_example
-from trainer.mail.mailboxes import Advance, Found
+from trainer.mail.mailboxes import Advance, MailItem
 from trainer.mail.message import MOST_TEXT_BYTES, Mail, UnreadableMail, clean, decoded
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -31,10 +31,10 @@ USUAL: dict[str, tuple[str, ...]] = {
 }
 SAMPLE_BYTES = 64 * 1024
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
-def read(file: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[Found]:
+def read(file: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[MailItem]:
     """Every row of the table; `columns` maps keys of USUAL to the names that they have here.
 
     Raises:
@@ -43,10 +43,10 @@ def read(file: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[F
     named: dict[str, str] | None = None
     for where, row in _rows(file, advance):
         if isinstance(row, UnreadableMail) or (is_example(row) and not columns):
-            yield Found(where, row)
+            yield MailItem(where, row)
         else:
             named = named or _columns(file, row, columns)
-            yield Found(where, _mail(row, named))
+            yield MailItem(where, _mail(row, named))
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ def parse_columns(text: str) -> dict[str, str]:
     return {key.strip(): name.strip() for key, _, name in pairs}
 
 
-def _columns(file: Path, row: Row, given: Mapping[str, str]) -> dict[str, str]:
+def _columns(file: Path, row: TableRow, given: Mapping[str, str]) -> dict[str, str]:
     found = {str(name).strip().lower(): name for name in row if name is not None}
     listed = ", ".join(map(str, found.values())) or "none"
     missing = [name for name in given.values() if name.lower() not in found]
@@ -83,7 +83,7 @@ def _columns(file: Path, row: Row, given: Mapping[str, str]) -> dict[str, str]:
     return columns
 
 
-def _mail(row: Row, columns: dict[str, str]) -> Mail | UnreadableMail:
+def _mail(row: TableRow, columns: dict[str, str]) -> Mail | UnreadableMail:
     def value(key: str) -> str:
         given = row.get(columns[key]) if key in columns else None
         text = "; ".join(map(str, given)) if isinstance(given, list) else "" if given is None else str(given)
@@ -123,7 +123,7 @@ def _people(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def _rows(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
+def _rows(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | UnreadableMail]]:
     kind = file.suffix.lower()
     if kind == ".parquet":
         yield from _parquet(file, advance)
@@ -135,7 +135,7 @@ def _rows(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableM
         yield from _json_lines(file, advance)
 
 
-def _parquet(file: Path, advance: Advance) -> Iterator[tuple[str, Row]]:
+def _parquet(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -152,7 +152,7 @@ def _parquet(file: Path, advance: Advance) -> Iterator[tuple[str, Row]]:
         raise ConfigError(f"{file} is not a Parquet table ({type(exc).__name__})") from None
 
 
-def _csv(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
+def _csv(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | UnreadableMail]]:
     with file.open("rb") as stream:
         sample = stream.read(SAMPLE_BYTES)
     encoding = _encoding(sample)
@@ -201,7 +201,7 @@ def _is_list(file: Path) -> bool:
         return stream.read(SAMPLE_BYTES).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
 
 
-def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
+def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | UnreadableMail]]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig", errors="replace"))
     except (ValueError, RecursionError) as exc:
@@ -213,7 +213,7 @@ def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, Row | Unread
         yield f"{file}, row {number}", _object(row)
 
 
-def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, Row | UnreadableMail]]:
+def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | UnreadableMail]]:
     number, begins = 0, True
     with file.open("rb") as stream:
         # A longer line comes in pieces, of which the first stands for all: it is not JSON.
@@ -225,12 +225,12 @@ def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, Row | Unrea
             begins = piece.endswith(b"\n")
 
 
-def _json_row(line: bytes) -> Row | UnreadableMail:
+def _json_row(line: bytes) -> TableRow | UnreadableMail:
     try:
         return _object(json.loads(line.decode("utf-8-sig", "replace")))
     except (ValueError, RecursionError):
         return UnreadableMail("it is not JSON")
 
 
-def _object(row: Any) -> Row | UnreadableMail:
+def _object(row: Any) -> TableRow | UnreadableMail:
     return row if isinstance(row, dict) else UnreadableMail("it is not a JSON object")

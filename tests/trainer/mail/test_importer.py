@@ -12,7 +12,7 @@ from tests.trainer import mailbox
 from tests.trainer.mail.test_message import PIECES
 from tests.trainer.mailbox import mbox, message
 from trainer.data.examples import read_examples, write_rows
-from trainer.mail.importer import Draft, Options, Progress, Report, read_mail
+from trainer.mail.importer import Draft, ImportReport, Options, Progress, read_mail
 
 QUESTION = {"sender": "Anna Berg <anna@berg.example>", "to": "Bob Smith <bob@smith.example>"}
 ME = Options(me=("bob@smith.example",))
@@ -20,7 +20,7 @@ ME = Options(me=("bob@smith.example",))
 
 def imported(
     directory: Path, *messages: bytes, options: Options = ME, name: str = "All.mbox"
-) -> tuple[list[Any], Report]:
+) -> tuple[list[Any], ImportReport]:
     return read_mail(mbox(directory, messages, name), options)
 
 

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.mailbox import mbox, message
-from trainer.mail.mailboxes import Found, mail_files, mbox_messages, read
+from trainer.mail.mailboxes import MailItem, mail_files, mbox_messages, read
 from trainer.mail.message import MOST_BYTES, Mail, UnreadableMail
 
 FROM = b"From bob@smith.example Mon Mar  3 10:12:33 2025\n"
 
 
-def found(path: Path) -> list[Found]:
+def found(path: Path) -> list[MailItem]:
     return list(read(path, lambda _: None))
 
 

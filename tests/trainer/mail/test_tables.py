@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import ConfigError
-from trainer.mail.mailboxes import Found
+from trainer.mail.mailboxes import MailItem
 from trainer.mail.message import Mail, UnreadableMail
 from trainer.mail.tables import parse_columns, read
 
@@ -24,7 +24,7 @@ ROWS = [
 ]
 
 
-def rows(file: Path, **columns: str) -> list[Found]:
+def rows(file: Path, **columns: str) -> list[MailItem]:
     return list(read(file, columns, lambda _: None))
 
 
