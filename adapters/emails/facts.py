@@ -1,9 +1,8 @@
-"""The checkable facts of a text, and which facts of an answer nobody told its writer.
+"""The checkable facts of a text, and which facts of an answer its task does not have.
 
 A fact is a number, time, date, amount, name, email address, link, phone number or code (of an order, an invoice). Facts
-are found by rule, in English, and compared by what they mean: 3.40 pm is 15:40, May 14th is 14 May, forty is 40. The
-rules would rather miss an invented fact than punish a phrase: a lone name at the beginning of a sentence is no fact.
-This file knows neither the marks of an email nor models, and not whether a fact is true.
+are found by rule, in English, and compared by meaning: 3.40 pm is 15:40, May 14th is 14 May, forty is 40. A rule may
+miss an invented fact, but should not count a phrase as one: a lone name at the beginning of a sentence is not a fact.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ Part = frozenset[Key]
 
 @dataclass(frozen=True)
 class Fact:
-    """`text` stands in the text as it is here, but for curly quotes, long dashes and double spaces."""
+    """`text` is a part of the text, except for curly quotes, long dashes and double spaces."""
 
     kind: FactKind
     text: str
@@ -74,7 +73,7 @@ PATTERNS: dict[FactKind, str] = {
     "address": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
     "link": r"https?://[^\s<>\"')\]]+|\b(?:[\w-]{1,63}\.){1,5}(?:com|org|net|example|edu|gov|io|uk|de|eu|info)\b"
     r"(?:/[^\s<>\"')\]]*)?",
-    # Not by a library of numbers that exist: what a model invents does not, "555-1234" for one.
+    # Not by a library, which finds real numbers only: a model also invents "555-1234".
     "phone": r"\+\d(?:[ ().-]{0,2}\d){6,14}|\(\d{2,5}\)(?:[ .-]?\d){5,10}|\b0\d{2,5}(?:[ -]\d{2,6}){1,4}\b|"
     r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b|\b\d{3}-\d{4}\b|\b0\d{8,11}\b",
     "amount": rf"(?:[$£€¥]|\b(?:{'|'.join(word for word in CURRENCIES if len(word) == 3)})) ?"
@@ -92,16 +91,15 @@ PATTERNS: dict[FactKind, str] = {
     "number": rf"(?<![\w-]){WORDED}(?: grand\b)?|\b{FIGURE}(?:(?:st|nd|rd|th)\b| ?%| per ?cent\b)|"
     rf"\b{HOUR}h\b|\b{SCALED}{AND_A_HALF}(?: grand\b)?",
 }
-# Where a fact may begin: at a word's beginning, or with a sign. Four of five places are neither, and each would cost a
-# try of every pattern.
+# A fact begins with a word or a sign. Four of five places are neither, and each would cost a try of every pattern.
 BEGINS = r"(?:(?<!\w)(?=\S)|(?=[$£€¥+(]))"
 SCANNED = re.compile(
     BEGINS + "(?:" + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()) + ")", re.IGNORECASE
 )
 ITEM = re.compile(r"^[ >*-]*\(?\d{1,2}[.)](?=\s)", re.MULTILINE)
-# They count nothing in "one of them", "which of the two", "thanks a million" and "open 24/7".
+# They do not count in "one of them", "which of the two", "thanks a million" and "open 24/7".
 NO_NUMBER = ("zero", "one", "two", "a million", "24/7")
-# "All 25 may come" is no date, though one that was told might be typed like that.
+# "All 25 may come" has no date, though a task may write one like that.
 NO_DATE = re.compile(r"\d\d? (?:may|march)")
 
 TITLE = re.compile(rf"(?:{TITLES}|St)\b\.?")
@@ -110,7 +108,7 @@ PARTICLES = frozenset("van von de der den del della di da la le du bin ibn al el
 GREETED = re.compile(rf"\b{HELLO}[ ,]*\Z", re.IGNORECASE)
 SENTENCE_START = re.compile(rf"(?:(?:\A|[.!?:;\"()*>-])[\s\"'(*]*|(?i:\b{HELLO})[^.!?\n]{{0,60}},\s*)\Z")
 SUBJECT = re.compile(r"^Subject:[^\n]*", re.IGNORECASE | re.MULTILINE)
-# Capitalised in greetings, closings and letters, or by habit, without naming anybody.
+# Words with a capital in greetings, closings and letters, or by habit, that are not names.
 NO_NAMES = re.compile(
     r"""(?:i|he|she|we|you|they|it|sirs?|madam|all|team|everyone|everybody|there|folks|guys|ladies|gentlemen|colleagues?|
     friends?|customers?|neighbours?|parents?|guests?|members?|volunteers?|hiring|manager|committee|service|support|whom|
@@ -141,7 +139,7 @@ def find_facts(text: str) -> list[Fact]:
 
 
 def invented(answer: str, asked: str) -> list[Fact]:
-    """The facts of `answer` that `asked`, all that its writer was told, does not hold in any spelling."""
+    """The facts of `answer` that `asked`, its whole prompt, does not have in any spelling."""
     facts = find_facts(answer)
     if not facts:
         return []
@@ -161,7 +159,7 @@ def _scan(text: str) -> Iterator[tuple[int, Fact]]:
 
 
 def _names(text: str) -> Iterator[tuple[int, Fact]]:
-    """Capitalised words but those of a subject line, of other facts, and alone at the beginning of a sentence."""
+    """Capitalised words, except those of a subject line, of other facts, and alone at a sentence's beginning."""
     masked = SCANNED.sub(_masked, SUBJECT.sub(_masked, text))
     lines = masked.split("\n")
     written = [number for number, line in enumerate(lines) if line.strip()]
@@ -205,7 +203,7 @@ def _runs(line: str, alone: bool) -> Iterator[list[re.Match[str]]]:
 
 
 def _trimmed(line: str, run: list[re.Match[str]], alone: bool) -> Iterator[list[re.Match[str]]]:
-    """The run without the words at its ends that name nobody; nothing if there are no others."""
+    """The run without the words at its ends that are not names; nothing if none is left."""
     if not run:
         return
     before = line[max(0, run[0].start() - 80) : run[0].start()]

@@ -1,16 +1,16 @@
 """The form of an email: greeting, closing, placeholder, title, words and body, each found by one rule.
 
-A closing is a phrase that people put over their name, alone on its line; a sentence that begins like one is not. The
-patterns know the greetings and closings of 13 languages. This file does not know tasks, facts or what a form is worth.
+A closing is a phrase alone on its line, over the name. The patterns know the greetings and closings of 13 languages.
 """
 
 from __future__ import annotations
 
 import re
 
+from adapters.emails.number_words import WEEKDAYS
 from adapters.emails.tasks import normalise
 
-GRAM = 5
+GRAM_WORDS = 5
 WORD = re.compile(r"[\w'@.-]*\w")
 PLACEHOLDER = re.compile(
     r"\[[^\]\n]{1,60}\]|\{\{?[^}\n]{1,60}\}|<[A-Za-z][^>\n@/:]{0,40}>|_{3,}|(?-i:\bX{2,}\b)|"
@@ -32,12 +32,12 @@ HELLO = (
     r"gentile|ol[áa]|prezad[oa]|hej)(?![\w-])"
 )
 GREETED = r"[^\W\d_][^\n,;:!?\d@]{0,38}?"
+# At the beginning of a line: `Dear Ada,`, `Hi Ada! We ...` or `Ada,`.
 GREETING = re.compile(
     rf"to whom\b|{HELLO}(?:[ ,]+(?P<name>{GREETED})\s*(?:[,:;!.–-]|$))?|(?P<alone>[^\W\d_][\w .'-]{{0,39}}),$",
     re.IGNORECASE,
 )
-"""At the beginning of a line: `Dear Ada,`, `Hi Ada! We ...` or `Ada,`."""
-WEEKDAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+WEEKDAY = rf"(?:{'|'.join(WEEKDAYS)})"
 WARM = (
     r"(?:yours|very|kind(?:est)?|best|warm(?:est)?|with|many|all(?:\sthe)?|most|my|much|big|lots\sof|sincere|deep(?:est)?|"
     r"heartfelt|fond(?:est)?|sending|in)"
@@ -108,9 +108,12 @@ def body(email: str) -> str:
     return re.sub(r"\ASubject:[^\n]*\n+", "", email)
 
 
-def word_grams(text: str, size: int = GRAM) -> set[tuple[str, ...]]:
-    words = WORD.findall(normalise(text))
-    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
+def grams(words: list[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+
+
+def word_grams(text: str, size: int = GRAM_WORDS) -> set[tuple[str, ...]]:
+    return set(grams(WORD.findall(normalise(text)), size))
 
 
 def _closing_phrase(line: str) -> str:

@@ -96,7 +96,7 @@ class _Writer:
         return str(self.pick([sentences, sentences, bullets, *in_one]))
 
     def _recipient(self) -> str:
-        first, last = self.pick(self.pools["FIRST"]), self.pick(self.pools["LAST"])
+        first, last = str(self.pick(self.pools["FIRST"])), str(self.pick(self.pools["LAST"]))
         title = self.pick(TITLES)
         return self.pick([first, f"{first} {last}", f"{first} {last}", f"{title} {last}", f"{title} {first} {last}"])
 

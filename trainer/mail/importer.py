@@ -1,8 +1,6 @@
-"""A mailbox or a table of emails -> rows that trainer/data/examples.py reads, and a report of what was left out and
-why.
+"""A mailbox or a table of emails -> rows that trainer/data/examples.py reads, and a report of the items left out.
 
-Finds out whose mail it is, which emails answer which, and what of each may be learned; personal data goes through
-trainer/text/personal_data.py before a row is shown to anybody. This file knows neither the command line nor models.
+It finds out whose mail it is, which emails answer which, and which may be learned from.
 """
 
 from __future__ import annotations
@@ -26,31 +24,27 @@ from trainer.mail.threads import thread_keys
 if TYPE_CHECKING:
     from trainer.text.personal_data import Mode, Privacy
 
-MOST_CHARACTERS = 4_000
-"""Of own words: about 1,000 tokens, what a recipe takes with its task."""
-FEWEST_WORDS = 2
-FEWEST_WORDS_OF_FORWARD = 5
-NOT_MAIL = {
-    ".pst": "export it from Outlook as .eml, or convert it with readpst",
-    ".ost": "export it from Outlook as .eml, or convert it with readpst",
+# Of the reply text: about 1,000 tokens, as many as a recipe takes with the task.
+MAX_CHARACTERS = 4_000
+MIN_WORDS = 2
+MIN_WORDS_OF_FORWARD = 5
+HINTS = {
+    **dict.fromkeys([".pst", ".ost"], "export it from Outlook as .eml, or convert it with readpst"),
     ".msg": "save it from Outlook as .eml",
     ".olm": "drag the folder out of Outlook, which makes an .mbox",
-    ".zip": "unpack it first",
-    ".gz": "unpack it first",
-    ".tgz": "unpack it first",
-    ".tar": "unpack it first",
+    **dict.fromkeys([".zip", ".gz", ".tgz", ".tar"], "unpack it first"),
 }
 
+# Called with the name of the work, its amount and unit; gives the callback for each step.
 Progress = Callable[[str, int, str], AbstractContextManager[Advance]]
-"""Called with what is done, how much there is and its unit; gives what is told of each step."""
+# The tasks that a model wrote for the drafts, in order; None where the task by rule stays.
 Describe = Callable[[Sequence["Draft"], Progress], list[str | None]]
-"""The tasks that a model wrote for the drafts, in order; None where the rule's stays."""
 
 
 @dataclass(frozen=True)
 class Options:
+    # The addresses of the voice's owner; guessed if empty.
     me: tuple[str, ...] = ()
-    """Addresses of whoever's voice it is; guessed if there is none."""
     columns: Mapping[str, str] = field(default_factory=dict)
     privacy: Mode = "fake"
     names: bool = False
@@ -60,7 +54,7 @@ class Options:
 
 @dataclass
 class ImportReport:
-    """What became of everything that was read; holds no text of an email."""
+    """Counts of everything that was read, without the text of any email."""
 
     read: int = 0
     used: int = 0
@@ -68,10 +62,9 @@ class ImportReport:
     threads: int = 0
     described: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    # One line for each unreadable message, and for each odd thing about a message that could be read.
     problems: list[str] = field(default_factory=list)
-    """One line for each unreadable message: where, and why."""
     notes: list[str] = field(default_factory=list)
-    """One line for each odd thing about a message that was read all the same."""
     me: tuple[str, ...] = ()
     me_guessed: bool = False
     personal: dict[str, int] = field(default_factory=dict)
@@ -98,8 +91,8 @@ def read_mail(path: Path, options: Options, progress: Progress = silent) -> tupl
     """The rows of every usable email at `path`, and the report.
 
     Raises:
-        ConfigError: `path` is nothing that can be read, or a table without a column of emails.
-        DataError: nothing in it can be learned from.
+        ConfigError: `path` cannot be read, or is a table without a column of emails.
+        DataError: it has no usable email.
     """
     from trainer.text.personal_data import Privacy
 
@@ -129,7 +122,7 @@ def _nothing(report: ImportReport, path: Path) -> DataError:
 
 
 def _size(path: Path) -> int:
-    """Bytes that reading will tell of."""
+    """The sum of the bytes that reading passes to its callback."""
     total = 0
     for file in mailboxes.mail_files(path):
         with suppress(OSError):
@@ -140,8 +133,8 @@ def _size(path: Path) -> int:
 def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[MailItem]:
     if not path.exists():
         raise ConfigError(f"{path} is not there", "give an mbox, a Maildir, a folder of .eml files or a table")
-    if path.suffix.lower() in NOT_MAIL and path.is_file():
-        raise ConfigError(f"{path} is no mailbox that can be read", NOT_MAIL[path.suffix.lower()])
+    if path.suffix.lower() in HINTS and path.is_file():
+        raise ConfigError(f"{path} is not a mailbox that can be read", HINTS[path.suffix.lower()])
     if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
         return tables.read(path, columns, advance)
     if not mailboxes.mail_files(path):
@@ -195,23 +188,23 @@ def _drafts(found: Sequence[MailItem], options: Options, report: ImportReport, a
 
 
 def _reason_against(mail: Mail, me: tuple[str, ...]) -> str | None:
-    """Why an email is no example, None if it is one. A table without senders is all its owner's."""
+    """Why an email is not used, None if it is. In a table without senders every email is its owner's."""
     words = len(reply_text.message(mail.text, mail.sender_name or mail.sender).split())
     reasons = (
         (bool(mail.automatic), f"automatic: {mail.automatic}"),
         (bool(mail.sender) and mail.sender not in me, "not by me"),
         (mail.encrypted, "encrypted"),
-        (mail.forward and words < FEWEST_WORDS_OF_FORWARD, "forward without own words"),
-        (words < FEWEST_WORDS, "empty after quotes and signature"),
-        (len(mail.text) > MOST_CHARACTERS, "too long"),
+        (mail.forward and words < MIN_WORDS_OF_FORWARD, "forward without own words"),
+        (words < MIN_WORDS, "empty after quotes and signature"),
+        (len(mail.text) > MAX_CHARACTERS, "too long"),
     )
     return next((reason for holds, reason in reasons if holds), None)
 
 
 def _guess(found: Sequence[MailItem]) -> tuple[str, ...]:
-    """Whose mailbox it is: who sent most of what lies in a sent folder; without one, the sender most present in it.
+    """The owner of the mailbox: the main sender of its sent folders, else the sender who is in most messages.
 
-    Present is who sent a message or was sent it: the owner of a mailbox is in nearly all of it.
+    The owner sent or received nearly every message.
     """
     people = [(one.item, one.sent) for one in found if isinstance(one.item, Mail) and not one.item.automatic]
     senders = Counter(mail.sender for mail, sent in people if sent and mail.sender)
@@ -224,9 +217,9 @@ def _guess(found: Sequence[MailItem]) -> tuple[str, ...]:
 
 
 def _answered(mail: Mail, by_id: Mapping[str, Mail], me: tuple[str, ...]) -> tuple[str, str]:
-    """(the message that an email answers, its sender's name), from the mailbox, else from the quote; or empty texts.
+    """(the message that an email answers, its sender's name), from the mailbox, else from the quote, else empty.
 
-    A follow-up to one's own message answers nobody.
+    A follow-up to the owner's own message is not an answer.
     """
     if not mail.is_reply:
         return "", ""

@@ -18,7 +18,7 @@ from adapters.errors import ConfigError
 from trainer.mail import reply_text
 from trainer.mail.chat_rows import is_example
 from trainer.mail.mailboxes import Advance, MailItem
-from trainer.mail.message import MOST_TEXT_BYTES, Mail, UnreadableMail, clean, decoded
+from trainer.mail.message import MAX_TEXT_BYTES, Mail, UnreadableMail, clean, decoded
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 USUAL: dict[str, tuple[str, ...]] = {
@@ -87,11 +87,11 @@ def _mail(row: TableRow, columns: dict[str, str]) -> Mail | UnreadableMail:
     def value(key: str) -> str:
         given = row.get(columns[key]) if key in columns else None
         text = "; ".join(map(str, given)) if isinstance(given, list) else "" if given is None else str(given)
-        return clean(text[: MOST_TEXT_BYTES + 1])
+        return clean(text[: MAX_TEXT_BYTES + 1])
 
     body = value("body")
-    if len(body) > MOST_TEXT_BYTES:
-        return UnreadableMail(f"its text is longer than {MOST_TEXT_BYTES // 1024} KiB")
+    if len(body) > MAX_TEXT_BYTES:
+        return UnreadableMail(f"its text is longer than {MAX_TEXT_BYTES // 1024} KiB")
     if "<html" in body[:2000].lower() or body.lstrip().lower().startswith(("<div", "<p>", "<p ", "<body")):
         from trainer.mail import html
 
@@ -158,7 +158,7 @@ def _csv(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | Unreada
     encoding = _encoding(sample)
     head = decoded(sample, encoding).split("\n", 1)[0]
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=head.count)
-    csv.field_size_limit(MOST_TEXT_BYTES * 4)
+    csv.field_size_limit(MAX_TEXT_BYTES * 4)
     with file.open(encoding=encoding, errors="replace", newline="") as stream:
         # Not csv.DictReader, which counts neither blank lines nor the header's and loses count after an error.
         reader = csv.reader(_told(stream, advance), delimiter=delimiter)
@@ -217,7 +217,7 @@ def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | 
     number, begins = 0, True
     with file.open("rb") as stream:
         # A longer line comes in pieces, of which the first stands for all: it is not JSON.
-        for piece in iter(lambda: stream.readline(MOST_TEXT_BYTES * 8), b""):
+        for piece in iter(lambda: stream.readline(MAX_TEXT_BYTES * 8), b""):
             advance(len(piece))
             number += begins
             if begins and piece.strip():

@@ -207,7 +207,7 @@ def test_nothing_to_learn_from_is_an_error_that_says_why(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("none.mbox", "is not there"), ("a.pst", "no mailbox"), ("empty", "no mail")]
+    ("name", "reason"), [("none.mbox", "is not there"), ("a.pst", "not a mailbox"), ("empty", "no mail")]
 )
 def test_a_path_that_is_no_mailbox_is_an_error(tmp_path: Path, name: str, reason: str):
     (tmp_path / "a.pst").write_bytes(b"!BDN")

@@ -9,8 +9,8 @@ from adapters.emails.tasks import keeps
 from trainer.mail.message import Mail
 from trainer.mail.task_rules import (
     CUT,
-    MOST_FACTS,
-    MOST_OF_ANSWERED,
+    MAX_ANSWERED_CHARACTERS,
+    MAX_FACTS,
     OPENINGS,
     Request,
     TooManyFacts,
@@ -116,14 +116,14 @@ def test_re_is_learned_only_where_a_message_is_shown():
 def test_a_long_message_is_cut_at_a_line():
     text = "\n".join(f"This is line {n} of what they wrote." for n in range(100))
     cut = shortened(text)
-    assert len(cut) <= MOST_OF_ANSWERED + len(CUT) + 1
+    assert len(cut) <= MAX_ANSWERED_CHARACTERS + len(CUT) + 1
     assert cut.endswith(f"wrote.\n{CUT}")
     assert shortened("short") == "short"
-    assert len(shortened("x" * 9000)) <= MOST_OF_ANSWERED + len(CUT) + 1
+    assert len(shortened("x" * 9000)) <= MAX_ANSWERED_CHARACTERS + len(CUT) + 1
 
 
 def test_more_facts_than_anybody_types_make_no_request():
-    many = "Hi Anna,\n\nThese are " + ", ".join(f"{n}21 boats" for n in range(1, MOST_FACTS + 2)) + ".\n\nBob"
+    many = "Hi Anna,\n\nThese are " + ", ".join(f"{n}21 boats" for n in range(1, MAX_FACTS + 2)) + ".\n\nBob"
     with pytest.raises(TooManyFacts):
         asked(replace(MAIL, text=many))
 
