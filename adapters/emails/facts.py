@@ -16,7 +16,7 @@ from datetime import date
 from itertools import dropwhile, product
 from typing import Literal, cast
 
-from adapters.emails.form import HELLO, PLACEHOLDER, TITLES
+from adapters.emails.form import HELLO, PLACEHOLDER, TITLES, is_not_name
 from adapters.emails.number_words import (
     AND_A_HALF,
     CURRENCIES,
@@ -66,8 +66,7 @@ HOUR_WORD = rf"(?:{'|'.join(reversed(ONES[1:13]))})\b"
 CLOCK_HOUR = rf"(?:{HOUR}(?!\d)|{HOUR_WORD})"
 MINUTES = r"(?:five|ten|fifteen|twenty|twenty-five|thirty|thirty-five|forty|forty-five|fifty|fifty-five)\b"
 BEFORE_MONTH = "|".join(
-    rf"(?<=\b{word} )"
-    for word in ("in", "until", "since", "of", "next", "last", "early", "late", "mid", "from", "before", "after")
+    rf"(?<=\b{word} )" for word in "in until since of next last early late mid from before after".split()
 )
 PATTERNS: dict[FactKind, str] = {
     "address": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
@@ -108,17 +107,6 @@ PARTICLES = frozenset("van von de der den del della di da la le du bin ibn al el
 GREETED = re.compile(rf"\b{HELLO}[ ,]*\Z", re.IGNORECASE)
 SENTENCE_START = re.compile(rf"(?:(?:\A|[.!?:;\"()*>-])[\s\"'(*]*|(?i:\b{HELLO})[^.!?\n]{{0,60}},\s*)\Z")
 SUBJECT = re.compile(r"^Subject:[^\n]*", re.IGNORECASE | re.MULTILINE)
-# Words with a capital in greetings, closings and letters, or by habit, that are not names.
-NO_NAMES = re.compile(
-    r"""(?:i|he|she|we|you|they|it|sirs?|madam|all|team|everyone|everybody|there|folks|guys|ladies|gentlemen|colleagues?|
-    friends?|customers?|neighbours?|parents?|guests?|members?|volunteers?|hiring|manager|committee|service|support|whom|
-    concern|dear|hi|hello|hey|greetings|good|morning|afternoon|evening|day|subject|regards|wishes|sincerely|faithfully|
-    truly|respectfully|cordially|warmly|gratefully|yours?|best|kind|kindest|warm|warmest|many|thanks?|love|hugs|cheers|
-    care|bye|ciao|hope|looking|forward|please|congratulations|happy|new|year|english|internet|god|mum|dad|mom|a|an|the|
-    and|for|to|in|on|at|by|my|our|[^\W\d_]\.?)(?:'(?:m|d|s|t|ll|re|ve))?"""
-    + rf"|(?:{'|'.join(day[:3] for day in WEEKDAYS)})(?:\w*day)?s?|(?:{'|'.join(MONTHS)})|(?:{'|'.join(PARTICLES)})",
-    re.IGNORECASE | re.VERBOSE,
-)
 SIGNATURE_LINES = 4
 # "At 3", "3 sharp", "15h", and both hours of "2-4 pm".
 BARE_HOUR = (
@@ -217,7 +205,7 @@ def _trimmed(line: str, run: list[re.Match[str]], alone: bool) -> Iterator[list[
 
 
 def _names_nobody(word: str) -> bool:
-    return bool(NO_NAMES.fullmatch(word)) or (len(word) > 1 and word.isupper())
+    return is_not_name(word) or word.lower() in PARTICLES or (len(word) > 1 and word.isupper())
 
 
 def _parts(fact: Fact) -> tuple[Part, ...]:

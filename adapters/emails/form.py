@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from adapters.emails.number_words import WEEKDAYS
+from adapters.emails.number_words import MONTHS, WEEKDAYS
 from adapters.emails.tasks import normalise
 
 GRAM_WORDS = 5
@@ -24,6 +24,22 @@ MASK = re.compile(r"\[(?:ADDRESS|EMAIL|PHONE|IBAN|CARD|LINK|IP|NAME)(?:[ _-]?\d+
 MALE = "Mr|Sir|Herr|Herrn|Sr|Señor|Senor|Lord|Uncle|Father"
 FEMALE = "Mrs|Ms|Miss|Madam|Dame|Frau|Mme|Mlle|Sra|Señora|Senora|Lady|Aunt|Auntie|Sister"
 TITLES = f"{MALE}|{FEMALE}|Mx|Dr|Prof|Professor|Rev|Reverend|Nurse|Captain|Coach|Councillor|Cllr|Judge"
+
+# Words with a capital in greetings, closings and letters, or by habit, that are not names. A person called April or May
+# is missed: dates are far more common.
+NOT_NAMES = frozenset(
+    (
+        "a afternoon all an and anyone at attached attachment best bonjour both by bye can care cheers ciao colleague "
+        "committee concern congratulations cordially could customer dad day dear department director do english "
+        "evening everybody everyone faithfully folk for forward friend from fw fwd gentleman gentlemen god good "
+        "gratefully greeting guest guy hallo happy he hello here hey hi hiring hola hope how hug i if in internet it "
+        "just kind kindest ladies lady liebe lieber looking love madam manager many member mom morning mum my "
+        "neighbour new office on our parent please president re regard respectfully secretary sehr sender service she "
+        "sincerely sir so staff subject support talk team thank that the there they this to truly until very vice "
+        "volunteer warm warmest warmly we what when who whom will wish wishes with would year you your yours"
+    ).split()
+) | {*WEEKDAYS, *MONTHS}
+DAY_ABBREVIATIONS = ("mon", "tue", "tues", "wed", "thu", "thur", "thurs", "fri", "sat", "sun")
 
 # Each of these strings is a part of a longer pattern, here and in other files. "Beste Grüße" is a closing.
 HELLO = (
@@ -76,6 +92,12 @@ NAME = re.compile(
     r"[-–/~*\s]*(?:[A-ZÀ-ÖØ-Þ一-鿿가-힯][\w.'’-]*)(?: (?:[A-ZÀ-ÖØ-Þ][\w.'’-]*|&|and|und|et|y|of|the|van|von|"
     r"der|den|de|da|di)){0,4}[\s,.!x]*"
 )
+
+
+def is_not_name(word: str) -> bool:
+    """Whether a word with a capital is a common one, an initial or an abbreviated weekday."""
+    bare = re.sub(r"'(?:m|d|s|t|ll|re|ve)\Z", "", word.lower()).rstrip(".")
+    return len(bare) == 1 or bool({bare, bare.removesuffix("s")} & NOT_NAMES) or bare in DAY_ABBREVIATIONS
 
 
 def is_closing(line: str) -> bool:

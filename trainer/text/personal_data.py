@@ -17,8 +17,9 @@ import phonenumbers
 from phonenumbers import Leniency, PhoneNumberMatch, PhoneNumberMatcher
 from stdnum import iban, luhn
 
-from trainer.text.fake_values import TRIES, invent, respell
-from trainer.text.person_names import NOT_NAMES, Role, joined, name_words, occurrences
+from adapters.emails.form import is_not_name
+from trainer.text.fake_values import MAX_TRIES, invent, respell
+from trainer.text.person_names import Role, joined, name_words, occurrences
 
 if TYPE_CHECKING:
     from faker import Faker
@@ -161,9 +162,9 @@ class Privacy:
             fake = _faker()
             fake.seed_instance(f"{self.seed} {thread} {kind} {key}")
             taken = {*known.fakes.values(), *known.names, *(found.key for found in known.values.values())}
-            for _ in range(TRIES):
+            for _ in range(MAX_TRIES):
                 known.fakes[key] = invent(kind, key, fake)
-                if known.fakes[key] not in taken | NOT_NAMES:
+                if known.fakes[key] not in taken and not is_not_name(known.fakes[key]):
                     break
         return known.fakes[key]
 
