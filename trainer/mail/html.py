@@ -82,17 +82,11 @@ def _all_after(start: Any) -> list[Any]:
 
 
 def _take_out(node: Any) -> None:
-    """Removes a node and keeps the text after it."""
-    parent = node.getparent()
-    if parent is None:
-        return
-    tail, node.tail = node.tail or "", None
-    before = node.getprevious()
-    if before is not None:
-        before.tail = (before.tail or "") + tail
-    else:
-        parent.text = (parent.text or "") + tail
-    parent.remove(node)
+    """Remove a node and keep the text after it."""
+    if node.getparent() is not None:
+        node.drop_tree()
+        # The text stays in the document, and lxml leaves a copy here.
+        node.tail = None
 
 
 def _drop_deeper(tree: Any) -> None:

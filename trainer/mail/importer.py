@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,9 +82,8 @@ class Draft:
     thread: str
 
 
-@contextmanager
-def silent(what: str, total: int, unit: str) -> Iterator[Advance]:
-    yield lambda _: None
+def silent(what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+    return nullcontext(lambda _: None)
 
 
 def read_mail(path: Path, options: Options, progress: Progress = silent) -> tuple[list[dict[str, Any]], ImportReport]:
@@ -123,11 +122,7 @@ def _nothing(report: ImportReport, path: Path) -> DataError:
 
 def _size(path: Path) -> int:
     """The sum of the bytes that reading passes to its callback."""
-    total = 0
-    for file in mailboxes.mail_files(path):
-        with suppress(OSError):
-            total += file.stat().st_size
-    return total
+    return sum(file.stat().st_size for file in mailboxes.mail_files(path) if file.is_file())
 
 
 def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[MailItem]:

@@ -35,10 +35,10 @@ TableRow = dict[str, Any]
 
 
 def read(file: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[MailItem]:
-    """Every row of the table; `columns` maps keys of USUAL to the names that they have here.
+    """Every row of the table; `columns` maps keys of USUAL to the names of this table.
 
     Raises:
-        ConfigError: no column can be the body, or one that was named is not there; the columns found are listed.
+        ConfigError: there is no column for the body, or a named one is missing; the columns found are listed.
     """
     named: dict[str, str] | None = None
     for where, row in _rows(file, advance):
@@ -50,17 +50,12 @@ def read(file: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[M
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """`subject=Betreff,body=Text` as a mapping.
-
-    Raises:
-        ConfigError: it is not of that form, or a key is unknown.
-    """
+    """`subject=Betreff,body=Text` as a mapping; ConfigError for another form or an unknown key."""
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     wrong = [key for key, equals, name in pairs if key.strip() not in USUAL or not equals or not name.strip()]
     if wrong or not pairs:
-        raise ConfigError(
-            f"--columns {text[:80]!r} cannot be read", f"write body=COLUMN,subject=COLUMN; keys are {', '.join(USUAL)}"
-        )
+        hint = f"write body=COLUMN,subject=COLUMN; keys are {', '.join(USUAL)}"
+        raise ConfigError(f"--columns {text[:80]!r} cannot be read", hint)
     return {key.strip(): name.strip() for key, _, name in pairs}
 
 
@@ -76,10 +71,8 @@ def _columns(file: Path, row: TableRow, given: Mapping[str, str]) -> dict[str, s
         if key not in columns and name:
             columns[key] = found[name]
     if "body" not in columns:
-        raise ConfigError(
-            f"{file} has no column that is known to hold the emails; its columns are: {listed}"[:1000],
-            "name it: --columns body=COLUMN,subject=COLUMN",
-        )
+        message = f"{file} has no column that is known to hold the emails; its columns are: {listed}"
+        raise ConfigError(message[:1000], "name it: --columns body=COLUMN,subject=COLUMN")
     return columns
 
 
@@ -161,7 +154,7 @@ def _csv(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | Unreada
     csv.field_size_limit(MAX_TEXT_BYTES * 4)
     with file.open(encoding=encoding, errors="replace", newline="") as stream:
         # Not csv.DictReader, which counts neither blank lines nor the header's and loses count after an error.
-        reader = csv.reader(_told(stream, advance), delimiter=delimiter)
+        reader = csv.reader(_counted(stream, advance), delimiter=delimiter)
         names: list[str] = []
         while True:
             where = f"{file}:{reader.line_num + 1}"
@@ -177,7 +170,7 @@ def _csv(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | Unreada
             names = names or values
 
 
-def _told(lines: Iterable[str], advance: Advance) -> Iterator[str]:
+def _counted(lines: Iterable[str], advance: Advance) -> Iterator[str]:
     for line in lines:
         advance(len(line))
         yield line
@@ -205,9 +198,8 @@ def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | U
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig", errors="replace"))
     except (ValueError, RecursionError) as exc:
-        raise ConfigError(
-            f"{file} is not JSON ({type(exc).__name__})", "a list of objects, or one object a line"
-        ) from None
+        hint = "give a list of objects, or one object a line"
+        raise ConfigError(f"{file} is not JSON ({type(exc).__name__})", hint) from None
     advance(file.stat().st_size)
     for number, row in enumerate(rows, start=1):
         yield f"{file}, row {number}", _object(row)
@@ -216,7 +208,7 @@ def _json_list(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | U
 def _json_lines(file: Path, advance: Advance) -> Iterator[tuple[str, TableRow | UnreadableMail]]:
     number, begins = 0, True
     with file.open("rb") as stream:
-        # A longer line comes in pieces, of which the first stands for all: it is not JSON.
+        # A longer line comes in pieces; its first piece is reported as not JSON.
         for piece in iter(lambda: stream.readline(MAX_TEXT_BYTES * 8), b""):
             advance(len(piece))
             number += begins

@@ -13,6 +13,7 @@ from adapters.emails.facts import Fact, invented
 from adapters.emails.form import GREETING, TITLES, is_closing
 from adapters.emails.prompts import reply_task
 from adapters.emails.tasks import keeps
+from trainer.data.synthetic import pieces
 from trainer.mail.message import Mail, bare_subject
 from trainer.mail.reply_text import message, signed_name
 
@@ -41,25 +42,6 @@ NUMBERED = re.compile(
     r"(?:no\. ?|#)?\Z"
 )
 COUNTED = re.compile(r"[ -]([a-z]{2,})(?: ([a-z]{2,}s)\b)?")
-
-OPENINGS = (
-    "Write an email to {to} about {subject}.",
-    "Please write to {to} about {subject}.",
-    'Draft an email to {to} with the subject "{subject}".',
-    "I need an email to {to}, subject: {subject}.",
-    'Can you email {to} about "{subject}" for me?',
-    "email to {to}, {subject}.",
-)
-REPLY_OPENINGS = (
-    'Reply to {to}\'s email "{subject}".',
-    "Please answer {to} about {subject}.",
-    "Write back to {to} about {subject}.",
-    'Answer this email from {to} for me, subject "{subject}".',
-)
-POINTS = ("Mention {points}.", "Include {points}.", "It must say: {points}.", "Details: {points}.", "Work in {points}.")
-SIGNED = ("I'm {writer}.", "Sign it {writer}.", "From {writer}.", "My name is {writer}.", "Sender: {writer}")
-NOTES = ("Turn these notes into an email.", "Notes for an email:", "Make an email of this:")
-REPLY_NOTES = ("Turn these notes into a reply.", "Notes for my answer:", "Make a reply of this:")
 
 
 class TooManyFacts(ValueError):
@@ -137,18 +119,19 @@ def _points(mail: Mail, known: str) -> list[Fact]:
 
 
 def _phrase(to: str, subject: str, points: list[str], writer: str, reply: bool, chance: random.Random) -> str:
+    phrases, prefix = pieces("phrases")["imported"], "reply_" if reply else ""
     if len(points) > 1 and chance.random() < 0.3:
         named = [("to", to if not reply else ""), ("subject", subject), *(("", p) for p in points), ("from", writer)]
         lines = [f"- {name}: {value}" if name else f"- {value}" for name, value in named if value]
-        return "\n".join([chance.choice(REPLY_NOTES if reply else NOTES), *lines])
-    opening = chance.choice(REPLY_OPENINGS if reply else OPENINGS)
+        return "\n".join([chance.choice(phrases[f"{prefix}notes"]), *lines])
+    opening = chance.choice(phrases[f"{prefix}openings"])
     if not subject:
         opening = "Reply to {to}." if reply else "Write an email to {to}."
     parts = [opening.format(to=to or "somebody", subject=subject.rstrip(" .?!"))]
     if points:
-        parts.append(chance.choice(POINTS).format(points=listed(points)))
+        parts.append(chance.choice(phrases["points"]).format(points=listed(points)))
     if writer:
-        parts.append(chance.choice(SIGNED).format(writer=writer))
+        parts.append(chance.choice(phrases["writers"]).format(writer=writer))
     return " ".join(parts)
 
 

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.emails.tasks import keeps
+from trainer.data.synthetic import pieces
 from trainer.mail.message import Mail
 from trainer.mail.task_rules import (
     CUT,
     MAX_ANSWERED_CHARACTERS,
     MAX_FACTS,
-    OPENINGS,
     Request,
     TooManyFacts,
     email_of,
@@ -79,7 +79,9 @@ def test_phrasings_differ_from_email_to_email_and_are_the_same_for_the_same_seed
 )
 def test_the_recipient_is_called_as_the_writer_does(greeting: str, recipient: str):
     task = asked(replace(MAIL, text=f"{greeting}\n\nIt is red.")).task
-    assert task in [opening.format(to=recipient, subject="Forms") for opening in OPENINGS]
+    assert task in [
+        opening.format(to=recipient, subject="Forms") for opening in pieces("phrases")["imported"]["openings"]
+    ]
 
 
 def test_an_address_without_a_name_stands_for_one():
