@@ -26,7 +26,7 @@ MAX_CLASSIFIED_EMAILS, MIN_LANGUAGE_WORDS = 400, 20
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of an example: task, earlier turns, chat template and email together. `histogram` has (from, below, examples)."""
+    """Lengths of whole examples with the chat template; `histogram` has (from, below, examples)."""
 
     total: int
     shortest: int
@@ -37,14 +37,12 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Variety:
-    """Shares from 0 to 1; the first two fall as a file grows, so that only files of one size compare.
+    """Shares from 0 to 1."""
 
-    `distinct_1`, `distinct_2`: different words and pairs of words of all there are (Li and others, 2016).
-    `opening`, `sign_off`: the emails that begin, or close, as the largest number of them does.
-    """
-
+    # Different words and pairs of words of all (Li and others, 2016); both fall as a file grows.
     distinct_1: float
     distinct_2: float
+    # The emails with the commonest opening and closing.
     opening: float
     sign_off: float
 

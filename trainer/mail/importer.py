@@ -96,7 +96,8 @@ def read_mail(path: Path, options: Options, progress: Progress = silent) -> tupl
     from trainer.text.personal_data import Privacy
 
     report = ImportReport()
-    with progress("reading", _size(path), "B") as advance:
+    size = sum(file.stat().st_size for file in mailboxes.mail_files(path) if file.is_file())
+    with progress("reading", size, "B") as advance:
         mails, examples = _sorted_out(_found(path, options.columns, advance), report)
     privacy = Privacy(options.privacy, options.names, options.seed)
     rows = [row_of(private(example, privacy)) for example in examples]
@@ -118,11 +119,6 @@ def _nothing(report: ImportReport, path: Path) -> DataError:
     hint = "--me ADDRESS says whose emails to learn from" if report.left_out["not by me"] else ""
     message = f"nothing in {path} can be learned from; of {report.read} read these were left out:"
     return DataError(message, [*reasons, *report.problems[:20]], hint)
-
-
-def _size(path: Path) -> int:
-    """The sum of the bytes that reading passes to its callback."""
-    return sum(file.stat().st_size for file in mailboxes.mail_files(path) if file.is_file())
 
 
 def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[MailItem]:
