@@ -197,14 +197,14 @@ def _trimmed(line: str, run: list[re.Match[str]], alone: bool) -> Iterator[list[
     before = line[max(0, run[0].start() - 80) : run[0].start()]
     certain = alone or TITLE.match(run[0].group()) or GREETED.search(before)
     words = run if certain or not SENTENCE_START.search(before) else run[1:]
-    words = list(dropwhile(lambda word: _names_nobody(word.group()), words))
-    while words and (_names_nobody(words[-1].group()) or TITLE.fullmatch(words[-1].group())):
+    words = list(dropwhile(lambda word: _not_a_name(word.group()), words))
+    while words and (_not_a_name(words[-1].group()) or TITLE.fullmatch(words[-1].group())):
         words.pop()
     if words:
         yield words
 
 
-def _names_nobody(word: str) -> bool:
+def _not_a_name(word: str) -> bool:
     return is_not_name(word) or word.lower() in PARTICLES or (len(word) > 1 and word.isupper())
 
 
