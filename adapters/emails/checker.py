@@ -1,7 +1,6 @@
-"""What an answer to an email task is worth, decided by rule: could it be sent as it stands?
+"""Could an answer to an email task be sent as it stands? Decided by rules, the same for every model and voice.
 
-The rules are the same for every model and voice, and generous to a base model's habits. What counts as passing was
-fixed before any voice was measured with it (DECISIONS.md, 2026-11-26). This file knows neither models nor files.
+The rules were fixed before any voice was measured with them (DECISIONS.md, 2026-11-26).
 """
 
 from __future__ import annotations
@@ -12,24 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.emails.facts import find_facts, invented
-from adapters.emails.form import (
-    MASK,
-    PLACEHOLDER,
-    WORD,
-    has_greeting,
-    has_sign_off,
-    word_grams,
-)
+from adapters.emails.form import MASK, PLACEHOLDER, WORD, grams, has_greeting, has_sign_off, word_grams
 from adapters.emails.tasks import keeps, normalise
 
-MOST_COPIED = 0.5
-MOST_SUBJECT = 78
-"""Characters of a subject line, as RFC 5322 (2.1.1) recommends for a line of mail."""
-FEWEST_WORDS, MOST_WORDS = 20, 250
-"""Greeting, sign-off and names alone are about ten words. The 432 shipped emails have 33 to 92, and 2,143 real ones
-(Enron) 22 to 146: a longer answer rambles."""
-REPEATED_GRAM, MOST_REPEATS = 4, 2
-"""A word 4-gram may come twice, in the subject and the email: more often in no shipped email, and in 1.1 % of those."""
+MAX_COPIED_SHARE = 0.5
+# RFC 5322 (2.1.1) recommends so many for a line of mail.
+MAX_SUBJECT_CHARACTERS = 78
+# Greeting, sign-off and names alone are about ten words. The 432 shipped emails have 33 to 92, and 2,143 real ones
+# (Enron) 22 to 146.
+MIN_WORDS, MAX_WORDS = 20, 250
+# A word 4-gram may come twice, in the subject and the email: more often in no shipped email, and in 1.1 % of real ones.
+REPEATED_GRAM_WORDS, MAX_REPEATS = 4, 2
 
 PREAMBLE = re.compile(
     r"(?:sure|certainly|of course|absolutely|okay|great)\b ?[!,.:]|as an ai\b|"
@@ -46,14 +38,13 @@ class Score:
 
     facts: int
     facts_kept: int
+    # Checkable facts in the answer (adapters/emails/facts.py), and those that the task does not have.
     stated: int
-    """Checkable facts in the answer (adapters/emails/facts.py), told or not."""
     invented: int
-    """Those of them that nobody told its writer."""
     greeting: bool
     sign_off: bool
+    # Reported only: a plain task does not ask for a subject.
     subject: bool
-    """Reported, and not asked for: a plain task does not ask for one."""
     placeholder: bool
     mask: bool
     words: int
@@ -68,7 +59,7 @@ class Score:
 
     @property
     def length_ok(self) -> bool:
-        return FEWEST_WORDS <= self.words <= MOST_WORDS
+        return MIN_WORDS <= self.words <= MAX_WORDS
 
     @property
     def sendable(self) -> bool:
@@ -81,11 +72,10 @@ class Score:
 def score(task: str, facts: Sequence[Sequence[str]], answer: str, told: str | None = None, ended: bool = True) -> Score:
     """The marks of one answer.
 
-    `told` is all that its writer was told, earlier turns included; without it, the task. `ended`: by itself, not by the
-    limit of tokens.
+    `told` is the whole prompt with earlier turns; by default the task. `ended`: by itself, not by the limit of tokens.
     """
     greeting, sign_off = has_greeting(answer), has_sign_off(answer)
-    copied = copied_share(task, answer) > MOST_COPIED
+    copied = copied_share(task, answer) > MAX_COPIED_SHARE
     proper = greeting and sign_off and not copied
     return Score(
         facts=len(facts),
@@ -108,14 +98,13 @@ def score(task: str, facts: Sequence[Sequence[str]], answer: str, told: str | No
 def has_subject(answer: str) -> bool:
     """A subject line of at most 78 characters before everything else."""
     subject = re.match(r"\s*Subject: ?(\S[^\n]*)", answer)
-    return subject is not None and len(subject[1].rstrip()) <= MOST_SUBJECT
+    return subject is not None and len(subject[1].rstrip()) <= MAX_SUBJECT_CHARACTERS
 
 
 def repeats(answer: str) -> bool:
     """Whether a word 4-gram comes three times or more."""
-    words = WORD.findall(normalise(answer))
-    grams = Counter(tuple(words[i : i + REPEATED_GRAM]) for i in range(len(words) - REPEATED_GRAM + 1))
-    return any(count > MOST_REPEATS for count in grams.values())
+    counts = Counter(grams(WORD.findall(normalise(answer)), REPEATED_GRAM_WORDS))
+    return any(count > MAX_REPEATS for count in counts.values())
 
 
 def copied_share(task: str, answer: str) -> float:

@@ -1,4 +1,4 @@
-"""Which words two texts do not share: spans to highlight. This file knows no page."""
+"""Which words two texts do not share, as spans to highlight."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
+# A piece of text, and the side that alone has it; None for both, and for white space between.
 Span = tuple[str, str | None]
-"""A piece of text, and which side alone has it; None if both have it, or if it is white space between."""
 
 ONLY_LEFT, ONLY_RIGHT = "only left", "only right"
 # Punctuation inside a word or number belongs to it: can't, 10:15, £68.50, GB-4471. All alternatives together match any

@@ -1,9 +1,8 @@
-"""The checkable facts of a text, and which facts of an answer nobody told its writer.
+"""The checkable facts of a text, and which facts of an answer its task does not have.
 
 A fact is a number, time, date, amount, name, email address, link, phone number or code (of an order, an invoice). Facts
-are found by rule, in English, and compared by what they mean: 3.40 pm is 15:40, May 14th is 14 May, forty is 40. The
-rules would rather miss an invented fact than punish a phrase: a lone name at the beginning of a sentence is no fact.
-This file knows neither the marks of an email nor models, and not whether a fact is true.
+are found by rule, in English, and compared by meaning: 3.40 pm is 15:40, May 14th is 14 May, forty is 40. A rule may
+miss an invented fact, but should not count a phrase as one: a lone name at the beginning of a sentence is not a fact.
 """
 
 from __future__ import annotations
@@ -14,98 +13,66 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import dropwhile
+from itertools import dropwhile, product
 from typing import Literal, cast
 
-from adapters.emails.form import HELLO, PLACEHOLDER, TITLES
+from adapters.emails.form import HELLO, PLACEHOLDER, TITLES, is_not_name
+from adapters.emails.number_words import (
+    AND_A_HALF,
+    CURRENCIES,
+    CURRENCY,
+    FIGURE,
+    MONTHS,
+    ONES,
+    SCALE,
+    SCALED,
+    SMALL,
+    WEEKDAYS,
+    WORD_DAY,
+    WORDED,
+    currency,
+    in_figures,
+    numbers,
+    values,
+)
 from adapters.emails.tasks import QUOTES_AND_DASHES
 
-Kind = Literal["number", "time", "date", "amount", "name", "address", "link", "phone", "code"]
+FactKind = Literal["number", "time", "date", "amount", "name", "address", "link", "phone", "code"]
 Key = tuple[str | float, ...]
+# The spellings of one part of a fact: a task must have one of them for every part.
 Part = frozenset[Key]
-"""The ways in which one part of a fact may have been told, of which one is enough; a fact needs all of its parts."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """`text` stands in the text as it is here, but for curly quotes, long dashes and double spaces."""
+    """`text` is a part of the text, except for curly quotes, long dashes and double spaces."""
 
-    kind: Kind
+    kind: FactKind
     text: str
 
-
-WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-MONTHS = tuple("january february march april may june july august september october november december".split())
-UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve "
-    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
-    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
-).split()
-VALUES = (
-    {word: float(n) for n, word in enumerate(UNITS)}
-    | {word: float(n) for n, word in enumerate(ORDINALS, start=1)}
-    | {word: 10.0 * n for n, word in enumerate(TENS, start=2)}
-    | {"half": 0.5, "twentieth": 20.0, "thirtieth": 30.0}
-)
-SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-SCALES |= {"k": 1000, "m": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "bn": 10**9}
-CURRENCIES = {
-    **dict.fromkeys(["$", "dollar", "buck", "usd"], "$"),
-    **dict.fromkeys(["£", "pound", "quid", "gbp"], "£"),
-    **dict.fromkeys(["€", "euro", "eur"], "€"),
-    **dict.fromkeys(["¥", "yen", "jpy"], "¥"),
-    **{word: word for word in ("chf", "franc", "krona", "krone", "rupee", "cent", "penny", "pence")},
-}
-# Numbers that are told without a figure: "half an hour" lets an answer say 30 minutes.
-IN_OTHER_WORDS = {
-    r"an?|once|single": 1,
-    r"two|both|couple|pair|twice|twins?": 2,
-    r"fortnight": 14,
-    r"quarter of an hour": 15,
-    r"half an hour|half-hour|half hour": 30,
-    r"three quarters of an hour": 45,
-    r"an hour|one hour": 60,
-    r"hour and a half": 90,
-}
 
 WEEKDAY = rf"(?:(?:{'|'.join(WEEKDAYS)})s?\b|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=,? \d))"
 MONTH = rf"(?:(?:{'|'.join(MONTHS)})\b|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
 DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
-WORD_DAY = rf"\b(?:(?:twenty|thirty)[- ])?(?:{'|'.join(ORDINALS)}|twentieth|thirtieth)\b"
 DAY_MONTH = (
     r"(?:(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
     rf"(?![/\d]| {MONTH})"
 )
+MONTH_OF_YEAR = r"(?:(?:0?[1-9]|1[0-2])[/.](?:19|20)\d\d|(?:19|20)\d\d[/-](?:0[1-9]|1[0-2]))(?![/.-]?\d)"
 YEAR = r"(?:(?:19|20)\d\d|'\d\d)\b"
 HOUR = r"(?:[01]?\d|2[0-4])"
 HALF_DAY = r"(?:[ap]\.m\b\.?|[ap]m\b)"
-SMALL = rf"(?:(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(UNITS[1:10])}))?|{'|'.join(reversed(UNITS))})\b"
-CLOCK_HOUR = rf"(?:{HOUR}(?!\d)|(?:{'|'.join(reversed(UNITS[1:13]))})\b)"
+HOUR_WORD = rf"(?:{'|'.join(reversed(ONES[1:13]))})\b"
+CLOCK_HOUR = rf"(?:{HOUR}(?!\d)|{HOUR_WORD})"
 MINUTES = r"(?:five|ten|fifteen|twenty|twenty-five|thirty|thirty-five|forty|forty-five|fifty|fifty-five)\b"
-FIGURE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
-# "2 m" may be metres; "2m" counts as both.
-SCALED = rf"{FIGURE}(?:(?:k|m)\b| ?(?:mn|mln|mil|bn)\b)?"
-SCALE = r"(?:dozen|hundred|thousand|million|billion)s?\b"
-AND_A_HALF = r"(?: and a half\b)?"
-TENS_AND_UNITS = rf"(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(UNITS[1:10])}))?\b"
-WORDED = (
-    rf"(?:(?:(?:half an?|an?|{FIGURE}|{SMALL}){AND_A_HALF}[ -])?{SCALE}(?:[ -]{SCALE})*"
-    rf"(?:(?:,? and |,? ){SMALL}(?:[ -]{SCALE})+)*(?: and {SMALL}| {TENS_AND_UNITS})?|{SMALL}{AND_A_HALF})"
-)
-CURRENCY = rf"(?:(?:{'|'.join(word for word in CURRENCIES if word.isalpha())})(?:s|es)?\b|[€£$])"
 BEFORE_MONTH = "|".join(
-    rf"(?<=\b{word} )"
-    for word in ("in", "until", "since", "of", "next", "last", "early", "late", "mid", "from", "before", "after")
+    rf"(?<=\b{word} )" for word in "in until since of next last early late mid from before after".split()
 )
-PATTERNS: dict[Kind, str] = {
+PATTERNS: dict[FactKind, str] = {
     "address": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
     "link": r"https?://[^\s<>\"')\]]+|\b(?:[\w-]{1,63}\.){1,5}(?:com|org|net|example|edu|gov|io|uk|de|eu|info)\b"
     r"(?:/[^\s<>\"')\]]*)?",
-    # Not by a library of numbers that exist: what a model invents does not, "555-1234" for one.
+    # Not by a library, which finds real numbers only: a model also invents "555-1234".
     "phone": r"\+\d(?:[ ().-]{0,2}\d){6,14}|\(\d{2,5}\)(?:[ .-]?\d){5,10}|\b0\d{2,5}(?:[ -]\d{2,6}){1,4}\b|"
     r"\b\d{3}[ .-]\d{3}[ .-]\d{4}\b|\b\d{3}-\d{4}\b|\b0\d{8,11}\b",
     "amount": rf"(?:[$£€¥]|\b(?:{'|'.join(word for word in CURRENCIES if len(word) == 3)})) ?"
@@ -114,24 +81,24 @@ PATTERNS: dict[Kind, str] = {
     rf"\b(?:\d\d?|{SMALL}) o'clock\b|\b(?:(?:12|twelve) )?(?:noon|midday|midnight)\b|"
     rf"\b(?:half(?: past)?|quarter (?:past|to)|(?:{MINUTES}|\d\d?)(?: minutes)? past) {CLOCK_HOUR}|"
     rf"(?:(?<=\bat )|(?<=\bby )|(?<=\bfrom )|(?<=\buntil ))(?:{HOUR}\.[0-5]\d\b|{CLOCK_HOUR} {MINUTES})|"
-    rf"(?<=\bat ){MINUTES} to {CLOCK_HOUR}",
+    rf"(?<=\bat ){MINUTES} to {CLOCK_HOUR}|\b{HOUR_WORD} (?:fifteen|thirty|forty-five)\b(?![- ]min)",
     "date": rf"\b(?:{WEEKDAY},? (?:the )?)?(?:(?:{DAY} (?:of )?|{WORD_DAY} of ){MONTH}|{MONTH} (?:the )?{DAY}\b(?!:))"
     rf"(?:,? {YEAR})?|\b\d{{4}}[/.-]\d\d?[/.-]\d\d?(?!\d)|\b\d\d?[/.-]\d\d?[/.-](?:{YEAR}|\d\d\b)|"
-    rf"\b(?:{WEEKDAY},? )?{DAY_MONTH}|\b{WEEKDAY}|\b{MONTH} {YEAR}|"
+    rf"\b{MONTH_OF_YEAR}|\b(?:{WEEKDAY},? )?{DAY_MONTH}|\b{WEEKDAY}|\b{MONTH} {YEAR}|"
     rf"(?:{BEFORE_MONTH})(?:{'|'.join(MONTHS)})\b|\b(?:tomorrow|yesterday)\b",
     "code": rf"(?-i:\b(?!{FIGURE}(?:[KM]|[BM]N)\b)(?=[A-Z0-9/-]*[A-Z])(?=[A-Z0-9/-]*\d)[A-Z0-9]+(?:[-/][A-Z0-9]+)*\b)",
-    "number": rf"(?<![\w-]){WORDED}|\b{FIGURE}(?:(?:st|nd|rd|th)\b| ?%| per ?cent\b)|\b{SCALED}{AND_A_HALF}",
+    "number": rf"(?<![\w-]){WORDED}(?: grand\b)?|\b{FIGURE}(?:(?:st|nd|rd|th)\b| ?%| per ?cent\b)|"
+    rf"\b{HOUR}h\b|\b{SCALED}{AND_A_HALF}(?: grand\b)?",
 }
-# Where a fact may begin: at a word's beginning, or with a sign. Four of five places are neither, and each would cost a
-# try of every pattern.
+# A fact begins with a word or a sign. Four of five places are neither, and each would cost a try of every pattern.
 BEGINS = r"(?:(?<!\w)(?=\S)|(?=[$£€¥+(]))"
 SCANNED = re.compile(
     BEGINS + "(?:" + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()) + ")", re.IGNORECASE
 )
 ITEM = re.compile(r"^[ >*-]*\(?\d{1,2}[.)](?=\s)", re.MULTILINE)
-# They count nothing in "one of them", "which of the two", "thanks a million" and "open 24/7".
+# They do not count in "one of them", "which of the two", "thanks a million" and "open 24/7".
 NO_NUMBER = ("zero", "one", "two", "a million", "24/7")
-# "All 25 may come" is no date, though one that was told might be typed like that.
+# "All 25 may come" has no date, though a task may write one like that.
 NO_DATE = re.compile(r"\d\d? (?:may|march)")
 
 TITLE = re.compile(rf"(?:{TITLES}|St)\b\.?")
@@ -140,17 +107,6 @@ PARTICLES = frozenset("van von de der den del della di da la le du bin ibn al el
 GREETED = re.compile(rf"\b{HELLO}[ ,]*\Z", re.IGNORECASE)
 SENTENCE_START = re.compile(rf"(?:(?:\A|[.!?:;\"()*>-])[\s\"'(*]*|(?i:\b{HELLO})[^.!?\n]{{0,60}},\s*)\Z")
 SUBJECT = re.compile(r"^Subject:[^\n]*", re.IGNORECASE | re.MULTILINE)
-# Capitalised in greetings, closings and letters, or by habit, without naming anybody.
-NO_NAMES = re.compile(
-    r"""(?:i|he|she|we|you|they|it|sirs?|madam|all|team|everyone|everybody|there|folks|guys|ladies|gentlemen|colleagues?|
-    friends?|customers?|neighbours?|parents?|guests?|members?|volunteers?|hiring|manager|committee|service|support|whom|
-    concern|dear|hi|hello|hey|greetings|good|morning|afternoon|evening|day|subject|regards|wishes|sincerely|faithfully|
-    truly|respectfully|cordially|warmly|gratefully|yours?|best|kind|kindest|warm|warmest|many|thanks?|love|hugs|cheers|
-    care|bye|ciao|hope|looking|forward|please|congratulations|happy|new|year|english|internet|god|mum|dad|mom|a|an|the|
-    and|for|to|in|on|at|by|my|our|[^\W\d_]\.?)(?:'(?:m|d|s|t|ll|re|ve))?"""
-    + rf"|(?:{'|'.join(day[:3] for day in WEEKDAYS)})(?:\w*day)?s?|(?:{'|'.join(MONTHS)})|(?:{'|'.join(PARTICLES)})",
-    re.IGNORECASE | re.VERBOSE,
-)
 SIGNATURE_LINES = 4
 # "At 3", "3 sharp", "15h", and both hours of "2-4 pm".
 BARE_HOUR = (
@@ -171,12 +127,12 @@ def find_facts(text: str) -> list[Fact]:
 
 
 def invented(answer: str, asked: str) -> list[Fact]:
-    """The facts of `answer` that `asked`, all that its writer was told, does not hold in any spelling."""
+    """The facts of `answer` that `asked`, its whole prompt, does not have in any spelling."""
     facts = find_facts(answer)
     if not facts:
         return []
-    told, squeezed = _told(_plain(asked)), _squeeze(asked)
-    return [fact for fact in facts if not all(part & told or _in(part, squeezed) for part in _parts(fact))]
+    keys, squeezed = _task_keys(_plain(asked)), _squeeze(asked)
+    return [fact for fact in facts if not all(part & keys or _in(part, squeezed) for part in _parts(fact))]
 
 
 def _plain(text: str) -> str:
@@ -186,12 +142,12 @@ def _plain(text: str) -> str:
 
 def _scan(text: str) -> Iterator[tuple[int, Fact]]:
     for match in SCANNED.finditer(text):
-        kind, found = cast("Kind", match.lastgroup), match.group()
+        kind, found = cast("FactKind", match.lastgroup), match.group()
         yield match.start(), Fact(kind, found.rstrip(".,;:!?") if kind == "link" else found)
 
 
 def _names(text: str) -> Iterator[tuple[int, Fact]]:
-    """Capitalised words but those of a subject line, of other facts, and alone at the beginning of a sentence."""
+    """Capitalised words, except those of a subject line, of other facts, and alone at a sentence's beginning."""
     masked = SCANNED.sub(_masked, SUBJECT.sub(_masked, text))
     lines = masked.split("\n")
     written = [number for number, line in enumerate(lines) if line.strip()]
@@ -235,30 +191,30 @@ def _runs(line: str, alone: bool) -> Iterator[list[re.Match[str]]]:
 
 
 def _trimmed(line: str, run: list[re.Match[str]], alone: bool) -> Iterator[list[re.Match[str]]]:
-    """The run without the words at its ends that name nobody; nothing if there are no others."""
+    """The run without the words at its ends that are not names; nothing if none is left."""
     if not run:
         return
     before = line[max(0, run[0].start() - 80) : run[0].start()]
     certain = alone or TITLE.match(run[0].group()) or GREETED.search(before)
     words = run if certain or not SENTENCE_START.search(before) else run[1:]
-    words = list(dropwhile(lambda word: _names_nobody(word.group()), words))
-    while words and (_names_nobody(words[-1].group()) or TITLE.fullmatch(words[-1].group())):
+    words = list(dropwhile(lambda word: _not_a_name(word.group()), words))
+    while words and (_not_a_name(words[-1].group()) or TITLE.fullmatch(words[-1].group())):
         words.pop()
     if words:
         yield words
 
 
-def _names_nobody(word: str) -> bool:
-    return bool(NO_NAMES.fullmatch(word)) or (len(word) > 1 and word.isupper())
+def _not_a_name(word: str) -> bool:
+    return is_not_name(word) or word.lower() in PARTICLES or (len(word) > 1 and word.isupper())
 
 
 def _parts(fact: Fact) -> tuple[Part, ...]:
     match fact.kind:
         case "number":
-            return (frozenset({*(("told", value) for value in _values(fact.text)), *_clock(fact.text)}),)
+            return (frozenset({*(("number", value) for value in values(fact.text)), *_clock(fact.text)}),)
         case "amount":
-            currency = _currency(fact.text)
-            return (frozenset(key for n in _values(fact.text)[:1] for key in (("money", n, currency), ("bare", n))),)
+            value = values(fact.text)[0]
+            return (frozenset({("money", value, currency(fact.text)), ("bare", value)}),)
         case "time":
             return (frozenset(_clock(fact.text)),)
         case "date":
@@ -288,36 +244,18 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", "".join(letter for letter in letters if not unicodedata.combining(letter)))
 
 
-def _values(text: str) -> list[float]:
-    """The number in figures or words, 0 if there is none; of "2m" both two million and the two of 2 metres."""
-    total = part = 0.0
-    for word in re.findall(rf"{FIGURE}|[a-z]+", text.lower()):
-        scale = SCALES.get(word.removesuffix("s") if len(word) > 3 else word)
-        if not scale:
-            part += float(word.replace(",", "")) if word[0].isdecimal() else VALUES.get(word, 0.0)
-        elif scale < 1000:
-            part = (part or 1) * scale
-        else:
-            total, part = total + (part or 1) * scale, 0.0
-    metres = re.match(rf"({FIGURE})m\b", text, re.IGNORECASE)
-    return [total + part, *([_values(metres[1])[0]] if metres else [])]
-
-
-def _currency(text: str) -> str:
-    plain = text.lower()
-    return next(sign for word, sign in CURRENCIES.items() if word in plain)
-
-
 def _clock(text: str) -> set[Key]:
     """The minutes of the day that a time may mean: both halves of the day unless it says which."""
-    plain = re.sub(rf"\b{SMALL}", _figures, text.lower())
+    plain = re.sub(rf"\b{SMALL}", in_figures, text.lower())
     if re.search("noon|midday|midnight", plain):
         return {("time", 0 if "midnight" in plain else 720)}
+    if in_one := re.fullmatch(r"([01]\d|2[0-3])([0-5]\d)", plain):
+        return {("time", int(in_one[1]) * 60 + int(in_one[2]))}
     if past := re.match(r"(half|quarter|\d+)(?: minutes)? (to |past |(?<=half ))(\d+)", plain):
         minutes = {"half": 30, "quarter": 15}.get(past[1]) or int(past[1])
         return _both_halves(int(past[3]), -minutes if past[2] == "to " else minutes)
     figures = re.match(rf"({HOUR})(?:[:.h ]([0-5]\d))?(?: ?([ap])\.?m|(?![\d%:.])| o'clock)", plain)
-    if not figures or not (figures[2] or figures[3] or "o'clock" in plain):
+    if not figures or not (figures[2] or figures[3] or "o'clock" in plain or plain.endswith("h")):
         return set()
     hour, minute = int(figures[1]), int(figures[2] or 0)
     if figures[3]:
@@ -329,68 +267,69 @@ def _both_halves(hour: int, minute: int) -> set[Key]:
     return {("time", (hour % 12 * 60 + minute) % 720 + half) for half in (0, 720)}
 
 
-def _figures(words: re.Match[str]) -> str:
-    return f"{_values(words[0])[0]:.0f}"
-
-
 def _date_parts(text: str) -> tuple[Part, ...]:
     if text in ("tomorrow", "yesterday"):
         return (frozenset({("day", text)}),)
-    numbers = [int(number) for number in re.findall(r"\d+", re.sub(WORD_DAY, _figures, text).replace("'", "20"))]
-    parts = [
-        frozenset[Key]({("weekday", n)}) for n, day in enumerate(WEEKDAYS) if re.match(rf"{day[:3]}[a-z]*\b", text)
-    ]
-    month = next((n for n, name in enumerate(MONTHS, 1) if re.search(rf"(?<![a-z]){name[:3]}(?!\w*day)", text)), 0)
-    if len(numbers) > 1 and not month:
-        *year, one, other = numbers if numbers[0] > 31 else reversed(numbers)
-        parts.append(frozenset({("day", one, other), ("day", other, one)}))
-        return (*parts, *(_year(number) for number in year))
+    numbers = [int(number) for number in re.findall(r"\d+", re.sub(WORD_DAY, in_figures, text).replace("'", "20"))]
     days, years = [n for n in numbers if n <= 31], [n for n in numbers if n > 31]
+    weekday = next((n for n, day in enumerate(WEEKDAYS) if re.match(rf"{day[:3]}[a-z]*\b", text)), None)
+    parts = [] if weekday is None else [frozenset[Key]({("weekday", weekday)})]
+    month = next((n for n, name in enumerate(MONTHS, 1) if re.search(rf"(?<![a-z]){name[:3]}(?!\w*day)", text)), 0)
     if month:
         parts.append(frozenset({("day", days[0], month)} if days else {("month", month)}))
-    return (*parts, *(_year(year) for year in years))
+    elif len(numbers) > 2 or len(days) == 2:
+        # 2024-06-03, 3/6/24 or 3/6: which number is the month is open.
+        *years, one, other = numbers if numbers[0] > 31 else reversed(numbers)
+        parts.append(frozenset({("day", one, other), ("day", other, one)}))
+    elif days and years:
+        parts.append(frozenset({("month", days[0])}))
+    return (*parts, *map(_year, years))
 
 
 def _year(number: int) -> Part:
-    return frozenset(("told", float(number + century)) for century in ([0] if number > 99 else [1900, 2000]))
+    return frozenset(("number", float(number + century)) for century in ([0] if number > 99 else [1900, 2000]))
 
 
-def _told(asked: str) -> frozenset[Key]:
-    """Every key that the text holds, generously: a 14 anywhere lets an answer say "the 14th"."""
-    in_figures = re.sub(WORD_DAY, _figures, asked, flags=re.IGNORECASE)
-    asked = asked if in_figures == asked else f"{asked}\n{in_figures}"
-    lower = asked.lower()
-    keys: set[Key] = {("word", word.removesuffix("s")) for word in _words(asked)} | {("told", 1.0)}
-    keys |= {("told", float(figure.replace(",", ""))) for figure in re.findall(FIGURE, asked)}
-    keys |= {("told", float(n)) for words, n in IN_OTHER_WORDS.items() if re.search(rf"\b(?:{words})\b", lower)}
-    keys |= {("weekday", n) for n, day in enumerate(WEEKDAYS) if re.search(rf"\b{day[:3]}(?:s|rs?)?\b", lower)}
-    keys |= {("month", n) for n, month in enumerate(MONTHS, 1) if re.search(rf"\b{month[:3]}({month[3:]}|t?)\b", lower)}
-    for _, fact in _scan(asked):
-        keys |= _told_by(fact)
-    hours = ["".join(hour) for hour in re.findall(BARE_HOUR, lower)]
-    for hour in (*hours, *(hour for pair in re.findall(HOURS, lower) for hour in pair)):
-        keys |= _clock(f"{hour} o'clock")
+def _task_keys(task: str) -> frozenset[Key]:
+    """Every key that the task holds, generously: a 14 anywhere lets an answer say "the 14th"."""
+    with_figures = re.sub(WORD_DAY, in_figures, task, flags=re.IGNORECASE)
+    task = task if with_figures == task else f"{task}\n{with_figures}"
+    lower = task.lower()
+    keys: set[Key] = {("word", word.removesuffix("s")) for word in _words(task)}
+    keys.update(("number", number) for number in numbers(lower))
+    keys.update(("weekday", n) for n, day in enumerate(WEEKDAYS) if re.search(rf"\b{day[:3]}(?:s|rs?)?\b", lower))
+    for n, month in enumerate(MONTHS, 1):
+        if re.search(rf"\b{month[:3]}({month[3:]}|t?)\b", lower):
+            keys.add(("month", n))
+    for _, fact in _scan(task):
+        keys |= _fact_keys(fact)
+    for hours in (*re.findall(BARE_HOUR, lower), *re.findall(HOURS, lower)):
+        for hour in filter(None, hours):
+            keys |= _clock(f"{hour} o'clock")
     for clock in re.findall(rf"\b\d{{1,2}}[:.]\d\d\b|\b{CLOCK_HOUR} {MINUTES}|\b{MINUTES} to {CLOCK_HOUR}", lower):
         keys |= _clock(clock.replace(".", ":"))
-    for one, other in re.findall(r"\b(\d\d?)[/.](\d\d?)\b", asked):
+    for one, other in re.findall(r"\b(\d\d?)[/.](\d\d?)\b", task):
         keys |= {("day", int(one), int(other)), ("day", int(other), int(one))}
-    for day, rest in re.findall(rf"\b({DAY})(?= ?(?:-|,|to|and|or|&) ?{DAY} ?(?:of )?({MONTH}))", lower):
-        keys |= _told_by(Fact("date", f"{day} {rest}"))
+    for day, month in re.findall(rf"\b({DAY})(?= ?(?:-|,|to|and|or|&) ?{DAY} ?(?:of )?({MONTH}))", lower):
+        keys |= _fact_keys(Fact("date", f"{day} {month}"))
     for month, day in re.findall(rf"\b({MONTH}) {DAY} ?(?:-|,|to|and|or|&) ?({DAY})\b", lower):
-        keys |= _told_by(Fact("date", f"{day} {month}"))
+        keys |= _fact_keys(Fact("date", f"{day} {month}"))
     return frozenset(keys)
 
 
-def _told_by(fact: Fact) -> set[Key]:
-    """What a fact tells beside itself: an amount of a currency is none of another, and a date tells its month."""
+def _fact_keys(fact: Fact) -> set[Key]:
+    """The keys that a fact of a task gives: an amount of a currency is none of another, and a date gives its month."""
     keys = {key for part in _parts(fact) for key in part if key[0] != "bare"}
     if fact.kind == "number":
-        keys |= {("bare", value) for value in _values(fact.text)}
-    keys |= {("told", float(int(key[1]) // 60 % 12 or 12)) for key in keys if key[0] == "time" and fact.kind == "time"}
-    days = [(int(key[1]), int(key[2])) for key in keys if key[0] == "day" and len(key) == 3]
-    keys |= {("month", month) for _, month in days}
-    for year in [int(key[1]) for key in keys if key[0] == "told" and fact.kind == "date"]:
-        for day, month in days:
+        keys.update(("bare", value) for value in values(fact.text))
+    elif fact.kind == "time":
+        keys.update([("number", float(int(minute) // 60 % 12 or 12)) for _, minute in keys])
+    elif fact.kind == "date":
+        days = [(int(key[1]), int(key[2])) for key in keys if key[0] == "day" and len(key) == 3]
+        years = [int(key[1]) for key in keys if key[0] == "number"]
+        keys.update(("month", month) for _, month in days)
+        for year, (day, month) in product(years, days):
+            # The 30th of February has no weekday.
             with suppress(ValueError):
                 keys.add(("weekday", date(year, month, day).weekday()))
     return keys

@@ -1,16 +1,16 @@
 """The form of an email: greeting, closing, placeholder, title, words and body, each found by one rule.
 
-A closing is a phrase that people put over their name, alone on its line; a sentence that begins like one is not. The
-patterns know the greetings and closings of 13 languages. This file does not know tasks, facts or what a form is worth.
+A closing is a phrase alone on its line, over the name. The patterns know the greetings and closings of 13 languages.
 """
 
 from __future__ import annotations
 
 import re
 
+from adapters.emails.number_words import MONTHS, WEEKDAYS
 from adapters.emails.tasks import normalise
 
-GRAM = 5
+GRAM_WORDS = 5
 WORD = re.compile(r"[\w'@.-]*\w")
 PLACEHOLDER = re.compile(
     r"\[[^\]\n]{1,60}\]|\{\{?[^}\n]{1,60}\}|<[A-Za-z][^>\n@/:]{0,40}>|_{3,}|(?-i:\bX{2,}\b)|"
@@ -25,6 +25,22 @@ MALE = "Mr|Sir|Herr|Herrn|Sr|Señor|Senor|Lord|Uncle|Father"
 FEMALE = "Mrs|Ms|Miss|Madam|Dame|Frau|Mme|Mlle|Sra|Señora|Senora|Lady|Aunt|Auntie|Sister"
 TITLES = f"{MALE}|{FEMALE}|Mx|Dr|Prof|Professor|Rev|Reverend|Nurse|Captain|Coach|Councillor|Cllr|Judge"
 
+# Words with a capital in greetings, closings and letters, or by habit, that are not names. A person called April or May
+# is missed: dates are far more common.
+NOT_NAMES = frozenset(
+    (
+        "a afternoon all an and anyone at attached attachment best bonjour both by bye can care cheers ciao colleague "
+        "committee concern congratulations cordially could customer dad day dear department director do english "
+        "evening everybody everyone faithfully folk for forward friend from fw fwd gentleman gentlemen god good "
+        "gratefully greeting guest guy hallo happy he hello here hey hi hiring hola hope how hug i if in internet it "
+        "just kind kindest ladies lady liebe lieber looking love madam manager many member mom morning mum my "
+        "neighbour new office on our parent please president re regard respectfully secretary sehr sender service she "
+        "sincerely sir so staff subject support talk team thank that the there they this to truly until very vice "
+        "volunteer warm warmest warmly we what when who whom will wish wishes with would year you your yours"
+    ).split()
+) | {*WEEKDAYS, *MONTHS}
+DAY_ABBREVIATIONS = ("mon", "tue", "tues", "wed", "thu", "thur", "thurs", "fri", "sat", "sun")
+
 # Each of these strings is a part of a longer pattern, here and in other files. "Beste Grüße" is a closing.
 HELLO = (
     r"(?:dear|hi|hello|hey|good (?:morning|afternoon|evening)|greetings|hallo|(?:liebe[rs]?|beste)(?! gr[uü])|"
@@ -32,12 +48,12 @@ HELLO = (
     r"gentile|ol[áa]|prezad[oa]|hej)(?![\w-])"
 )
 GREETED = r"[^\W\d_][^\n,;:!?\d@]{0,38}?"
+# At the beginning of a line: `Dear Ada,`, `Hi Ada! We ...` or `Ada,`.
 GREETING = re.compile(
     rf"to whom\b|{HELLO}(?:[ ,]+(?P<name>{GREETED})\s*(?:[,:;!.–-]|$))?|(?P<alone>[^\W\d_][\w .'-]{{0,39}}),$",
     re.IGNORECASE,
 )
-"""At the beginning of a line: `Dear Ada,`, `Hi Ada! We ...` or `Ada,`."""
-WEEKDAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+WEEKDAY = rf"(?:{'|'.join(WEEKDAYS)})"
 WARM = (
     r"(?:yours|very|kind(?:est)?|best|warm(?:est)?|with|many|all(?:\sthe)?|most|my|much|big|lots\sof|sincere|deep(?:est)?|"
     r"heartfelt|fond(?:est)?|sending|in)"
@@ -78,6 +94,12 @@ NAME = re.compile(
 )
 
 
+def is_not_name(word: str) -> bool:
+    """Whether a word with a capital is a common one, an initial or an abbreviated weekday."""
+    bare = re.sub(r"'(?:m|d|s|t|ll|re|ve)\Z", "", word.lower()).rstrip(".")
+    return len(bare) == 1 or bool({bare, bare.removesuffix("s")} & NOT_NAMES) or bare in DAY_ABBREVIATIONS
+
+
 def is_closing(line: str) -> bool:
     """Whether the line is a closing phrase alone: `Best regards,`, `Viele Grüße`."""
     return bool(SIGN_OFF.fullmatch(line.strip()))
@@ -108,9 +130,12 @@ def body(email: str) -> str:
     return re.sub(r"\ASubject:[^\n]*\n+", "", email)
 
 
-def word_grams(text: str, size: int = GRAM) -> set[tuple[str, ...]]:
-    words = WORD.findall(normalise(text))
-    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
+def grams(words: list[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+
+
+def word_grams(text: str, size: int = GRAM_WORDS) -> set[tuple[str, ...]]:
+    return set(grams(WORD.findall(normalise(text)), size))
 
 
 def _closing_phrase(line: str) -> str:

@@ -1,7 +1,6 @@
 """An email task -> chat messages: the only place where a prompt is composed.
 
-What a plain API caller sends is what training saw: the task as a user message, no system prompt. A voice lives in the
-adapter's weights, never in hidden words. This file does not know chat templates; the tokenizer applies those.
+A plain API caller sends what training saw: the task as a user message, without a system prompt.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Message = dict[str, str]
+# One finished exchange: (task, email).
 Turn = tuple[str, str]
-"""One finished exchange: (task, email)."""
 
 
 def task_messages(task: str, previous: Sequence[Turn] = ()) -> list[Message]:
@@ -22,6 +21,6 @@ def task_messages(task: str, previous: Sequence[Turn] = ()) -> list[Message]:
 
 
 def reply_task(task: str, sender: str, message: str) -> str:
-    """The task of answering a `message` from `sender`: what to say first, then the message, quoted as mail quotes."""
+    """The task of answering a `message` from `sender`, which follows the task with `>` before each line."""
     quoted = "\n".join(f"> {line}".rstrip() for line in message.strip().splitlines())
     return f"{task}\n\nReply to this email from {sender}:\n{quoted}"

@@ -1,7 +1,6 @@
 """The held-out tasks that Mailwright ships, and whether an email keeps a task's facts.
 
-Evaluation (trainer) and comparison (ui) share both: no training has seen these tasks, and none should. This file knows
-no model and no other mark of an email; adapters/emails/checker.py has those.
+Evaluation (trainer) and comparison (ui) share both. No training may see these tasks.
 """
 
 from __future__ import annotations
@@ -25,10 +24,7 @@ BEFORE, AFTER = re.compile(r"(?<!\w)(?<!\d[.,])"), re.compile(r"(?!\w)(?![.,]\d)
 
 @dataclass(frozen=True)
 class Task:
-    """One email to write. A revision has `previous` exchanges, oldest first.
-
-    `facts` has one entry for each fact that the email must keep: the spellings that count, the task's own first.
-    """
+    """One email to write; a revision has `previous` exchanges. `facts` has the spellings that count for each fact."""
 
     id: str
     task: str

@@ -17,8 +17,8 @@ from trainer.console import log
 
 if TYPE_CHECKING:
     from trainer.data.check import CountTokens
-    from trainer.data.examples import Row
-    from trainer.data.findings import Finding, Report
+    from trainer.data.examples import PlacedExample
+    from trainer.data.findings import CheckReport, Finding
     from trainer.data.statistics import Tokens
 
 EXAMPLES = """examples:
@@ -79,7 +79,7 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if report.verdict == "not usable" else 0
 
 
-def _heldout(files: list[Path]) -> list[Row]:
+def _heldout(files: list[Path]) -> list[PlacedExample]:
     from trainer.data.examples import read_rows
 
     rows, problems = read_rows(files)
@@ -110,7 +110,7 @@ def _check_output(written: list[Path], read: list[Path], force: bool) -> None:
         console.check_new_file(file, force)
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: CheckReport) -> Iterator[str]:
     yield f"{', '.join(report.files)}: {len(report.rows)} emails, {report.different} different ones"
     if report.tokens:
         yield from _histogram(report.tokens, report.max_length)
@@ -132,7 +132,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"\n{report.verdict}"
 
 
-def _places(report: Report, finding: Finding) -> list[str]:
+def _places(report: CheckReport, finding: Finding) -> list[str]:
     if finding.name == "unusable":
         return list(map(str, report.unusable))
     if finding.name == "duplicates":

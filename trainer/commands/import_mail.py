@@ -14,7 +14,7 @@ from adapters.store.manifest import check_name
 from trainer.console import bar, check_new_file, log
 
 if TYPE_CHECKING:
-    from trainer.mail.importer import Describe, Report
+    from trainer.mail.importer import Describe, ImportReport
     from trainer.mail.mailboxes import Advance
 
 EXAMPLES = """examples:
@@ -106,7 +106,7 @@ def _progress(what: str, total: int, _unit: str) -> AbstractContextManager[Advan
     return bar(what, total)
 
 
-def _sentences(report: Report, args: argparse.Namespace) -> Iterator[str]:
+def _sentences(report: ImportReport, args: argparse.Namespace) -> Iterator[str]:
     if report.me:
         guessed = ", the likeliest; --me ADDRESS names another, or more" if report.me_guessed else ""
         yield f"emails of {', '.join(report.me)}{guessed}"

@@ -1,4 +1,1 @@
-"""Examples: reading, checking, generating, and the emails that Mailwright ships.
-
-May import text and compute.
-"""
+"""Examples: reading, checking, generating, and the emails that Mailwright ships. May import text and compute."""

@@ -1,7 +1,7 @@
 """The same email with other names, numbers, days and months: every pass over a small file teaches copying, not recall.
 
 A value that stands in the request and in the email is replaced in both by another of its kind, the same one
-everywhere. The sentences stay as they were written. This file does not know voices or tokens.
+everywhere. The sentences stay as they were written.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)\b")
 MOVABLE_MONTHS = [month for month in MONTHS if month != "May"]
 
 
-def vary(example: Example, chance: random.Random) -> Example:
-    """`example` with other values; what stands only in the request or only in the email stays as it is."""
+def augment(example: Example, chance: random.Random) -> Example:
+    """`example` with other values; a value that only the request or only the email has stays."""
     asked = "\n".join(message["content"] for message in example.messages)
     shared = set(TOKEN.findall(asked)) & set(TOKEN.findall(example.email))
     shared_in_any_case = set(TOKEN.findall(asked.lower())) & set(TOKEN.findall(example.email.lower()))
@@ -46,7 +46,7 @@ def vary(example: Example, chance: random.Random) -> Example:
 
 
 def _swapped(token: str, swaps: dict[str, str]) -> str:
-    """What stands in for `token`; a day or month that somebody typed in lower case stays in lower case."""
+    """The other value of `token`; a day or month in lower case stays in lower case."""
     if token.islower() and token.capitalize() in (*DAYS, *MOVABLE_MONTHS):
         return swaps.get(token.capitalize(), token).lower()
     return swaps.get(token, token)
@@ -54,7 +54,7 @@ def _swapped(token: str, swaps: dict[str, str]) -> str:
 
 def _name_swaps(email: str, shared: set[str], chance: random.Random) -> dict[str, str]:
     """Sender and recipient, where the email's last line and its greeting name them."""
-    firsts, lasts = pieces()[1]["FIRST"], pieces()[1]["LAST"]
+    firsts, lasts = pieces("pools")["FIRST"], pieces("pools")["LAST"]
     swaps: dict[str, str] = {}
     for found in (SENDER.search(email), GREETING.search(email)):
         if not found:

@@ -1,15 +1,13 @@
-"""Is a file of emails fit to learn from? Everything that speaks against it, what to do about it, and a cleaned copy.
+"""The check of a file of emails, on its own and before a training run, and a cleaned copy of the file.
 
-The same check stands before a training run (`check_before_training`). The figures are those of
-trainer/data/statistics.py, and what they are worth trainer/data/findings.py says. This file does not know models:
-whoever can counts the tokens.
+trainer/data/statistics.py counts, trainer/data/findings.py judges.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +18,21 @@ from adapters.emails.tasks import shipped_tasks
 from adapters.errors import DataError
 from trainer.console import Log
 from trainer.data import statistics
-from trainer.data.examples import Example, Problem, Row, row_of, same_requests, task_example
-from trainer.data.findings import Report
+from trainer.data.examples import Example, PlacedExample, Problem, row_of, same_requests, task_example
+from trainer.data.findings import CheckReport
 from trainer.text.duplicates import clusters, exact_clusters
 
 CountTokens = Callable[[Sequence[Example]], list[int]]
 
-BATCH = 500
-"""Examples whose tokens are counted at once."""
+# Examples whose tokens are counted at once.
+BATCH_EXAMPLES = 500
+# Why a cleaned copy leaves out a row with a flaw; of several the first counts.
 LEFT_OUT = {
     "too_long": "it is too long",
     "placeholder": "it has a placeholder",
     "leak": "it is held out",
     "shipped_task": "its task is one of the shipped evaluation",
 }
-"""Why a cleaned copy leaves out a row with a flaw; of several the first counts."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,17 @@ class Change:
 
 
 def check(
-    rows: Sequence[Row],
+    rows: Sequence[PlacedExample],
     problems: Sequence[Problem],
     count_tokens: CountTokens | None,
     max_length: int,
-    heldout: Sequence[Row] = (),
+    heldout: Sequence[PlacedExample] = (),
     begin: Log = lambda _: None,
-) -> Report:
-    """What speaks for and against training on `rows`, where `problems` are the rows that cannot even be read.
+) -> CheckReport:
+    """The report on `rows`; `problems` are the rows that cannot be read.
 
-    `max_length` is in tokens of task and email together; `heldout` are emails that will be measured on. `begin` gets
-    the name of every part of the work before it starts. 10,000 emails take about 20 s on one core.
+    `max_length` is in tokens of task and email together; `heldout` are emails that will be measured on. `begin` is
+    called with the name of every part of the work. 10,000 emails take about 20 s on one core.
     """
     seconds: dict[str, float] = {}
 
@@ -86,15 +84,15 @@ def check(
         flaws |= _flaws(emails)
     flaws["too_long"] = tuple(row for row, count in enumerate(counts) if count > max_length)
     own = ([row for row in cluster if row < len(rows)] for cluster in near)
-    return Report(
+    return CheckReport(
         files=tuple(dict.fromkeys(str(file) for file in [*(r.file for r in rows), *(p.file for p in problems)])),
         heldout_files=tuple(dict.fromkeys(str(row.file) for row in heldout)),
         rows=tuple(f"{row.file}:{row.line}" for row in rows),
         unusable=tuple(problems),
         max_length=max_length,
         tokens=statistics.tokens(counts) if counts else None,
-        kinds=_labels(example.kind for example in examples),
-        voices=_labels(example.voice for example in examples),
+        kinds=dict(Counter(example.kind or "unlabelled" for example in examples).most_common()),
+        voices=dict(Counter(example.voice or "unlabelled" for example in examples).most_common()),
         threads=len({example.thread for example in examples} - {None}),
         languages=languages,
         variety=variety,
@@ -106,11 +104,8 @@ def check(
     )
 
 
-def fix(rows: Sequence[Row], report: Report) -> tuple[list[dict[str, Any]], list[Change]]:
-    """(rows of a cleaned copy, what it leaves out): `rows` are those that the report is about, and stay as they are.
-
-    Left out are rows that cannot be used, are too long, have placeholders or leak, and of duplicates all but the first.
-    """
+def fix(rows: Sequence[PlacedExample], report: CheckReport) -> tuple[list[dict[str, Any]], list[Change]]:
+    """(rows of a cleaned copy, changes): without unusable, too long and leaked rows, placeholders and duplicates."""
     left_out: dict[int, str] = {}
     for name, reason in LEFT_OUT.items():
         left_out = dict.fromkeys(report.flaws[name], reason) | left_out
@@ -124,9 +119,9 @@ def fix(rows: Sequence[Row], report: Report) -> tuple[list[dict[str, Any]], list
 
 
 def check_before_training(examples: Sequence[Example], tokenizer: Any, max_length: int, log: Log) -> None:
-    """The check inside `trainer sft`: too long an email stops the run, and every warning is said in one line.
+    """The check inside `trainer sft`: an email that is too long stops the run, a warning is one line of the log.
 
-    A leak is only said: whoever wants to may train on anything, and the evaluation's gate decides what is promoted.
+    A leak is only a warning, because the evaluation's criteria decide what is promoted.
 
     Raises:
         DataError: emails that are too long, all listed.
@@ -138,12 +133,9 @@ def check_before_training(examples: Sequence[Example], tokenizer: Any, max_lengt
         if count > max_length
     ]
     if problems:
-        raise DataError(
-            f"{len(problems)} emails are too long:",
-            problems,
-            "shorten them, or raise --max-length (cutting would lose the sign-off)",
-        )
-    rows = [Row(Path("FILE"), number, example) for number, example in enumerate(examples, start=1)]
+        hint = "shorten them, or raise --max-length (cutting would lose the sign-off)"
+        raise DataError(f"{len(problems)} emails are too long:", problems, hint)
+    rows = [PlacedExample(Path("FILE"), number, example) for number, example in enumerate(examples, start=1)]
     for finding in check(rows, [], lambda _: counts, max_length).findings:
         if finding.level != "notes":
             log(f"warning: {finding.sentence}; {finding.remedy}")
@@ -154,9 +146,10 @@ def token_counter(tokenizer: Any) -> CountTokens:
 
     def count(examples: Sequence[Example]) -> list[int]:
         counts: list[int] = []
-        for at in range(0, len(examples), BATCH):
-            batch = [[*e.messages, {"role": "assistant", "content": e.email}] for e in examples[at : at + BATCH]]
-            counts += map(len, tokenizer.apply_chat_template(batch, return_dict=True)["input_ids"])
+        for at in range(0, len(examples), BATCH_EXAMPLES):
+            batch = examples[at : at + BATCH_EXAMPLES]
+            chats = [[*e.messages, {"role": "assistant", "content": e.email}] for e in batch]
+            counts += map(len, tokenizer.apply_chat_template(chats, return_dict=True)["input_ids"])
         return counts
 
     return count
@@ -165,7 +158,7 @@ def token_counter(tokenizer: Any) -> CountTokens:
 def _leaks(
     examples: Sequence[Example], heldout: Sequence[Example], near: Sequence[list[int]]
 ) -> dict[str, tuple[int, ...]]:
-    """Rows whose email or request is nearly a held-out one, and rows whose request is nearly a shipped task."""
+    """Rows with nearly a held-out email or request, and rows with nearly a shipped task."""
     shipped = [task_example(task.task, "", previous=task.previous) for task in shipped_tasks()]
     requests = same_requests([*examples, *heldout, *shipped])
     own, until = range(len(examples)), len(examples) + len(heldout)
@@ -189,20 +182,15 @@ def _flaws(emails: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(row for row, email in enumerate(emails) if rule(email)) for name, rule in rules.items()}
 
 
-def _labels(labels: Iterable[str | None]) -> dict[str, int]:
-    return dict(Counter(label or "unlabelled" for label in labels).most_common())
-
-
-def _cleaned(rows: Sequence[Row], left_out: dict[int, str]) -> Iterator[dict[str, Any]]:
-    """Raw rows where all of their examples are kept; of a conversation that loses some, a row for each that stays."""
-    whole = Counter(id(row.raw) for row in rows)
-    kept = Counter(id(row.raw) for index, row in enumerate(rows) if index not in left_out)
+def _cleaned(rows: Sequence[PlacedExample], left_out: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """Raw rows; of a conversation that loses examples, a row for each that stays."""
+    incomplete = {id(rows[index].raw) for index in left_out}
     written: set[int] = set()
     for index, row in enumerate(rows):
         raw = id(row.raw)
         if index in left_out or raw in written:
             continue
-        if row.raw is None or kept[raw] < whole[raw]:
+        if row.raw is None or raw in incomplete:
             yield row_of(row.example)
         else:
             written.add(raw)

@@ -6,8 +6,6 @@ Reads JSONL or a JSON list, with rows of any of these shapes:
      "voice": "...", "kind": "...", "thread": "..."}             only the first two are needed
     {"prompt": "...", "completion": "..."}                       both texts, or both lists of messages
     {"messages": [{"role": "user", "content": "..."}, ...]}      one example for every assistant message
-
-This file knows neither tokens nor models.
 """
 
 from __future__ import annotations
@@ -27,16 +25,16 @@ from adapters.store.disk import replace
 from trainer.text.duplicates import clusters, merged
 
 DATA = Path(__file__).parent / "shipped"
+# The emails of the shipped voices, as NAME.jsonl.
 SHIPPED_EMAILS = DATA / "voices"
-"""The emails of the shipped voices, as NAME.jsonl; nothing else is found by a voice's name."""
 ROLES = ("system", "user", "assistant")
-LONG_REQUEST = 8
-"""Words from which on two examples with nearly the same request belong together."""
+# Shorter requests ("Shorter, please.") stand in many conversations that have nothing else in common.
+LONG_REQUEST_WORDS = 8
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training email: the messages that ask for it, the email, and what is known about it.
+    """One training email: the messages that ask for it, the email, and labels.
 
     `facts` has one entry for each fact that the email must keep: the spellings that count, the task's own first.
     Emails of one `thread` are never split between training and held-out.
@@ -68,19 +66,19 @@ def task_example(
 
 
 @dataclass(frozen=True)
-class Row:
-    """One example and where it stands; in a JSON list the number of the row stands for the line."""
+class PlacedExample:
+    """One example and its place; in a JSON list `line` is the number of the row."""
 
     file: Path
     line: int
     example: Example
+    # The row as it was read; several examples of one conversation share it.
     raw: Any = None
-    """The row as it was read; a conversation with several emails is the raw row of several examples."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A row that cannot be used, or with `line` 0 a whole file; `reason` quotes no more of it than a field's name."""
+    """A row that cannot be used, or with `line` 0 a whole file; `reason` quotes only names of fields."""
 
     file: Path
     line: int
@@ -90,14 +88,14 @@ class Problem:
         return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
 
 
-def read_rows(files: Sequence[Path]) -> tuple[list[Row], list[Problem]]:
+def read_rows(files: Sequence[Path]) -> tuple[list[PlacedExample], list[Problem]]:
     """Every example of the files with its place, in order, repeats too, and every row that cannot be used."""
-    rows: list[Row] = []
+    rows: list[PlacedExample] = []
     problems: list[Problem] = []
     for file in files:
         for line, row in _rows(file, problems):
             try:
-                rows += [Row(file, line, example, row) for example in _examples(row)]
+                rows += [PlacedExample(file, line, example, row) for example in examples_of(row)]
             except ValueError as exc:
                 problems.append(Problem(file, line, str(exc)))
     return rows, problems
@@ -111,47 +109,40 @@ def read_examples(files: Sequence[Path]) -> list[Example]:
     """
     rows, problems = read_rows(files)
     if problems:
-        raise DataError(
-            f"{len(problems)} rows cannot be used:",
-            [str(problem) for problem in problems],
-            "mend or delete these rows; nothing was trained",
-        )
+        hint = "mend or delete these rows; nothing was trained"
+        raise DataError(f"{len(problems)} rows cannot be used:", list(map(str, problems)), hint)
     if not rows:
-        raise DataError(
-            f"there are no emails in {', '.join(map(str, files))}",
-            hint="one JSON object a line, see trainer sft --help",
-        )
+        names = ", ".join(map(str, files))
+        raise DataError(f"there are no emails in {names}", hint="one JSON object a line, see trainer sft --help")
     return list({digest([row.example]): row.example for row in rows}.values())
 
 
 def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(training, held-out), the same for the same seed; what `groups` puts together stays together.
+    """(training, held-out), the same for the same seed; groups stay together.
 
     About `fraction` of the examples are held out, in whole groups as they fit; of ten examples or more at least one
-    group, unless the smallest is more than half of them. Where all are one group nothing is held out.
+    group, unless the smallest is more than half of them.
     """
     shuffled = groups(examples)
     random.Random(seed).shuffle(shuffled)
-    wanted = round(len(examples) * fraction)
-    if fraction > 0 and len(examples) >= 10:
-        wanted = max(1, wanted)
-    wanted = max(0, min(wanted, len(examples) - 1))
-    train: list[int] = []
+    at_least = 1 if fraction > 0 and len(examples) >= 10 else 0
+    wanted = max(0, min(max(at_least, round(len(examples) * fraction)), len(examples) - 1))
     heldout: list[int] = []
     for group in shuffled:
-        (heldout if len(heldout) + len(group) <= wanted else train).extend(group)
+        if len(heldout) + len(group) <= wanted:
+            heldout += group
     if wanted and not heldout:
         smallest = min(shuffled, key=len)
-        if 2 * len(smallest) <= len(examples):
-            heldout = smallest
-            train = [index for group in shuffled if group is not smallest for index in group]
+        heldout = smallest if 2 * len(smallest) <= len(examples) else []
+    chosen = set(heldout)
+    train = [index for group in shuffled for index in group if index not in chosen]
     return [examples[index] for index in train], [examples[index] for index in heldout]
 
 
 def groups(examples: Sequence[Example]) -> list[list[int]]:
-    """Which examples belong together, as indices: of one thread, or nearly the same email, or the same long task.
+    """Indices of examples that belong together: of one thread, or with nearly the same email or long request.
 
-    A held-out email whose twin was trained on measures memory, not learning.
+    A held-out email with a twin in training would measure memory.
     """
     threads: dict[str, list[int]] = {}
     for index, example in enumerate(examples):
@@ -164,12 +155,9 @@ def groups(examples: Sequence[Example]) -> list[list[int]]:
 
 
 def same_requests(examples: Sequence[Example]) -> list[list[int]]:
-    """Indices of examples that ask for nearly the same, earlier turns included, each list sorted.
-
-    Short requests are not compared: "Shorter, please." stands in many conversations that have nothing else in common.
-    """
+    """Indices of examples with nearly the same request, earlier turns included, each list sorted."""
     requests = ["\n".join(message["content"] for message in example.messages) for example in examples]
-    long = [index for index, request in enumerate(requests) if len(request.split()) >= LONG_REQUEST]
+    long = [index for index, request in enumerate(requests) if len(request.split()) >= LONG_REQUEST_WORDS]
     return [[long[at] for at in cluster] for cluster in clusters([requests[index] for index in long])]
 
 
@@ -204,7 +192,7 @@ def write_rows(rows: Iterable[dict[str, Any]], file: Path) -> None:
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """SHA-256 of the examples in order, as hex digits: proof of what was trained on that quotes none of it."""
+    """SHA-256 of the examples in order, as hex digits."""
     hasher = hashlib.sha256()
     for example in examples:
         hasher.update(json.dumps([example.messages, example.email], ensure_ascii=False).encode())
@@ -212,7 +200,6 @@ def digest(examples: Iterable[Example]) -> str:
 
 
 def _rows(file: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
-    """(line number, row) of a file; in a JSON list the number of the row stands for the line."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
@@ -235,12 +222,12 @@ def _rows(file: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
 
 
 def _why(error: ValueError | RecursionError) -> str:
-    """Other than JSONDecodeError there are a number of thousands of digits and brackets a thousand deep."""
+    # The other errors: a number of thousands of digits, or brackets a thousand deep.
     return error.msg if isinstance(error, json.JSONDecodeError) else f"it is beyond what is read: {error}"
 
 
-def _examples(row: Any) -> list[Example]:
-    """The examples of one row; ValueError says in words why there are none."""
+def examples_of(row: Any) -> list[Example]:
+    """The examples of one row; ValueError has the reason if there are none."""
     if not isinstance(row, dict):
         raise ValueError(f"a row must be a JSON object, not {type(row).__name__}")
     if "task" in row or "email" in row:
@@ -262,7 +249,7 @@ def _examples(row: Any) -> list[Example]:
 
 
 def _facts(row: dict[str, Any]) -> list[list[str]]:
-    """The facts of a row; one that has a single spelling may stand as a text."""
+    """The facts of a row; a fact with one spelling may be a text."""
     facts = row.get("facts") or []
     if not isinstance(facts, list):
         raise ValueError('"facts" must be a list with a list of spellings for each fact')
@@ -302,9 +289,8 @@ def _conversation(messages: Any) -> list[Example]:
 def _text(row: Any, key: str) -> str:
     value = row.get(key) if isinstance(row, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(
-            f"{key!r} must be a text that is not empty, got {type(value).__name__ if value != '' else 'an empty text'}"
-        )
+        given = "an empty text" if value == "" else type(value).__name__
+        raise ValueError(f"{key!r} must be a text that is not empty, got {given}")
     if re.search("[\ud800-\udfff]", value):
         raise ValueError(f"{key!r} has half a character (a lone surrogate), which no file and no tokenizer can hold")
     return value.strip()

@@ -14,7 +14,7 @@ from itertools import chain
 from adapters.emails.form import body, word_grams
 from trainer.data.examples import Example, same_requests
 from trainer.text.duplicates import clusters
-from trainer.text.personal_data import Found, find
+from trainer.text.personal_data import PersonalValue, find
 
 # Of the 8-grams of 140 real emails (Enron) 0.1 % stand in 140 others, 0.5 % in 500, and 4 % in 2,000 with their near
 # duplicates.
@@ -100,7 +100,7 @@ def _share(written: Sequence[set[Gram]], found_in: set[Gram]) -> float:
     return sum(len(answer & found_in) for answer in written) / grams if grams else 0.0
 
 
-def _value(found: Found) -> Value:
+def _value(found: PersonalValue) -> Value:
     spelling = _compact(found.text)
     # The last digits of a phone number are the same with its country's code and without.
     return found.kind, spelling[-8:] if found.kind == "phone" else spelling

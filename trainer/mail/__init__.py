@@ -1,4 +1,1 @@
-"""A mailbox or table becomes examples.
-
-May import data and text.
-"""
+"""A mailbox or table becomes examples. May import data and text."""

@@ -1,12 +1,13 @@
 """The HTML part of an email -> text with its quotes marked by `>`, as plain mail marks them.
 
-Quotes are what mail programs wrap as such (Gmail, Thunderbird, Outlook, Apple, Yahoo, Proton). This file does not know
-headers, and leaves signatures and unmarked quotes to trainer/mail/reply_text.py.
+Mail programs wrap quotes (Gmail, Thunderbird, Outlook, Apple, Yahoo, Proton). trainer/mail/reply_text.py finds
+signatures and unmarked quotes.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import Any
 
 DROPPED = "//script|//style|//head|//title|//noscript|//template|//comment()|//img"
@@ -23,19 +24,19 @@ QUOTE_STARTS = (
     "//*[@id='divRplyFwdMsg' or @id='appendonsend' or contains(@id,'OLK_SRC_BODY_SECTION') or "
     "(self::div and contains(translate(@style,' ',''),'border-top:solid#'))]"
 )
-MOST_DEPTH = 200
-MOST_CHARACTERS = 128 * 1024
-"""Of one part, tags and all; 60,000 empty paragraphs take five seconds."""
+MAX_DEPTH = 200
+# Of one part, with its tags: 60,000 empty paragraphs take five seconds.
+MAX_CHARACTERS = 128 * 1024
 
 
 def text(html: str) -> str:
-    """Own words first; then every quoted line, marked, in the order in which they stood."""
+    """The reply text first, then every quoted line with its mark, in order."""
     # Every import here takes tens of milliseconds, and most mailboxes have plain text parts.
     from lxml.etree import ParserError
     from lxml.html import document_fromstring
 
     try:
-        tree = document_fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", html[:MOST_CHARACTERS]) or "<p></p>")
+        tree = document_fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", html[:MAX_CHARACTERS]) or "<p></p>")
     except ParserError:
         return ""
     _drop_deeper(tree)
@@ -75,33 +76,23 @@ def _quotes(tree: Any) -> list[Any]:
 
 
 def _all_after(start: Any) -> list[Any]:
-    """What stands after `start` in the document: the later siblings of it and of its ancestors."""
-    found = []
-    for node in (start, *start.iterancestors()):
-        if node.tag in ("body", "html"):
-            break
-        found += list(node.itersiblings())
-    return found
+    """Everything after `start` in the document: the later siblings of it and of its ancestors."""
+    inside = takewhile(lambda node: node.tag not in ("body", "html"), (start, *start.iterancestors()))
+    return [sibling for node in inside for sibling in node.itersiblings()]
 
 
 def _take_out(node: Any) -> None:
-    """Removes a node and keeps the text after it."""
-    parent = node.getparent()
-    if parent is None:
-        return
-    tail, node.tail = node.tail or "", None
-    before = node.getprevious()
-    if before is not None:
-        before.tail = (before.tail or "") + tail
-    else:
-        parent.text = (parent.text or "") + tail
-    parent.remove(node)
+    """Remove a node and keep the text after it."""
+    if node.getparent() is not None:
+        node.drop_tree()
+        # The text stays in the document, and lxml leaves a copy here.
+        node.tail = None
 
 
 def _drop_deeper(tree: Any) -> None:
-    """Inscriptis calls itself for every level."""
+    """Inscriptis recurses into every level."""
     level = list(tree)
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         level = [child for node in level for child in node]
     for node in level:
         node.getparent().remove(node)

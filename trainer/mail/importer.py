@@ -1,23 +1,22 @@
-"""A mailbox or a table of emails -> rows that trainer/data/examples.py reads, and a report of what was left out and
-why.
+"""A mailbox or a table of emails -> rows that trainer/data/examples.py reads, and a report of the items left out.
 
-Finds out whose mail it is, which emails answer which, and what of each may be learned; personal data goes through
-trainer/text/personal_data.py before a row is shown to anybody. This file knows neither the command line nor models.
+It finds out whose mail it is, which emails answer which, and which may be learned from.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import ConfigError, DataError
+from trainer.data.examples import Example, row_of
 from trainer.mail import mailboxes, reply_text, tables
-from trainer.mail.chat_rows import Conversation, conversation
-from trainer.mail.mailboxes import Advance, Found
+from trainer.mail.chat_rows import chat_examples, private
+from trainer.mail.mailboxes import Advance, MailItem
 from trainer.mail.message import Mail, UnreadableMail
 from trainer.mail.task_rules import Request, TooManyFacts, email_of, request
 from trainer.mail.threads import thread_keys
@@ -25,32 +24,27 @@ from trainer.mail.threads import thread_keys
 if TYPE_CHECKING:
     from trainer.text.personal_data import Mode, Privacy
 
-MOST_CHARACTERS = 4_000
-"""Of own words: about 1,000 tokens, what a recipe takes with its task."""
-FEWEST_WORDS = 2
-FEWEST_WORDS_OF_FORWARD = 5
-NOT_MAIL = {
-    ".pst": "export it from Outlook as .eml, or convert it with readpst",
-    ".ost": "export it from Outlook as .eml, or convert it with readpst",
+# Of the reply text: about 1,000 tokens, as many as a recipe takes with the task.
+MAX_CHARACTERS = 4_000
+MIN_WORDS = 2
+MIN_WORDS_OF_FORWARD = 5
+HINTS = {
+    **dict.fromkeys([".pst", ".ost"], "export it from Outlook as .eml, or convert it with readpst"),
     ".msg": "save it from Outlook as .eml",
     ".olm": "drag the folder out of Outlook, which makes an .mbox",
-    ".zip": "unpack it first",
-    ".gz": "unpack it first",
-    ".tgz": "unpack it first",
-    ".tar": "unpack it first",
+    **dict.fromkeys([".zip", ".gz", ".tgz", ".tar"], "unpack it first"),
 }
 
-Row = dict[str, Any]
+# Called with the name of the work, its amount and unit; gives the callback for each step.
 Progress = Callable[[str, int, str], AbstractContextManager[Advance]]
-"""Called with what is done, how much there is and its unit; gives what is told of each step."""
+# The tasks that a model wrote for the drafts, in order; None where the task by rule stays.
 Describe = Callable[[Sequence["Draft"], Progress], list[str | None]]
-"""The tasks that a model wrote for the drafts, in order; None where the rule's stays."""
 
 
 @dataclass(frozen=True)
 class Options:
+    # The addresses of the voice's owner; guessed if empty.
     me: tuple[str, ...] = ()
-    """Addresses of whoever's voice it is; guessed if there is none."""
     columns: Mapping[str, str] = field(default_factory=dict)
     privacy: Mode = "fake"
     names: bool = False
@@ -59,8 +53,8 @@ class Options:
 
 
 @dataclass
-class Report:
-    """What became of everything that was read; holds no text of an email."""
+class ImportReport:
+    """Counts of everything that was read, without the text of any email."""
 
     read: int = 0
     used: int = 0
@@ -68,16 +62,12 @@ class Report:
     threads: int = 0
     described: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    # One line for each unreadable message, and for each odd thing about a message that could be read.
     problems: list[str] = field(default_factory=list)
-    """One line for each unreadable message: where, and why."""
     notes: list[str] = field(default_factory=list)
-    """One line for each odd thing about a message that was read all the same."""
     me: tuple[str, ...] = ()
     me_guessed: bool = False
     personal: dict[str, int] = field(default_factory=dict)
-
-    def leave_out(self, reason: str) -> None:
-        self.left_out[reason] += 1
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"left_out": dict(self.left_out.most_common())}
@@ -92,25 +82,25 @@ class Draft:
     thread: str
 
 
-@contextmanager
-def silent(what: str, total: int, unit: str) -> Iterator[Advance]:
-    yield lambda _: None
+def silent(what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+    return nullcontext(lambda _: None)
 
 
-def read_mail(path: Path, options: Options, progress: Progress = silent) -> tuple[list[Row], Report]:
+def read_mail(path: Path, options: Options, progress: Progress = silent) -> tuple[list[dict[str, Any]], ImportReport]:
     """The rows of every usable email at `path`, and the report.
 
     Raises:
-        ConfigError: `path` is nothing that can be read, or a table without a column of emails.
-        DataError: nothing in it can be learned from.
+        ConfigError: `path` cannot be read, or is a table without a column of emails.
+        DataError: it has no usable email.
     """
     from trainer.text.personal_data import Privacy
 
-    report = Report()
-    with progress("reading", _size(path), "B") as advance:
-        mails, conversations = _sorted_out(_found(path, options.columns, advance), report)
+    report = ImportReport()
+    size = sum(file.stat().st_size for file in mailboxes.mail_files(path) if file.is_file())
+    with progress("reading", size, "B") as advance:
+        mails, examples = _sorted_out(_found(path, options.columns, advance), report)
     privacy = Privacy(options.privacy, options.names, options.seed)
-    rows = [one.replaced(privacy).row() for one in conversations]
+    rows = [row_of(private(example, privacy)) for example in examples]
     with progress("writing tasks", len(mails), "email") as advance:
         drafts = [_private(draft, privacy) for draft in _drafts(mails, options, report, advance)]
     tasks = options.describe(drafts, progress) if options.describe and drafts else [None] * len(drafts)
@@ -124,27 +114,18 @@ def read_mail(path: Path, options: Options, progress: Progress = silent) -> tupl
     return rows, report
 
 
-def _nothing(report: Report, path: Path) -> DataError:
+def _nothing(report: ImportReport, path: Path) -> DataError:
     reasons = [f"{count} {reason}" for reason, count in report.left_out.most_common()]
     hint = "--me ADDRESS says whose emails to learn from" if report.left_out["not by me"] else ""
     message = f"nothing in {path} can be learned from; of {report.read} read these were left out:"
     return DataError(message, [*reasons, *report.problems[:20]], hint)
 
 
-def _size(path: Path) -> int:
-    """Bytes that reading will tell of."""
-    total = 0
-    for file in mailboxes.mail_files(path):
-        with suppress(OSError):
-            total += file.stat().st_size
-    return total
-
-
-def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[Found]:
+def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator[MailItem]:
     if not path.exists():
         raise ConfigError(f"{path} is not there", "give an mbox, a Maildir, a folder of .eml files or a table")
-    if path.suffix.lower() in NOT_MAIL and path.is_file():
-        raise ConfigError(f"{path} is no mailbox that can be read", NOT_MAIL[path.suffix.lower()])
+    if path.suffix.lower() in HINTS and path.is_file():
+        raise ConfigError(f"{path} is not a mailbox that can be read", HINTS[path.suffix.lower()])
     if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
         return tables.read(path, columns, advance)
     if not mailboxes.mail_files(path):
@@ -152,31 +133,32 @@ def _found(path: Path, columns: Mapping[str, str], advance: Advance) -> Iterator
     return mailboxes.read(path, advance)
 
 
-def _sorted_out(found: Iterator[Found], report: Report) -> tuple[list[Found], list[Conversation]]:
-    """(the mail, each message once, and the rows that are examples already); what cannot be read is reported."""
-    mails: list[Found] = []
-    conversations = []
+def _sorted_out(found: Iterator[MailItem], report: ImportReport) -> tuple[list[MailItem], list[Example]]:
+    """(the mail, each message once; the rows that are examples already); unreadable items are reported."""
+    mails: list[MailItem] = []
+    examples: list[Example] = []
     seen: set[Any] = set()
     for one in found:
         report.read += 1
-        item = conversation(one.item) if isinstance(one.item, dict) else one.item
+        item = chat_examples(one.item) if isinstance(one.item, dict) else one.item
         if isinstance(item, UnreadableMail):
-            report.leave_out("unreadable")
+            report.left_out["unreadable"] += 1
             report.problems.append(f"{one.where}: {item}")
-        elif isinstance(item, Conversation):
-            conversations.append(item)
-        elif (
-            key := item.message_id or (item.sender, item.recipients, item.date, item.subject, item.text, item.quoted)
-        ) in seen:
-            report.leave_out("there twice")
+            continue
+        if isinstance(item, list):
+            examples += item
+            continue
+        key = item.message_id or (item.sender, item.recipients, item.date, item.subject, item.text, item.quoted)
+        if key in seen:
+            report.left_out["there twice"] += 1
         else:
             seen.add(key)
             mails.append(one)
             report.notes += [f"{one.where}: {note}" for note in item.notes]
-    return mails, conversations
+    return mails, examples
 
 
-def _drafts(found: Sequence[Found], options: Options, report: Report, advance: Advance) -> Iterator[Draft]:
+def _drafts(found: Sequence[MailItem], options: Options, report: ImportReport, advance: Advance) -> Iterator[Draft]:
     mails = [one.item for one in found if isinstance(one.item, Mail)]
     report.me = tuple(address.strip().lower() for address in options.me) or _guess(found)
     report.me_guessed = not options.me
@@ -193,27 +175,27 @@ def _drafts(found: Sequence[Found], options: Options, report: Report, advance: A
             else:
                 yield Draft(asked, email_of(mail, bool(asked.answered)), thread)
         if reason:
-            report.leave_out(reason)
+            report.left_out[reason] += 1
 
 
 def _reason_against(mail: Mail, me: tuple[str, ...]) -> str | None:
-    """Why an email is no example, None if it is one. A table without senders is all its owner's."""
+    """Why an email is not used, None if it is. In a table without senders every email is its owner's."""
     words = len(reply_text.message(mail.text, mail.sender_name or mail.sender).split())
     reasons = (
         (bool(mail.automatic), f"automatic: {mail.automatic}"),
         (bool(mail.sender) and mail.sender not in me, "not by me"),
         (mail.encrypted, "encrypted"),
-        (mail.forward and words < FEWEST_WORDS_OF_FORWARD, "forward without own words"),
-        (words < FEWEST_WORDS, "empty after quotes and signature"),
-        (len(mail.text) > MOST_CHARACTERS, "too long"),
+        (mail.forward and words < MIN_WORDS_OF_FORWARD, "forward without own words"),
+        (words < MIN_WORDS, "empty after quotes and signature"),
+        (len(mail.text) > MAX_CHARACTERS, "too long"),
     )
     return next((reason for holds, reason in reasons if holds), None)
 
 
-def _guess(found: Sequence[Found]) -> tuple[str, ...]:
-    """Whose mailbox it is: who sent most of what lies in a sent folder; without one, the sender most present in it.
+def _guess(found: Sequence[MailItem]) -> tuple[str, ...]:
+    """The owner of the mailbox: the main sender of its sent folders, else the sender who is in most messages.
 
-    Present is who sent a message or was sent it: the owner of a mailbox is in nearly all of it.
+    The owner sent or received nearly every message.
     """
     people = [(one.item, one.sent) for one in found if isinstance(one.item, Mail) and not one.item.automatic]
     senders = Counter(mail.sender for mail, sent in people if sent and mail.sender)
@@ -226,9 +208,9 @@ def _guess(found: Sequence[Found]) -> tuple[str, ...]:
 
 
 def _answered(mail: Mail, by_id: Mapping[str, Mail], me: tuple[str, ...]) -> tuple[str, str]:
-    """(the message that an email answers, its sender's name), from the mailbox, else from the quote; or empty texts.
+    """(the message that an email answers, its sender's name), from the mailbox, else from the quote, else empty.
 
-    A follow-up to one's own message answers nobody.
+    A follow-up to the owner's own message is not an answer.
     """
     if not mail.is_reply:
         return "", ""
@@ -251,7 +233,7 @@ def _private(draft: Draft, privacy: Privacy) -> Draft:
     return Draft(Request(task, facts, answered, answered_from), email, draft.thread)
 
 
-def _row(draft: Draft, described: str | None) -> Row:
+def _row(draft: Draft, described: str | None) -> dict[str, Any]:
     asked = draft.request
     task = Request(described or asked.task, (), asked.answered, asked.answered_from).whole
     return {"task": task, "email": draft.email, "facts": [list(fact) for fact in asked.facts], "thread": draft.thread}

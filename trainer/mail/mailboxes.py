@@ -1,7 +1,6 @@
 """A mailbox on disk -> its messages, one after the other: mbox, Maildir, .eml, and folders of these.
 
-A mailbox of gigabytes streams: never more than one message, cut at `mail.MOST_BYTES`, is held. This file does not know
-what a message says, nor whose it is.
+A mailbox of gigabytes streams: only one message, cut at MAX_BYTES, is in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.mail.message import MOST_BYTES, Mail, UnreadableMail, parse
+from trainer.mail.message import MAX_BYTES, Mail, UnreadableMail, parse
 
 CHUNK = 64 * 1024
 # Only this at the beginning of a line, after an empty one, starts a message (RFC 4155): "From " alone is also a word.
@@ -23,34 +22,34 @@ SENT = re.compile(
     r"\b(?:sent|gesendet\w*|postausgang|envoy\w+|enviad\w+|inviat\w+|posta inviata|verzonden|skickat)\b", re.I
 )
 
+# Called with the bytes that were read since the last call.
 Advance = Callable[[int], Any]
-"""Is told how many bytes were read since the last call."""
 
 
 @dataclass(frozen=True)
-class Found:
+class MailItem:
     """One message of a mailbox, or one row of a table."""
 
+    # File, and which message or line of it.
     where: str
-    """File, and which message or line of it."""
+    # A dict is a row that is an example already.
     item: Mail | dict[str, Any] | UnreadableMail
-    """A dict is a row that is an example already; an UnreadableMail says why there is no message."""
+    # By the name of its folder or label.
     sent: bool = False
-    """Whether its folder or label says that it was sent."""
 
 
-def read(path: Path, advance: Advance) -> Iterator[Found]:
+def read(path: Path, advance: Advance) -> Iterator[MailItem]:
     """Every message at `path`: a folder, an mbox file or one .eml."""
     for file in mail_files(path):
         sent = bool(SENT.search(" ".join(re.split(r"[/._-]", str(file.relative_to(path.parent))))))
         try:
             yield from _mbox(file, sent, advance) if is_mbox(file) else [_eml(file, sent, advance)]
         except OSError as exc:
-            yield Found(str(file), UnreadableMail(f"it cannot be read ({exc.strerror or type(exc).__name__})"), sent)
+            yield MailItem(str(file), UnreadableMail(f"it cannot be read ({exc.strerror or type(exc).__name__})"), sent)
 
 
 def mail_files(path: Path) -> list[Path]:
-    """The files of messages below a folder, sorted; links and what is no plain file are left out."""
+    """The files of messages below a folder, sorted; only plain files."""
     if not path.is_dir():
         return [path]
     files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
@@ -67,30 +66,30 @@ def is_mbox(file: Path) -> bool:
         return bool(FROM_LINE.match(stream.read(1000).lstrip(b"\r\n\xef\xbb\xbf")))
 
 
-def _eml(file: Path, sent: bool, advance: Advance) -> Found:
+def _eml(file: Path, sent: bool, advance: Advance) -> MailItem:
     with file.open("rb") as stream:
-        raw = stream.read(MOST_BYTES)
+        raw = stream.read(MAX_BYTES)
     advance(file.stat().st_size)
     return _found(str(file), raw, sent)
 
 
-def _mbox(file: Path, sent: bool, advance: Advance) -> Iterator[Found]:
+def _mbox(file: Path, sent: bool, advance: Advance) -> Iterator[MailItem]:
     with file.open("rb") as stream:
         for number, (raw, size) in enumerate(mbox_messages(stream), start=1):
             advance(size)
             yield _found(f"{file}, message {number}", raw, sent)
 
 
-def _found(where: str, raw: bytes, sent: bool) -> Found:
+def _found(where: str, raw: bytes, sent: bool) -> MailItem:
     try:
         mail = parse(raw)
     except UnreadableMail as exc:
-        return Found(where, exc, sent)
-    return Found(where, mail, sent or any(SENT.search(label) for label in mail.labels))
+        return MailItem(where, exc, sent)
+    return MailItem(where, mail, sent or any(SENT.search(label) for label in mail.labels))
 
 
 def mbox_messages(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """(message cut at MOST_BYTES, its bytes in the mailbox) of an mbox; `>From ` is unquoted, as mboxrd says."""
+    """(message cut at MAX_BYTES, its bytes in the mailbox) of an mbox; `>From ` is unquoted, as in mboxrd."""
     kept: list[bytes] = []
     length = size = 0
     line_starts = blank_before = True
@@ -101,7 +100,7 @@ def mbox_messages(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
             kept, length, size = [], 0, len(line)
         else:
             size += len(line)
-            if length < MOST_BYTES:
+            if length < MAX_BYTES:
                 kept.append(line[1:] if line_starts and ESCAPED_FROM.match(line) else line)
                 length += len(line)
         blank_before = line_starts and line in (b"\n", b"\r\n")

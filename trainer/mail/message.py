@@ -1,8 +1,6 @@
-"""One RFC 5322 message, as bytes -> what a voice can learn of it: who, to whom, about what, and in which own words.
+"""One RFC 5322 message, as bytes -> what a voice can learn from it: sender, recipients, subject and reply text.
 
-Attachments are never decoded, every text is bounded, and whatever the bytes hold, the answer is a `Mail` or an
-`UnreadableMail` that says in words why there is none. This file does not know mailboxes, nor whose mail it reads; what
-of a text is the writer's own is decided in trainer/mail/reply_text.py.
+Attachments are never decoded and every text is bounded. Any bytes give a `Mail` or an `UnreadableMail` with a reason.
 """
 
 from __future__ import annotations
@@ -11,25 +9,24 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email import message_from_bytes
 from email.errors import MessageError
 from email.header import decode_header
 from email.message import Message
-from email.utils import getaddresses, parsedate_to_datetime
+from email.utils import getaddresses
 from typing import cast
 
 from trainer.mail import reply_text
 
-MOST_BYTES = 1024 * 1024
-"""Of one message: what lies beyond is an attachment, since mail programs put the text first."""
-MOST_TEXT_BYTES = 256 * 1024
+# Of one message. The rest is an attachment, since mail programs put the text first.
+MAX_BYTES = 1024 * 1024
+MAX_TEXT_BYTES = 256 * 1024
+MAX_HEADER_BYTES = 256 * 1024
+MAX_PARTS = 200
+# Of one header: 100 recipients take about 5,000.
+MAX_HEADER_CHARACTERS = 8_000
+# To guess a charset takes a quarter of a second for so many.
 GUESSED_BYTES = 16 * 1024
-"""From which a charset is guessed; a quarter of a second each."""
-MOST_HEADER_BYTES = 256 * 1024
-MOST_PARTS = 200
-MOST_OF_A_HEADER = 8_000
-"""Characters of one header that are looked at; 100 recipients take about 5,000."""
 
 NO_PERSON = re.compile(
     r"(?:mailer-daemon|postmaster|bounces?|(?:do[-_.]?)?(?:not|no)[-_.]?reply|notifications?|newsletter)\b[^@]*@", re.I
@@ -51,37 +48,37 @@ MESSAGE_ID = re.compile(r"<([^<>\s]{1,250})>")
 
 
 class UnreadableMail(ValueError):
-    """Bytes that are no message, or one that costs too much to read; the text says why and quotes nothing."""
+    """The bytes are not a message, or cost too much to read; the text gives the reason and quotes nothing."""
 
 
 @dataclass(frozen=True)
 class Mail:
-    """`text` is the writer's own words, closing and name included; `quoted` what they answer, as the message has it.
+    """`text` is the reply text with closing and name, `quoted` the text that it answers.
 
-    Addresses are in lower case. `automatic` says why no person wrote it, None for a person's mail.
+    Addresses are in lower case. `automatic` is the reason why no person wrote it, None for a person's mail.
     """
 
     message_id: str
     sender: str
     sender_name: str
+    # (name, address) of To, then Cc, then Bcc.
     recipients: tuple[tuple[str, str], ...]
-    """(name, address) of To, then Cc, then Bcc."""
+    # With its `Re:`.
     subject: str
-    """As it was sent, `Re:` and all; `bare_subject` takes that off."""
-    date: datetime | None
+    date: str
+    # Message ids of the thread, oldest first, the answered one last.
     references: tuple[str, ...]
-    """Message ids of the thread, oldest first, the answered one last."""
     text: str
     quoted: str
     automatic: str | None = None
     forward: bool = False
     encrypted: bool = False
+    # X-Gmail-Labels, in lower case.
     labels: frozenset[str] = field(default_factory=frozenset)
-    """X-Gmail-Labels, in lower case."""
+    # What was odd about the message, though it could be read.
     notes: tuple[str, ...] = ()
-    """What was odd about the message, though it could be read."""
+    # The thread's name in a table; messages have `references`.
     thread: str = ""
-    """What a table calls its thread; empty for messages, whose `references` tell it."""
 
     @property
     def is_reply(self) -> bool:
@@ -107,8 +104,10 @@ def parse(raw: bytes) -> Mail:
 
 
 def _mail(raw: bytes) -> Mail:
-    raw = raw[:MOST_BYTES].lstrip(b"\r\n")
-    _check_headers(raw)
+    raw = raw[:MAX_BYTES].lstrip(b"\r\n")
+    # Headers that never end would keep the parser busy for minutes.
+    if len(raw) > MAX_HEADER_BYTES and not re.search(rb"\r?\n\r?\n", raw[: MAX_HEADER_BYTES + 4]):
+        raise UnreadableMail(f"its headers are longer than {MAX_HEADER_BYTES // 1024} KiB")
     # The old policy: `policy.default` parses a header again at each look, 5 of 8 ms of a message, and takes seconds for
     # a hostile list of addresses.
     message = message_from_bytes(raw)
@@ -128,7 +127,7 @@ def _mail(raw: bytes) -> Mail:
         sender_name=sender_name,
         recipients=tuple(one for name in ("to", "cc", "bcc") for one in _addresses(headers, name)),
         subject=subject,
-        date=_date(headers),
+        date=_decoded(headers, "date"),
         references=_references(headers),
         text=words.text,
         quoted=words.quoted,
@@ -140,18 +139,11 @@ def _mail(raw: bytes) -> Mail:
     )
 
 
-def _check_headers(raw: bytes) -> None:
-    """Headers that never end would keep the parser busy for minutes."""
-    end = re.search(rb"\r?\n\r?\n", raw[: MOST_HEADER_BYTES + 4])
-    if not end and len(raw) > MOST_HEADER_BYTES:
-        raise UnreadableMail(f"its headers are longer than {MOST_HEADER_BYTES // 1024} KiB")
-
-
 def _headers(message: Message) -> dict[str, list[str]]:
     """Raw headers by lower-case name."""
     headers: dict[str, list[str]] = {}
     for name, value in message.raw_items():
-        headers.setdefault(name.lower(), []).append(str(value)[:MOST_OF_A_HEADER])
+        headers.setdefault(name.lower(), []).append(str(value)[:MAX_HEADER_CHARACTERS])
     return headers
 
 
@@ -192,29 +184,21 @@ def decoded(data: bytes, charset: str | None) -> str:
     return clean(data.decode(guess.encoding if guess else "cp1252", "replace"))
 
 
-def _fits(data: bytes, charset: str | None) -> bool:
-    try:
-        data.decode(charset or "utf-8")
-    except (LookupError, ValueError):
-        return False
-    return True
-
-
 def clean(text: str) -> str:
-    """Without NUL, other control characters and lone surrogates, which no file of ours should hold."""
+    """Without NUL, other control characters and lone surrogates."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u00a0", " ").replace("\ufeff", "")
     text = text.encode("utf-8", "replace").decode("utf-8")
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\u200f\u2060]", "", text)
 
 
 def _addresses(headers: dict[str, list[str]], name: str) -> list[tuple[str, str]]:
-    """(name, lower-case address) of every address; names are decoded after the list was taken apart."""
+    """(name, lower-case address) of every address; names are decoded last, since they may hold commas."""
     found = getaddresses([re.sub(r"\r?\n", "", value) for value in headers.get(name, [])])
     return [(_name(decoded_header(who)), plain(address).strip().lower()) for who, address in found if "@" in address]
 
 
 def _name(name: str) -> str:
-    """A name as people write it: `Berg, Anna` is Anna Berg, and an address stands for no name."""
+    """A name as people write it: `Berg, Anna` is Anna Berg; empty for an address."""
     name = " ".join(name.strip("'\" ").split())
     if "@" in name:
         return ""
@@ -231,13 +215,6 @@ def _references(headers: dict[str, list[str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(one for one in _ids(headers, "references") if one not in answered), *answered]))
 
 
-def _date(headers: dict[str, list[str]]) -> datetime | None:
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        date = parsedate_to_datetime(headers.get("date", [""])[0])
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
-    return None
-
-
 def _is_encrypted(message: Message) -> bool:
     kind = message.get_content_type()
     smime = kind in ("application/pkcs7-mime", "application/x-pkcs7-mime")
@@ -245,7 +222,7 @@ def _is_encrypted(message: Message) -> bool:
 
 
 def _automatic(message: Message, headers: dict[str, list[str]], sender: str, subject: str) -> str | None:
-    """Why no person wrote it (RFC 3834, RFC 2919, RFC 2369 and Microsoft's header), None if nothing says so."""
+    """Why no person wrote it (RFC 3834, RFC 2919, RFC 2369, Microsoft's header), None without a sign of that."""
 
     def value(name: str) -> str:
         return " ".join(headers.get(name, [])).strip().lower()
@@ -265,12 +242,12 @@ def _automatic(message: Message, headers: dict[str, list[str]], sender: str, sub
 
 
 def _has_calendar(message: Message) -> bool:
-    """An invitation or its answer; an .ics file attached to a person's words is none."""
+    """An invitation or its answer, but not an .ics file attached to a person's mail."""
     return any(part.get_content_type() == "text/calendar" and part.get_param("method") for part in _parts(message))
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """The leaves that are no attachment, in order."""
+    """The leaves in order, without attachments."""
     return (part for part in _leaves(message) if part.get_content_disposition() != "attachment")
 
 
@@ -282,7 +259,7 @@ def _archives(message: Message) -> set[str]:
 def _leaves(message: Message) -> Iterator[Message]:
     """Every part without parts, in order; those of an attached message belong to its own writer."""
     waiting, seen = [message], 0
-    while waiting and seen < MOST_PARTS:
+    while waiting and seen < MAX_PARTS:
         part, seen = waiting.pop(), seen + 1
         if part.get_content_maintype() == "message":
             continue
@@ -306,11 +283,13 @@ def _text(message: Message, notes: list[str]) -> str:
 def _content(part: Message, notes: list[str]) -> str:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
-    if len(data) > MOST_TEXT_BYTES:
-        raise UnreadableMail(f"its text is longer than {MOST_TEXT_BYTES // 1024} KiB")
+    if len(data) > MAX_TEXT_BYTES:
+        raise UnreadableMail(f"its text is longer than {MAX_TEXT_BYTES // 1024} KiB")
     charset = part.get_content_charset()
-    text = decoded(data, charset)
-    if not _fits(data, charset):
+    try:
+        text = clean(data.decode(charset or "utf-8"))
+    except (LookupError, ValueError):
+        text = decoded(data, None)
         notes.append("its text is not in the charset that it names; read as the likeliest other")
     if str(part.get_param("format", "")).lower() == "flowed":
         return unflowed(text, str(part.get_param("delsp", "")).lower() == "yes")
@@ -318,7 +297,7 @@ def _content(part: Message, notes: list[str]) -> str:
 
 
 def unflowed(text: str, delete_space: bool = False) -> str:
-    """RFC 3676 paragraphs on one line each: a line that ends with a space goes on in the next of the same quote depth.
+    """RFC 3676 paragraphs on one line each: a line that ends with a space continues in the next of its quote depth.
 
     The signature's delimiter, `-- `, never flows.
     """

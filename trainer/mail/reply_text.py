@@ -1,8 +1,7 @@
-"""The text of an email -> the writer's own words, closing and name included, and the words that they answer.
+"""The text of an email -> the reply text, closing and name included, and the quoted text that it answers.
 
 Quotes are found by the headers that mail-parser-reply knows in 14 languages, and by `>`. Of a signature the closing and
-the name stay, because a voice needs them; what follows the name goes (titles, phone numbers, addresses, disclaimers).
-This file does not know MIME, headers of messages or whose mail it reads.
+the name stay, because a voice needs them; the rest is cut (titles, phone numbers, addresses, disclaimers).
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from functools import lru_cache
 
 from adapters.emails.form import NAME, closes_with_name, is_closing
 
-MOST_CHARACTERS = 30_000
-MOST_OF_A_LINE = 250
-"""Characters in which a quote's header is looked for: its patterns take cubic time, 0.04 s on a hostile line."""
-MOST_TRIES = 30
-WINDOW = 5
+MAX_CHARACTERS = 30_000
+# Of a line where a quote's header may be: its patterns take cubic time, 0.04 s on a hostile line.
+MAX_LINE_CHARACTERS = 250
+MAX_TRIES = 30
+WINDOW_LINES = 5
 SIGNATURE_LINES = 15
 PROSE_WORDS = 9
 
@@ -65,24 +64,24 @@ POSTSCRIPT = re.compile(r"p\.? ?s\.?\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Words:
+class ReplyText:
     text: str
+    # Without the first level of `>`.
     quoted: str
-    """One level of `>` taken off."""
+    # A forwarded message follows the reply text.
     forward: bool
-    """Whether a forwarded message follows the own words."""
 
 
-def read(text: str, writer: str) -> Words:
+def read(text: str, writer: str) -> ReplyText:
     """`writer` is the name by which a signature is found, or an address, or empty."""
-    lines = [line.rstrip("\r") for line in text[:MOST_CHARACTERS].split("\n")]
+    lines = [line.rstrip("\r") for line in text[:MAX_CHARACTERS].split("\n")]
     own, quoted, forward = _split(lines)
     own = _unwrapped(_without_signature(own, writer))
-    return Words(_tidy(own), _tidy(_unwrapped(quoted)), forward)
+    return ReplyText(_tidy(own), _tidy(_unwrapped(quoted)), forward)
 
 
 def signed_name(text: str, writer: str) -> str:
-    """The name under an email of own words, as `read` gives them; empty if it is not signed."""
+    """The name under a reply text; empty if it is not signed."""
     lines = [line.strip() for line in _before_postscript(text.split("\n")) if line.strip()]
     if len(lines) < 2:
         return ""
@@ -95,16 +94,16 @@ def signed_name(text: str, writer: str) -> str:
 
 
 def message(text: str, writer: str) -> str:
-    """Own words without greeting, closing and name: empty for an email that only carried an attachment."""
+    """The reply text without greeting, closing and name: empty for an email that only carried an attachment."""
     lines = [line.strip() for line in text.split("\n")]
     if lines[0].endswith((",", "!")) and len(lines[0].split()) <= 4:
         lines = lines[1:]
-    told = [line for line in lines if not is_closing(line) and not closes_with_name(line) and not _names(line, writer)]
-    return "\n".join(told).strip()
+    form = [is_closing(line) or closes_with_name(line) or _names(line, writer) for line in lines]
+    return "\n".join(line for line, is_form in zip(lines, form, strict=True) if not is_form).strip()
 
 
 def _split(lines: list[str]) -> tuple[list[str], list[str], bool]:
-    """(own lines, quoted lines, is a forward).
+    """(reply lines, quoted lines, is a forward).
 
     Where the lines under a quote's header are marked with `>`, those without a mark are an answer below or between;
     where none is marked, all of them are the quote.
@@ -124,7 +123,7 @@ def _unmarked(lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _attributes(lines: list[str], number: int) -> bool:
-    """Whether a line introduces the quote that follows it, in whatever language: `Em 3/3/2025, Rui escreveu:`."""
+    """Whether a line introduces the quote below it, in any language: `Em 3/3/2025, Rui escreveu:`."""
     following = next((line for line in lines[number + 1 : number + 4] if line.strip()), "")
     return bool(QUOTED.match(following) and ATTRIBUTION.fullmatch(lines[number][:500]))
 
@@ -134,13 +133,13 @@ def _bare(line: str) -> str:
 
 
 def _boundary(lines: list[str]) -> tuple[int, int, bool]:
-    """(first line, line after the last, is a forward) of the first header of a quote; the end if there is none."""
+    """(first line, line after the last, is a forward) of the first header of a quote, else the end of the lines."""
     tries = 0
     for number, line in enumerate(lines):
         for pattern in (FORWARDED, ORIGINAL):
-            if pattern.match(line[:MOST_OF_A_LINE]):
+            if pattern.match(line[:MAX_LINE_CHARACTERS]):
                 return number, _after_names(lines, number + 1), pattern is FORWARDED
-        if tries < MOST_TRIES and LIKE_A_HEADER.search(line[-MOST_OF_A_LINE:]):
+        if tries < MAX_TRIES and LIKE_A_HEADER.search(line[-MAX_LINE_CHARACTERS:]):
             tries += 1
             for first in (number - 1, number):
                 end = _header_end(lines, first) if first >= 0 else first
@@ -158,13 +157,11 @@ def _after_names(lines: list[str], start: int) -> int:
 
 
 def _header_end(lines: list[str], first: int) -> int:
-    """The line after a quote's header that starts at `first`; `first` if none does.
-
-    A block like `From: London` and `To: Paris` may be the writer's own: three such lines make a header.
-    """
-    window = [line[:MOST_OF_A_LINE].strip() for line in lines[first : first + WINDOW]]
+    """The line after a quote's header that starts at `first`; `first` without a header there."""
+    window = [line[:MAX_LINE_CHARACTERS].strip() for line in lines[first : first + WINDOW_LINES]]
     match = _header().match("\n".join(window))
     found = match.group().rstrip() if match else ""
+    # A block like `From: London` and `To: Paris` may be the writer's own: three such lines make a header.
     named = len(NAMED_LINE.findall(found))
     if found.rstrip("* ").endswith((":", "：")) and named < 2:
         return first + found.count("\n") + 1
@@ -181,14 +178,14 @@ def _header() -> re.Pattern[str]:
 
 def _without_signature(lines: list[str], writer: str) -> list[str]:
     lines = _without_end(lines, writer)
-    while lines and (not lines[-1].strip() or CONTACT.fullmatch(lines[-1][:MOST_OF_A_LINE])):
+    while lines and (not lines[-1].strip() or CONTACT.fullmatch(lines[-1][:MAX_LINE_CHARACTERS])):
         lines.pop()
     end = _end_of_name(lines, writer)
     return lines[:end] + _postscript(lines[end:]) if end else lines
 
 
 def _without_end(lines: list[str], writer: str) -> list[str]:
-    """Without what follows a signature's delimiter, `Sent from my ...` or a disclaimer; a name after `-- ` stays."""
+    """Cut at a signature's delimiter, `Sent from my ...` or a disclaimer; a name after `-- ` stays."""
     lines = lines[: next((n for n, line in enumerate(lines) if _is_boilerplate(line)), len(lines))]
     for number, line in enumerate(lines):
         if DELIMITER.match(line) and _is_signature(lines[number + 1 :], bool(_end_of_name(lines[:number], writer))):
@@ -200,17 +197,17 @@ def _without_end(lines: list[str], writer: str) -> list[str]:
 
 
 def _is_boilerplate(line: str) -> bool:
-    return bool(SENT_FROM.fullmatch(line[:MOST_OF_A_LINE].strip()) or DISCLAIMER.match(line[:500].strip(" *")))
+    return bool(SENT_FROM.fullmatch(line[:MAX_LINE_CHARACTERS].strip()) or DISCLAIMER.match(line[:500].strip(" *")))
 
 
 def _is_signature(lines: list[str], signed: bool) -> bool:
-    """Whether the lines below a delimiter are few and no email; prose, as of a motto, only below a `signed` email."""
+    """Whether the lines below a delimiter are few and without a closing; prose (a motto) only if `signed`."""
     few = sum(bool(line.strip()) for line in lines) <= SIGNATURE_LINES
     return few and not any(is_closing(line) or (_is_prose(line) and not signed) for line in lines)
 
 
 def _end_of_name(lines: list[str], writer: str) -> int:
-    """The line after the name under the email; 0 if no name or closing is found that only a signature follows."""
+    """The line after the name under the email; 0 without a name or closing that only a signature follows."""
     for number in range(max(1, len(lines) - SIGNATURE_LINES), len(lines)):
         line = lines[number].strip()
         end = 0

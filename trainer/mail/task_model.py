@@ -1,7 +1,7 @@
-"""A model behind an OpenAI-compatible endpoint writes the request that an email answers, instead of the rule.
+"""A model behind an OpenAI-compatible endpoint writes the task of an email.
 
-What is sent is the email as it will be trained on, personal data already replaced. This file does not know mailboxes;
-where an answer is no request, or quotes the email, the rule's task stays (trainer/mail/task_rules.py).
+The endpoint gets the email as it will be trained on, with personal data replaced. If an answer is empty or quotes the
+email, the task by rule stays (trainer/mail/task_rules.py).
 """
 
 from __future__ import annotations
@@ -24,28 +24,27 @@ from trainer.mail.task_rules import listed
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-AT_A_TIME = 8
-SECONDS = 120.0
+CONCURRENT_REQUESTS = 8
+TIMEOUT_SECONDS = 120.0
 RETRIES = 3
-MOST_TOKENS = 300
+MAX_TOKENS = 300
+# Tasks should differ from one another as people's do.
 TEMPERATURE = 0.7
-"""Requests should differ from one another as people's do."""
-MOST_COPIED_WORDS = 12
-"""That many words in a row as in the email are a quote."""
+# So many words in a row that the email has too are a quote.
+QUOTE_WORDS = 12
 INSTRUCTION = """Here is an email. Write the request that its writer might have typed to an assistant to get exactly \
 this email: one to three plain sentences in the writer's own voice and in the email's language. Say to whom, why, and \
 every fact that the email tells (names, numbers, dates, times, amounts), as it is spelled there, and who signs it. Do \
 not quote its sentences, and do not describe its style. Answer with the request alone."""
 ANSWERS = """The email answers this message, which the assistant is shown too, so do not repeat what it says:"""
 
-
-# OpenAI's client checks no shapes, so that a server's nonsense may fail anywhere on its way.
-TROUBLE = (ValueError, TypeError, LookupError, AttributeError)
+# OpenAI's client checks no shapes, so that a malformed answer may fail anywhere.
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Describer:
-    """`url` is the endpoint's base (`https://host/v1`); `log` is told before anything is sent."""
+    """`url` is the endpoint's base (`https://host/v1`); `log` is called before anything is sent."""
 
     url: str
     model: str
@@ -53,7 +52,7 @@ class Describer:
     log: Callable[[str], Any]
 
     def __call__(self, drafts: Sequence[Draft], progress: Progress) -> list[str | None]:
-        """The task of each draft, in order; None where the answer was none, empty or a quote.
+        """The task of each draft, in order; None if the answer is empty or a quote.
 
         Raises:
             ServerProblem: the endpoint does not answer for the first email.
@@ -65,13 +64,13 @@ class Describer:
     async def _all(self, drafts: Sequence[Draft], advance: Advance) -> list[str | None]:
         import openai
 
-        turns = asyncio.Semaphore(AT_A_TIME)
+        slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
-        async def in_turn(draft: Draft) -> str | None:
-            async with turns:
+        async def optional(draft: Draft) -> str | None:
+            async with slots:
                 try:
                     return await self._one(client, draft)
-                except (openai.OpenAIError, *TROUBLE):
+                except (openai.OpenAIError, *MALFORMED):
                     return None
                 finally:
                     advance(1)
@@ -79,13 +78,13 @@ class Describer:
         async with self._client() as client:
             try:
                 first = await self._one(client, drafts[0])
-            except (openai.OpenAIError, *TROUBLE) as exc:
+            except (openai.OpenAIError, *MALFORMED) as exc:
                 raise ServerProblem(
                     f"{host(self.url)} describes no email ({type(exc).__name__})",
                     "check --describe-with, --describe-model and OPENAI_API_KEY, or leave --describe-with out",
                 ) from exc
             advance(1)
-            return [first, *await asyncio.gather(*(in_turn(draft) for draft in drafts[1:]))]
+            return [first, *await asyncio.gather(*(optional(draft) for draft in drafts[1:]))]
 
     def _client(self) -> AsyncOpenAI:
         import openai
@@ -95,7 +94,7 @@ class Describer:
         return openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self.key,
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             max_retries=RETRIES,
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if direct else None,
         )
@@ -104,17 +103,17 @@ class Describer:
         answer = await client.chat.completions.create(
             model=self.model,
             messages=[{"role": "user", "content": prompt(draft)}],
-            max_tokens=MOST_TOKENS,
+            max_tokens=MAX_TOKENS,
             temperature=TEMPERATURE,
         )
         return described(answer.choices[0].message.content or "", draft)
 
 
 def describer(url: str, model: str, log: Callable[[str], Any]) -> Describer:
-    """Raises ConfigError where `url` is no endpoint."""
+    """Raises ConfigError if `url` is not an endpoint."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{url[:80]!r} is no endpoint", "give its base address, such as http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{url[:80]!r} is not an endpoint", "give its base address, such as http://127.0.0.1:8000/v1")
     if parts.username or parts.password:
         raise ConfigError("the endpoint's address has a user or password in it", "set OPENAI_API_KEY instead")
     key = os.environ.get("OPENAI_API_KEY") or os.environ.get("MAILWRIGHT_API_KEY") or "none"
@@ -127,14 +126,13 @@ def host(url: str) -> str:
 
 def prompt(draft: Draft) -> str:
     answered = draft.request.answered
-    shown = f"{INSTRUCTION}\n\nEmail:\n{draft.email}"
-    return f"{shown}\n\n{ANSWERS}\n{answered}" if answered else shown
+    return f"{INSTRUCTION}\n\nEmail:\n{draft.email}" + (f"\n\n{ANSWERS}\n{answered}" if answered else "")
 
 
 def described(answer: str, draft: Draft) -> str | None:
-    """The answer as a task, with the facts that it forgot; None if it is empty or quotes the email at length."""
+    """The answer as a task, with the facts that it lacks; None if it is empty or quotes the email at length."""
     text = answer.strip().strip('"').strip()
-    if not text or word_grams(text, MOST_COPIED_WORDS) & word_grams(draft.email, MOST_COPIED_WORDS):
+    if not text or word_grams(text, QUOTE_WORDS) & word_grams(draft.email, QUOTE_WORDS):
         return None
     forgotten = [fact[0] for fact in draft.request.facts if not keeps(fact, text)]
     return f"{text} Mention {listed(forgotten)}." if forgotten else text

@@ -1,7 +1,6 @@
 """Which emails belong together: by References and In-Reply-To, else by subject and participants.
 
-A thread's key is a short hash, stable for the same mailbox in any order, that says nothing of what is in it. This file
-does not know what an email says.
+A thread's key is a short hash, the same for any order of the mailbox, that reveals nothing of its content.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def thread_keys(mails: Sequence[Mail]) -> list[str]:
 
 
 def _nodes(mail: Mail, number: int) -> list[Node]:
-    """Everything that links an email to others, at least one thing."""
+    """Everything that may link an email to others, at least one node."""
     if mail.thread:
         return [("table", mail.thread)]
     nodes: list[Node] = [("id", one) for one in (mail.message_id, *mail.references) if one]

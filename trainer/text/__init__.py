@@ -1,4 +1,1 @@
-"""What can be told of a text by rule: duplicates, personal data, names.
-
-Imports no other room.
-"""
+"""Rules about a text: duplicates, personal data, names. Imports no other room."""

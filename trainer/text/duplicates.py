@@ -1,7 +1,6 @@
 """Texts that are the same or nearly so: exact after normalising, near by the word n-grams they share.
 
-Candidates come from MinHash and locality-sensitive hashing (datasketch), and each is confirmed by its real Jaccard
-similarity, so that no cluster rests on a hash. This file does not know what the texts are.
+Candidates come from MinHash and locality-sensitive hashing (datasketch); each is confirmed by its Jaccard similarity.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
+from adapters.emails.form import grams
 from adapters.emails.tasks import normalise
 
-GRAM = 5
-"""Words of a gram; of a shorter text a tenth of its words, so that one word of ten may differ at any length."""
-SIMILAR = 0.8
-"""Jaccard similarity from which on two texts are near duplicates: the usual threshold for grams of five words."""
+# Of a gram; of a short text a tenth of its words, so that one word of ten may differ at any length.
+GRAM_WORDS = 5
+# The Jaccard similarity of near duplicates: the usual threshold for grams of five words.
+MIN_SIMILARITY = 0.8
+# Candidates share pairs of neighbouring words. Two texts that share s of them become candidates with probability
+# 1 - (1 - s^4)^24: 0.99 at s = 0.64, the least of near duplicates (ten words, one of them another), 0.9999 at 0.75.
 BANDS, ROWS = 24, 4
-"""Candidates are found by their pairs of neighbouring words: whoever shares most grams of five shares more of these.
-Two texts that share s of them become candidates with probability 1 - (1 - s^4)^24: 0.99 at s = 0.64, the least that
-near duplicates share (ten words, one of them another), and 0.9999 at 0.75."""
-CROWD = 20
-"""So many near duplicates speak for a further one: 10,000 copies of one email would have 50 million pairs."""
+# So many near duplicates stand for all others: 10,000 copies of one email would have 50 million pairs.
+MAX_INDEXED_DUPLICATES = 20
 
 WORD = re.compile(r"\w+")
 ENDS = " \"'`*_.,;:!?()[]<>-"
@@ -34,10 +33,7 @@ def exact_clusters(texts: Sequence[str]) -> list[list[int]]:
 
 
 def clusters(texts: Sequence[str]) -> list[list[int]]:
-    """Indices of texts that are exact or near duplicates, chains included: each sorted, by their first, none of one.
-
-    10,000 emails of 100 words take about 4 s on one core.
-    """
+    """Sorted clusters of indices of exact or near duplicates, chains included; 10,000 emails take 4 s on one core."""
     exact = exact_clusters(texts)
     repeats = {index for cluster in exact for index in cluster[1:]}
     kept = [index for index in range(len(texts)) if index not in repeats]
@@ -46,8 +42,7 @@ def clusters(texts: Sequence[str]) -> list[list[int]]:
 
 
 def merged(count: int, groups: Iterable[Sequence[int]]) -> list[list[int]]:
-    """The groups of 0 .. count - 1 with those joined that share a member; each sorted, by their first, none of one."""
-    # Here, because reading a file of emails need not wait for scipy.
+    """The sorted groups of 0 .. count - 1, joined if they share a member; without groups of one."""
     from scipy.cluster.hierarchy import DisjointSet
 
     sets = DisjointSet(range(count))
@@ -65,7 +60,7 @@ def _alike(keys: Sequence[Hashable]) -> list[list[int]]:
 
 
 def _near(texts: Sequence[list[str]]) -> list[tuple[int, int]]:
-    """Pairs of near duplicates that hold every cluster together; not every pair of a cluster."""
+    """Pairs of near duplicates that connect every cluster; not every pair of a cluster."""
     from datasketch import MinHash, MinHashLSH
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -79,7 +74,7 @@ def _near(texts: Sequence[list[str]]) -> list[tuple[int, int]]:
             if not sets.connected(other, number) and _are_near(texts[number], texts[other]):
                 sets.merge(other, number)
                 found.append((other, number))
-        if sum(sets.connected(other, number) for other in candidates) < CROWD:
+        if sum(sets.connected(other, number) for other in candidates) < MAX_INDEXED_DUPLICATES:
             index.insert(number, minhash, check_duplication=False)
     return found
 
@@ -94,13 +89,9 @@ def _pairs(texts: Iterable[list[str]]) -> Iterator[set[int]]:
 
 def _are_near(one: list[str], other: list[str]) -> bool:
     shorter, longer = sorted((len(one), len(other)))
-    size = max(1, min(GRAM, shorter // 10))
-    if shorter < SIMILAR * longer / 2:
+    size = max(1, min(GRAM_WORDS, shorter // 10))
+    if shorter < MIN_SIMILARITY * longer / 2:
         return False
-    first, second = _grams(one, size), _grams(other, size)
+    first, second = set(grams(one, size)), set(grams(other, size))
     both = len(first & second)
-    return both > 0 and both >= SIMILAR * (len(first) + len(second) - both)
-
-
-def _grams(words: list[str], size: int) -> set[str]:
-    return {" ".join(words[at : at + size]) for at in range(len(words) - size + 1)}
+    return both > 0 and both >= MIN_SIMILARITY * (len(first) + len(second) - both)

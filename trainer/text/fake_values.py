@@ -1,8 +1,7 @@
 """Invented values that stand in for personal data: of the same kind and shape, with checksums that hold.
 
 Addresses and links are of example.com and its like (RFC 2606), IP addresses of the ranges for documentation (RFC 5737,
-RFC 3849). An invented phone number may be somebody's: few countries have set numbers aside for fiction. This file does
-not know where a value was found, nor what else was invented.
+RFC 3849). An invented phone number may be in use: few countries have set numbers aside for fiction.
 """
 
 from __future__ import annotations
@@ -17,40 +16,39 @@ from stdnum import iban, luhn
 if TYPE_CHECKING:
     from faker import Faker
 
+# So many digits of a phone number are invented; the others give the country and the kind of line.
 LAST_DIGITS = 6
-"""So many of a phone number's are invented: what stays says the country and the kind of line."""
-TRIES = 200
+MAX_TRIES = 200
+FAKER_METHODS = {
+    "address": "ascii_safe_email",
+    "first": "first_name",
+    "male": "first_name_male",
+    "female": "first_name_female",
+    "last": "last_name",
+}
 
 
 def invent(kind: str, key: str, fake: Faker) -> str:
     """Another value of the `kind` of `key`, which is a value without its spelling; for a name `kind` is its role."""
-    inventors: dict[str, Callable[[str, Faker], str]] = {
-        "address": lambda _, fake: str(fake.ascii_safe_email()),
-        "link": lambda _, fake: f"example.com/{fake.word()}-{fake.word()}",
-        "iban": _iban,
-        "card": _card,
-        "ip": _ip,
-        "phone": _phone,
-        "first": lambda _, fake: str(fake.first_name()),
-        "male": lambda _, fake: str(fake.first_name_male()),
-        "female": lambda _, fake: str(fake.first_name_female()),
-        "last": lambda _, fake: str(fake.last_name()),
-    }
-    return inventors[kind](key, fake)
+    if kind in SHAPED:
+        return SHAPED[kind](key, fake)
+    if kind == "link":
+        return f"example.com/{fake.word()}-{fake.word()}"
+    return str(getattr(fake, FAKER_METHODS[kind])())
 
 
-def respell(kind: str, text: str, key: str, stand_in: str) -> str:
-    """`stand_in` written as `text` writes `key`: with its spaces, dashes and prefixes."""
+def respell(kind: str, text: str, key: str, fake_value: str) -> str:
+    """`fake_value` written as `text` writes `key`: with its spaces, dashes and prefixes."""
     if kind == "link":
         prefix = re.match(r"(?i)(?:https?://)?(?:www\.)?", text)
-        return (prefix[0] if prefix else "") + stand_in
+        return (prefix[0] if prefix else "") + fake_value
     if kind in ("iban", "card"):
-        return _filled(text, stand_in)
+        return _filled(text, fake_value)
     if kind == "phone":
-        return _filled(text, _national_within(re.sub(r"\D", "", text), key, stand_in), r"\d")
+        return _filled(text, _national_within(re.sub(r"\D", "", text), key, fake_value), r"\d")
     if kind in ("first", "male", "female", "last") and text.isupper():
-        return stand_in.upper()
-    return stand_in
+        return fake_value.upper()
+    return fake_value
 
 
 def _filled(shape: str, characters: str, replaced: str = r"[^\W_]") -> str:
@@ -59,9 +57,9 @@ def _filled(shape: str, characters: str, replaced: str = r"[^\W_]") -> str:
     return re.sub(replaced, lambda old: next(given, old[0]), shape)
 
 
-def _national_within(digits: str, key: str, stand_in: str) -> str:
-    """The dialled `digits` with the number of `stand_in` for that of `key`; prefixes and extension stay."""
-    old, new = (phonenumbers.national_significant_number(phonenumbers.parse(number)) for number in (key, stand_in))
+def _national_within(digits: str, key: str, fake_value: str) -> str:
+    """The dialled `digits` with the number of `fake_value` for that of `key`; prefixes and extension stay."""
+    old, new = (phonenumbers.national_significant_number(phonenumbers.parse(number)) for number in (key, fake_value))
     at = digits.rfind(old)
     if at >= 0:
         return digits[:at] + new + digits[at + len(old) :]
@@ -75,7 +73,7 @@ def _digits(count: int, fake: Faker) -> str:
 
 def _phone(key: str, fake: Faker) -> str:
     number = key
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         number = key[:-LAST_DIGITS] + _digits(LAST_DIGITS, fake)
         if phonenumbers.is_valid_number(phonenumbers.parse(number)):
             break
@@ -101,3 +99,6 @@ def _ip(key: str, fake: Faker) -> str:
     if ":" in key:
         return f"2001:db8::{fake.random.randint(1, 0xFFFF):x}"
     return f"{fake.random.choice(('192.0.2', '198.51.100', '203.0.113'))}.{fake.random.randint(1, 254)}"
+
+
+SHAPED: dict[str, Callable[[str, Faker], str]] = {"iban": _iban, "card": _card, "ip": _ip, "phone": _phone}

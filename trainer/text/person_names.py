@@ -1,7 +1,6 @@
 """Names of people in an email or its task, found by where they stand: greeting, sign-off, `to:` lines, titles.
 
-A rule of thumb, for whoever asks for it: a name that only ever stands within a sentence, without a title, is not found.
-This file does not know what becomes of a name.
+A name that only stands within a sentence, without a title, is not found.
 """
 
 from __future__ import annotations
@@ -12,27 +11,12 @@ from typing import Literal
 
 import regex
 
-from adapters.emails.form import FEMALE, HELLO, MALE, TITLES, is_closing
+from adapters.emails.form import FEMALE, HELLO, MALE, TITLES, is_closing, is_not_name
 
+# A first name is male or female by its title.
 Role = Literal["male", "female", "first", "last"]
-"""What kind of name a word is; a first name is male or female where a title says so."""
 
-NOT_NAMES = frozenset(
-    word
-    for line in (
-        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July",
-        "August September October November December All Anyone Best Both Can Cheers Colleague Colleagues Committee",
-        "Could Customer Customers Dear Department Director Do Everybody Everyone Folks For Friend Friends",
-        "Greetings Guys Hello Hey Hi Hiring Hope How I If In It Kind Ladies Gentlemen Love Madam Manager Many",
-        "Members My Neighbour Neighbours Office On Our Parents Please President Re Regards Secretary Sender",
-        "Sincerely So Staff Subject Support Talk Team Thank Thanks That The This To Until Very Vice Warm We What",
-        "When Who Will With Would You Your Yours Fwd Fw Attached Attachment Here There Just Good Morning Afternoon",
-        "Evening Liebe Lieber Sehr Bonjour Hola Ciao Hallo",
-        TITLES.replace("|", " "),
-    )
-    for word in line.split(" ")
-)
-"""Words with a capital where a name would stand. A person called April or May is missed: dates are far more common."""
+TITLE_WORDS = frozenset(TITLES.lower().split("|"))
 
 WORD = r"\p{Lu}\p{Ll}[\p{L}\p{M}]*(?:-\p{L}{2,}|['’]\p{Lu}\p{L}+)*|\p{Lu}['’]\p{Lu}\p{L}+(?:-\p{L}{2,})*|\p{Lu}{2,}"
 PARTICLE = r"van|von|der|den|de|da|di|del|della|la|le|bin|ten|ter|dos|zu"
@@ -78,7 +62,7 @@ def name_words(text: str) -> dict[str, Role]:
 
 
 def joined(known: dict[str, Role], more: dict[str, Role]) -> dict[str, Role]:
-    """`known` and what is in `more` besides; of a first name the text that says male or female counts."""
+    """`known` and the words of `more` besides; male or female replaces first."""
     return known | {
         word: role
         for word, role in more.items()
@@ -115,7 +99,7 @@ def _tokens(text: str, wanted: Collection[str]) -> Iterator[tuple[int, int]]:
 
 
 def _may_be_name(word: str) -> bool:
-    return bool(ONE_WORD.fullmatch(word)) and word not in NOT_NAMES and word.capitalize() not in NOT_NAMES
+    return bool(ONE_WORD.fullmatch(word)) and not is_not_name(word) and word.lower() not in TITLE_WORDS
 
 
 def _seeds(text: str) -> Iterator[str]:
@@ -141,7 +125,7 @@ def _signatures(text: str) -> Iterator[str]:
 
 
 def _words(name: str) -> dict[str, Role]:
-    """The words of one name up to the first that is none; a single word after a title is a last name."""
+    """The words of one name up to a word that is not a name; a single word after a title is a last name."""
     title = TITLED.match(name)
     words: list[str] = []
     for word in ONE_WORD.findall(name[title.end() :] if title else name):

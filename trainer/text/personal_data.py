@@ -1,8 +1,7 @@
 """Personal data in emails: find it, and keep it, mask it or put invented values in its place.
 
-Found by form and checksum: addresses, phone numbers, IBANs, cards, links, IP addresses; names of people if asked
-(trainer/text/person_names.py). What has no form of its own, such as a street or a diagnosis, is not found. This file
-does not know examples or files.
+Values are found by form and checksum: addresses, phone numbers, IBANs, cards, links, IP addresses; names of people if
+asked (trainer/text/person_names.py). A street or a diagnosis has no form of its own and is not found.
 """
 
 from __future__ import annotations
@@ -18,21 +17,22 @@ import phonenumbers
 from phonenumbers import Leniency, PhoneNumberMatch, PhoneNumberMatcher
 from stdnum import iban, luhn
 
-from trainer.text.fake_values import TRIES, invent, respell
-from trainer.text.person_names import NOT_NAMES, Role, joined, name_words, occurrences
+from adapters.emails.form import is_not_name
+from trainer.text.fake_values import MAX_TRIES, invent, respell
+from trainer.text.person_names import Role, joined, name_words, occurrences
 
 if TYPE_CHECKING:
     from faker import Faker
 
-Kind = Literal["link", "address", "iban", "card", "ip", "phone", "name"]
+PersonalKind = Literal["link", "address", "iban", "card", "ip", "phone", "name"]
 Mode = Literal["keep", "mask", "fake"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""Where two overlap, the one named first here counts."""
-TAGS: dict[Kind, str] = {kind: f"[{kind.upper()}]" for kind in KINDS} | {"address": "[EMAIL]"}
-"""What a mask writes; adapters/emails/form.py counts each as a placeholder."""
+# Of two that overlap, the kind named first counts.
+KINDS: tuple[PersonalKind, ...] = get_args(PersonalKind)
+# What a mask writes; MASK of adapters/emails/form.py finds each.
+TAGS: dict[PersonalKind, str] = {kind: f"[{kind.upper()}]" for kind in KINDS} | {"address": "[EMAIL]"}
+# Countries whose national way of writing a number is understood, the latter with a 0 first; all others by `+`.
 REGION, TRUNK_REGIONS = "US", ("GB", "DE", "FR", "AU")
-"""Countries whose national way of writing a number is understood, the latter with a 0 first; else `+`."""
 
 DIGIT_OR_COLON = re.compile(r"[\d:]")
 LINK = re.compile(r"\b(?:https?://|www\.)[^\s<>\"“”\[\]]+", re.IGNORECASE)
@@ -68,24 +68,24 @@ CALLED = re.compile(
 
 
 @dataclass(frozen=True)
-class Found:
+class PersonalValue:
     """`text[start:end]` of the text that was searched."""
 
-    kind: Kind
+    kind: PersonalKind
     start: int
     end: int
     text: str
+    # The value without its spelling: the same for two ways to write one phone number.
     key: str
-    """The value without its spelling: of two ways to write one phone number it is the same."""
 
 
 @dataclass
 class _Known:
-    """What is known of one thread: the words of its names, its values as they are written, and the stand-ins."""
+    """One thread's words of names, its values by their spelling, and the fake values by key."""
 
     names: dict[str, Role] = field(default_factory=dict)
-    values: dict[str, Found] = field(default_factory=dict)
-    stand_ins: dict[str, str] = field(default_factory=dict)
+    values: dict[str, PersonalValue] = field(default_factory=dict)
+    fakes: dict[str, str] = field(default_factory=dict)
 
     def add(self, text: str, names: bool) -> None:
         if names:
@@ -93,7 +93,7 @@ class _Known:
         self.values |= {found.text: found for found in _find(text, self) if found.kind != "name"}
 
 
-def find(text: str, names: bool = False) -> list[Found]:
+def find(text: str, names: bool = False) -> list[PersonalValue]:
     """The personal data of `text`, in order, none overlapping; names of people only if asked.
 
     A number whose checksum is wrong is neither an IBAN nor a card. Digits in a row are a phone number only after a word
@@ -103,9 +103,9 @@ def find(text: str, names: bool = False) -> list[Found]:
 
 
 class Privacy:
-    """Applies one mode to many emails, and counts in `counts` what it replaced, by kind.
+    """Applies one mode to many emails; `counts` has the number of replaced values by kind.
 
-    In one thread the same value always gets the same stand-in, in another thread another one.
+    A value has the same fake value throughout a thread, and another one in another thread.
     """
 
     def __init__(self, mode: Mode, names: bool = False, seed: int = 0) -> None:
@@ -139,34 +139,34 @@ class Privacy:
     def _replace(self, text: str, thread: str, known: _Known) -> str:
         parts, end = [], 0
         for found in _find(text, known):
-            stand_in = TAGS[found.kind] if self.mode == "mask" else self._fake(found, thread, known)
-            parts += [text[end : found.start], stand_in]
+            replaced = TAGS[found.kind] if self.mode == "mask" else self._fake(found, thread, known)
+            parts += [text[end : found.start], replaced]
             end = found.end
             self.counts[found.kind] = self.counts.get(found.kind, 0) + 1
         return "".join([*parts, text[end:]])
 
-    def _fake(self, found: Found, thread: str, known: _Known) -> str:
+    def _fake(self, found: PersonalValue, thread: str, known: _Known) -> str:
         if found.kind != "name":
-            return respell(found.kind, found.text, found.key, self._stand_in(found.kind, found.key, thread, known))
+            return respell(found.kind, found.text, found.key, self._fake_value(found.kind, found.key, thread, known))
         text = found.text
         for start, end in reversed(list(occurrences(text, known.names, whole=False))):
             word = text[start:end]
             name = next((name for name in known.names if name != word and name.upper() == word), word)
             role = known.names[name]
-            text = text[:start] + respell(role, word, name, self._stand_in(role, name, thread, known)) + text[end:]
+            text = text[:start] + respell(role, word, name, self._fake_value(role, name, thread, known)) + text[end:]
         return text
 
-    def _stand_in(self, kind: str, key: str, thread: str, known: _Known) -> str:
-        """The invented value for `key` in this thread: neither an original nor another's stand-in."""
-        if key not in known.stand_ins:
+    def _fake_value(self, kind: str, key: str, thread: str, known: _Known) -> str:
+        """The fake value of `key` in this thread: neither an original nor another key's fake value."""
+        if key not in known.fakes:
             fake = _faker()
             fake.seed_instance(f"{self.seed} {thread} {kind} {key}")
-            taken = {*known.stand_ins.values(), *known.names, *(found.key for found in known.values.values())}
-            for _ in range(TRIES):
-                known.stand_ins[key] = invent(kind, key, fake)
-                if known.stand_ins[key] not in taken | NOT_NAMES:
+            taken = {*known.fakes.values(), *known.names, *(found.key for found in known.values.values())}
+            for _ in range(MAX_TRIES):
+                known.fakes[key] = invent(kind, key, fake)
+                if known.fakes[key] not in taken and not is_not_name(known.fakes[key]):
                     break
-        return known.stand_ins[key]
+        return known.fakes[key]
 
 
 @cache
@@ -176,7 +176,7 @@ def _faker() -> Faker:
     return Faker("en_US")
 
 
-def _find(text: str, known: _Known) -> list[Found]:
+def _find(text: str, known: _Known) -> list[PersonalValue]:
     taken = bytearray(len(text))
     kept = []
     for found in _candidates(text, known):
@@ -186,58 +186,62 @@ def _find(text: str, known: _Known) -> list[Found]:
     return sorted(kept, key=lambda found: found.start)
 
 
-def _candidates(text: str, known: _Known) -> Iterator[Found]:
-    """What may be personal data, the kinds that win an overlap first; also overlapping."""
+def _candidates(text: str, known: _Known) -> Iterator[PersonalValue]:
+    """What may be personal data, also overlapping; the kinds that win an overlap come first."""
     yield from _links(text)
-    for match in ADDRESS.finditer(text) if "@" in text else ():
-        yield Found("address", *match.span(), match[0], match[0].lower())
+    if "@" in text:
+        for match in ADDRESS.finditer(text):
+            yield PersonalValue("address", *match.span(), match[0], match[0].lower())
     if DIGIT_OR_COLON.search(text):
         yield from _ibans(text)
         yield from _cards(text)
         yield from _ips(text)
-        yield from _phones(text, {found.key for found in known.values.values() if found.kind == "phone"})
-    for value, was in known.values.items():
-        # Again without the words or the spaces around it that gave it away.
-        for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text) if value in text else ():
-            yield Found(was.kind, *match.span(), value, was.key)
+        yield from _phones(text, {value.key for value in known.values.values() if value.kind == "phone"})
+    for spelling, value in known.values.items():
+        # A value of the thread counts also without the words around it that a rule looks for.
+        if spelling in text:
+            for match in re.finditer(rf"(?<!\w){re.escape(spelling)}(?!\w)", text):
+                yield PersonalValue(value.kind, *match.span(), spelling, value.key)
     for start, end in occurrences(text, known.names):
-        yield Found("name", start, end, text[start:end], text[start:end].lower())
+        yield PersonalValue("name", start, end, text[start:end], text[start:end].lower())
 
 
-def _links(text: str) -> Iterator[Found]:
+def _links(text: str) -> Iterator[PersonalValue]:
     for match in LINK.finditer(text):
         link = match[0].rstrip(AFTER_LINK)
-        yield Found("link", match.start(), match.start() + len(link), link, re.sub(r"(?i)^https?://|^www\.", "", link))
+        yield PersonalValue(
+            "link", match.start(), match.start() + len(link), link, re.sub(r"(?i)^https?://|^www\.", "", link)
+        )
 
 
-def _ibans(text: str) -> Iterator[Found]:
-    """Every candidate may go on into the words after it: the longest beginning that is valid counts."""
+def _ibans(text: str) -> Iterator[PersonalValue]:
+    """A match may reach into the words after the IBAN: its longest valid beginning counts."""
     for match in IBAN.finditer(text):
         for end in range(match.end(), match.start() + 14, -1):
             candidate = text[match.start() : end]
             if not text[end : end + 1].isalnum() and iban.is_valid(candidate, check_country=False):
-                yield Found("iban", match.start(), end, candidate, iban.compact(candidate))
+                yield PersonalValue("iban", match.start(), end, candidate, iban.compact(candidate))
                 break
 
 
-def _cards(text: str) -> Iterator[Found]:
+def _cards(text: str) -> Iterator[PersonalValue]:
     for match in CARD.finditer(text):
         digits = re.sub(r"\D", "", match[0])
         if ISSUERS.fullmatch(digits) and luhn.is_valid(digits):
-            yield Found("card", *match.span(), match[0], digits)
+            yield PersonalValue("card", *match.span(), match[0], digits)
 
 
-def _ips(text: str) -> Iterator[Found]:
+def _ips(text: str) -> Iterator[PersonalValue]:
     for match in IP.finditer(text):
         try:
             address = ipaddress.ip_address(match[0])
         except ValueError:
             continue
         if not VERSION.search(text[: match.start()]):
-            yield Found("ip", *match.span(), match[0], str(address))
+            yield PersonalValue("ip", *match.span(), match[0], str(address))
 
 
-def _phones(text: str, known: set[str]) -> Iterator[Found]:
+def _phones(text: str, known: set[str]) -> Iterator[PersonalValue]:
     # The matcher takes a millisecond for an email, and most lines have no digits that could be a number.
     for line in re.finditer(r"[^\n]+", text):
         if not MAY_BE_PHONE.search(line[0]):
@@ -246,7 +250,9 @@ def _phones(text: str, known: set[str]) -> Iterator[Found]:
             for match in PhoneNumberMatcher(line[0], region, leniency=Leniency.VALID):
                 key = phonenumbers.format_number(match.number, phonenumbers.PhoneNumberFormat.E164)
                 if key in known or _is_called(match, line[0]):
-                    yield Found("phone", line.start() + match.start, line.start() + match.end, match.raw_string, key)
+                    yield PersonalValue(
+                        "phone", line.start() + match.start, line.start() + match.end, match.raw_string, key
+                    )
 
 
 def _is_called(match: PhoneNumberMatch, text: str) -> bool:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from trainer.console import Log, bar
-from trainer.data.augment import vary
+from trainer.data.augment import augment
 from trainer.data.examples import DATA, Example, split, task_example
-from trainer.data.synthetic import VOICES, practice_examples
+from trainer.data.synthetic import VOICES, synthetic_examples
 from trainer.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ def choose_rows(
     voices = {example.voice for example in emails}
     synthetic: list[Example] = []
     if recipe.practice and len(voices) == 1 and voices <= set(VOICES):
-        synthetic = practice_examples(voices.pop() or "", recipe.practice, recipe.seed)
+        synthetic = synthetic_examples(voices.pop() or "", recipe.practice, recipe.seed)
     elif recipe.practice:
         log("no synthetic examples: they exist for rows whose voice is formal or friendly")
     chance = random.Random(recipe.seed)
-    copies = [vary(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
+    copies = [augment(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
     log(
         f"{len(emails)} emails to learn from, {len(copies)} copies with other names and numbers, "
         f"{len(synthetic)} synthetic examples; {len(kept_back)} held out"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.emails.facts import MONTHS, find_facts, invented
+from adapters.emails.facts import find_facts, invented
+from adapters.emails.number_words import MONTHS
 from adapters.emails.tasks import HELDOUT
 from trainer.data.examples import SHIPPED_EMAILS
 
@@ -42,6 +43,13 @@ PIECES = st.sampled_from(
             "0555 0142",
             "15 %",
             "forty",
+            "2½",
+            "1 500",
+            "06/2024",
+            "1630",
+            "16h",
+            "ten grand",
+            "90 minutes",
             "12",
             "\n",
             ". ",
@@ -241,6 +249,39 @@ def test_facts_come_in_order_and_once_however_they_are_spelled():
         ("about Fergus's bus", "fergus"),
         ("with the Lunds", "Halvard Lund"),
         ("Dear Hilltop Parents,", "email the parents of hilltop"),
+        ("at 16:30", "come at 1630"),
+        ("at 4:30 pm", "meeting 1630 hrs"),
+        ("at 1630", "at 4:30 pm"),
+        ("at 4 pm", "16h"),
+        ("at 16h", "at 4 pm"),
+        ("a 2h meeting", "a meeting of two hours"),
+        ("at 7:30 pm", "dinner seven thirty, my place"),
+        ("Dinner is seven thirty as always.", "dinner 7:30"),
+        ("seven thirty-minute talks", "7 talks of 30 minutes"),
+        ("for 0.5 litres", "½ litre"),
+        ("for ½ litre", "half a litre"),
+        ("for 2½ hours", "2.5 hours"),
+        ("for two and a half hours", "2 ½ hours"),
+        ("for 1,500 units", "1 500 units"),
+        ("for 1 500 units", "1500 units"),
+        ("for € 1 500", "1500 euros"),
+        ("for 12 bags of 500 g", "12 500 g bags"),
+        ("in June 2024", "06/2024"),
+        ("in June 2024", "2024-06"),
+        ("until 06/2024", "until June 2024"),
+        ("until 2024-06", "until June 2024"),
+        ("for $10,000", "ten grand"),
+        ("for ten grand", "$10,000"),
+        ("for two grand pianos", "2 pianos"),
+        ("for 90 minutes", "1.5 hours"),
+        ("for 90 minutes", "an hour and a half"),
+        ("for an hour and a half, 90 minutes", "1½ hours"),
+        ("for 1.5 hours", "90 mins"),
+        ("for 30 minutes", "a half-hour"),
+        ("for 7 days", "a week"),
+        ("for 14 days", "a fortnight"),
+        ("for 2 weeks", "a fortnight"),
+        ("for 18 months", "a year and a half"),
     ],
 )
 def test_what_was_told_in_another_spelling_is_not_invented(answer: str, asked: str):
@@ -286,6 +327,16 @@ def test_what_was_told_in_another_spelling_is_not_invented(answer: str, asked: s
         ("Dear Ms Ozola,", "tell Ieva", "Ms Ozola"),
         ("with Ada Lovelace", "Ada Byron", "Ada Lovelace"),
         ("thank you.\n\nBest,\nSarah", "thank Ada. I'm Kim", "Sarah"),
+        ("at 1640", "at 4:30 pm", "1640"),
+        ("at 17h", "at 4 pm", "17h"),
+        ("Dinner is seven thirty.", "dinner 7:15", "seven thirty"),
+        ("for 2½ hours", "2 hours", "2½"),
+        ("for 1 600 units", "1500 units", "1 600"),
+        ("until 07/2024", "until June 2024", "07/2024"),
+        ("until 2025-06", "until June 2024", "2025-06"),
+        ("for twelve grand", "$10,000", "twelve grand"),
+        ("for 80 minutes", "1.5 hours", "80"),
+        ("for 8 days", "a week", "8"),
     ],
 )
 def test_what_was_not_told_is_invented(answer: str, asked: str, fact: str):
@@ -354,7 +405,7 @@ def test_nearly_all_facts_of_an_email_are_invented_against_another_task():
     assert sum(len(invented(str(row["email"]), told(other))) for row, other in pairs) > 0.95 * facts
 
 
-NUMBERS = st.sampled_from(["{:,}", "{}", "£{:,}", "${}", "{:,} euros", "{} per cent"]).flatmap(
+NUMBERS = st.sampled_from(["{:,}", "{}", "{}½", "£{:,}", "${}", "{:,} euros", "{} per cent"]).flatmap(
     lambda spelling: st.tuples(st.just(spelling), st.integers(3, 99_999))
 )
 
@@ -375,6 +426,14 @@ def test_a_scale_counts(value: int, more: int, scale: str):
     asked = f"send {value}{space}{scale} letters"
     assert made_up(asked, asked) == []
     assert made_up(f"send {value + more}{space}{scale} letters", asked) == [f"{value + more}{space}{scale}"]
+
+
+@given(st.integers(1, 99), st.integers(1, 99), st.sampled_from([(60, "hour", "minute"), (7, "week", "day")]))
+def test_a_duration_counts_in_either_unit(value: int, more: int, units: tuple[int, str, str]):
+    times, long, short = units
+    told_long, told_short = f"it took {value} {long}s", f"it took {value * times} {short}s"
+    assert made_up(told_long, told_short) == made_up(told_short, told_long) == []
+    assert made_up(f"it took {(value + more) * times} {short}s", told_long) == [str((value + more) * times)]
 
 
 @given(st.dates(date(1950, 1, 1), date(2049, 12, 31)), st.dates(date(1950, 1, 1), date(2049, 12, 31)))

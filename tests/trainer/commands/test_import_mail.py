@@ -91,7 +91,7 @@ def test_columns_and_privacy_are_told(tmp_path: Path, capsys: Capture, monkeypat
     [
         (["--name", "My Voice"], "'My Voice' is not a valid adapter name"),
         (["--name", "bob", "--describe-with", "http://127.0.0.1:1/v1"], "need each other"),
-        (["--name", "bob", "--describe-with", "host", "--describe-model", "m"], "no endpoint"),
+        (["--name", "bob", "--describe-with", "host", "--describe-model", "m"], "not an endpoint"),
         (["--name", "bob", "--columns", "x"], "cannot be read"),
         (["--name", "bob", "--me", "nobody@x.example"], "nothing in"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adapters.emails.form import PLACEHOLDER, has_greeting, has_sign_off
 from adapters.emails.tasks import keeps
-from trainer.data.augment import vary
+from trainer.data.augment import augment
 from trainer.data.examples import SHIPPED_EMAILS, Example, read_examples, task_example
 
 VOICES = ("formal", "friendly")
@@ -18,7 +18,7 @@ VOICES = ("formal", "friendly")
 def varied(voice: str) -> list[tuple[Example, Example]]:
     """Every shipped example of the voice with a variation of it."""
     chance = random.Random(3)
-    return [(example, vary(example, chance)) for example in read_examples([SHIPPED_EMAILS / f"{voice}.jsonl"])]
+    return [(example, augment(example, chance)) for example in read_examples([SHIPPED_EMAILS / f"{voice}.jsonl"])]
 
 
 def asked(example: Example) -> str:
@@ -51,7 +51,7 @@ def test_most_examples_get_other_facts_and_keep_their_kind_and_voice(voice: str)
 
 def test_a_value_is_replaced_by_the_same_one_everywhere():
     example = task_example("Tell Ada: 47 chairs on Friday. Kim", "Dear Ada,\n\n47 chairs, on Friday.\n\nBest,\nKim")
-    new = vary(example, random.Random(1))
+    new = augment(example, random.Random(1))
     number, day = new.task.split("Tell ")[1].split()[1], new.task.split()[5].rstrip(".")
     assert f"{number} chairs, on {day}." in new.email
     assert number != "47"
@@ -59,18 +59,18 @@ def test_a_value_is_replaced_by_the_same_one_everywhere():
 
 def test_words_of_the_email_alone_stay_as_they_are():
     example = task_example("Thank Ada. Kim", "Dear Ada,\n\nSee you on Monday at 9.\n\nBest,\nKim")
-    assert "See you on Monday at 9." in vary(example, random.Random(1)).email
+    assert "See you on Monday at 9." in augment(example, random.Random(1)).email
 
 
 def test_the_same_seed_varies_the_same():
     example = task_example("Tell Ada: 47 chairs. Kim", "Dear Ada,\n\n47 chairs.\n\nBest,\nKim")
-    assert vary(example, random.Random(1)) == vary(example, random.Random(1))
+    assert augment(example, random.Random(1)) == augment(example, random.Random(1))
 
 
 @hypothesis.example("\u00b20", "\u00b20", 0)  # a digit by its kind, and no number
 @given(st.text(), st.text(), st.integers())
-def test_no_text_is_too_odd_to_vary(task: str, email: str, seed: int):
-    new = vary(task_example(task, email), random.Random(seed))
+def test_no_text_is_too_odd_to_augment(task: str, email: str, seed: int):
+    new = augment(task_example(task, email), random.Random(seed))
     assert len(new.messages) == 1
     assert new.email.count("\n") == email.strip().count("\n")
 
@@ -78,5 +78,5 @@ def test_no_text_is_too_odd_to_vary(task: str, email: str, seed: int):
 @pytest.mark.parametrize(("greeting", "kept"), [("Dear Grace Obuya,", ""), ("Dear Professor Roth,", "Professor")])
 def test_of_who_is_greeted_only_a_title_stays(greeting: str, kept: str):
     example = task_example(f"Write to {greeting[5:-1]}.", f"{greeting}\n\nThe chairs are here.\n\nBest,\nKim")
-    words = vary(example, random.Random(1)).email.split(",")[0].split()[1:]
+    words = augment(example, random.Random(1)).email.split(",")[0].split()[1:]
     assert [word for word in words if word in greeting] == kept.split()

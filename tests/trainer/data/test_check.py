@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from adapters.emails.tasks import shipped_tasks
 from adapters.errors import DataError
 from trainer.data.check import check, check_before_training, fix, token_counter
-from trainer.data.examples import Example, Problem, Row, read_rows, task_example
-from trainer.data.findings import FEW, LEAST, Finding, Report
+from trainer.data.examples import Example, PlacedExample, Problem, read_rows, task_example
+from trainer.data.findings import FEW_EMAILS, MIN_EMAILS, CheckReport, Finding
 
 FILE = Path("mine.jsonl")
 MAX_LENGTH = 1000
@@ -24,11 +24,11 @@ def email(topic: str, extra: str = "", close: str = "Kind regards,") -> str:
     return f"Dear {topic},\n\n{words}.{extra}\n\n{close}\nKim"
 
 
-def rows(*examples: Example, file: Path = FILE) -> list[Row]:
-    return [Row(file, line, example) for line, example in enumerate(examples, start=1)]
+def rows(*examples: Example, file: Path = FILE) -> list[PlacedExample]:
+    return [PlacedExample(file, line, example) for line, example in enumerate(examples, start=1)]
 
 
-def letters(count: int = FEW, voice: str | None = None) -> list[Example]:
+def letters(count: int = FEW_EMAILS, voice: str | None = None) -> list[Example]:
     return [task_example(f"Write to topic{n}x.", email(f"topic{n}x"), voice=voice) for n in range(count)]
 
 
@@ -36,11 +36,13 @@ def words(examples: Sequence[Example]) -> list[int]:
     return [len(f"{example.task} {example.email}".split()) for example in examples]
 
 
-def checked(examples: Sequence[Example], heldout: Sequence[Example] = (), problems: Sequence[Problem] = ()) -> Report:
+def checked(
+    examples: Sequence[Example], heldout: Sequence[Example] = (), problems: Sequence[Problem] = ()
+) -> CheckReport:
     return check(rows(*examples), problems, words, MAX_LENGTH, rows(*heldout, file=Path("kept.jsonl")))
 
 
-def found(report: Report, name: str) -> Finding:
+def found(report: CheckReport, name: str) -> Finding:
     (finding,) = [finding for finding in report.findings if finding.name == name]
     return finding
 
@@ -48,7 +50,7 @@ def found(report: Report, name: str) -> Finding:
 def test_a_hundred_different_emails_are_ready():
     report = checked(letters())
     assert (report.verdict, report.findings) == ("ready", [])
-    assert (len(report.rows), report.different, report.threads) == (FEW, FEW, 0)
+    assert (len(report.rows), report.different, report.threads) == (FEW_EMAILS, FEW_EMAILS, 0)
     assert report.tokens is not None
     assert report.tokens.longest == max(words(letters()))
 
@@ -61,9 +63,9 @@ def test_labels_are_counted():
 
 
 def test_a_few_emails_are_a_warning_and_fewer_than_can_be_held_out_are_not_usable():
-    assert checked(letters(FEW - 1)).verdict == "usable with warnings"
-    assert checked(letters(LEAST)).verdict == "usable with warnings"
-    assert checked(letters(LEAST - 1)).verdict == "not usable"
+    assert checked(letters(FEW_EMAILS - 1)).verdict == "usable with warnings"
+    assert checked(letters(MIN_EMAILS)).verdict == "usable with warnings"
+    assert checked(letters(MIN_EMAILS - 1)).verdict == "not usable"
     assert checked([]).verdict == "not usable"
 
 
@@ -82,7 +84,7 @@ def test_rows_that_cannot_be_used_are_listed_with_their_reason():
 def test_an_email_that_is_too_long_is_not_usable_and_the_length_that_takes_it_is_named():
     report = checked([*letters(), task_example("Write.", email("longx", " word" * MAX_LENGTH))])
     finding = found(report, "too_long")
-    assert (report.verdict, finding.rows) == ("not usable", (FEW,))
+    assert (report.verdict, finding.rows) == ("not usable", (FEW_EMAILS,))
     assert report.tokens is not None
     assert f"--max-length {report.tokens.longest}" in finding.remedy
 
@@ -106,7 +108,7 @@ def test_what_an_adapter_should_not_write_is_a_warning(name: str, flawed: str):
     report = checked([*letters(), task_example("Write.", flawed)])
     assert report.verdict == "usable with warnings"
     assert [finding.name for finding in report.findings] == [name]
-    assert found(report, name).rows == (FEW,)
+    assert found(report, name).rows == (FEW_EMAILS,)
 
 
 def test_one_email_without_a_sign_off_is_a_matter_of_taste_and_many_are_a_warning():
@@ -136,8 +138,8 @@ def test_personal_data_is_a_note_and_no_verdict():
 def test_exact_and_near_duplicates_are_told_apart():
     first = letters()[0]
     report = checked([*letters(), first, task_example("Write.", first.email.replace("topic0x7", "another"))])
-    assert report.exact == ((0, FEW),)
-    assert report.near == ((0, FEW, FEW + 1),)
+    assert report.exact == ((0, FEW_EMAILS),)
+    assert report.near == ((0, FEW_EMAILS, FEW_EMAILS + 1),)
     assert "1 repeat an email exactly, 1 nearly" in found(report, "duplicates").sentence
 
 
@@ -151,7 +153,7 @@ def test_emails_and_requests_that_are_held_out_are_leaks():
     ]
     report = checked(examples, heldout)
     finding = found(report, "leak")
-    assert finding.rows == (3, FEW)
+    assert finding.rows == (3, FEW_EMAILS)
     assert finding.remedy.endswith("trainer check mine.jsonl --heldout kept.jsonl --fix cleaned.jsonl")
     assert not checked(examples).flaws["leak"]
 
@@ -213,7 +215,7 @@ def test_of_duplicates_one_without_a_flaw_stays():
     examples = [flawed, *letters()]
     kept, changes = fix(rows(*examples), checked(examples))
     assert [change.line for change in changes] == [1]
-    assert len(kept) == FEW
+    assert len(kept) == FEW_EMAILS
 
 
 def written(tmp_path: Path, *lines: dict[str, Any]) -> Path:

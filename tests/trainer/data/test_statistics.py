@@ -15,7 +15,7 @@ def test_a_histogram_counts_every_example_once_in_bars_without_gaps(counts: list
     assert sum(bar[2] for bar in tokens.histogram) == len(counts)
     assert all(left[1] == right[0] for left, right in pairwise(tokens.histogram))
     assert tokens.histogram[0][0] <= tokens.shortest <= tokens.median <= tokens.longest < tokens.histogram[-1][1]
-    assert len(tokens.histogram) <= statistics.BINS
+    assert len(tokens.histogram) <= statistics.MAX_BINS
     assert tokens.total == sum(counts)
 
 
@@ -57,7 +57,7 @@ def test_languages_are_told_of_emails_that_are_long_enough():
 
 
 def test_many_emails_are_sampled():
-    assert statistics.languages(["word " * 20] * 500).asked == statistics.ASKED_LANGUAGE
+    assert statistics.languages(["word " * 20] * 500).asked == statistics.MAX_CLASSIFIED_EMAILS
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,19 @@ import pytest
 from adapters.emails.form import PLACEHOLDER, body, has_greeting, has_sign_off
 from adapters.emails.tasks import keeps
 from trainer.data.examples import Example
-from trainer.data.synthetic import DATA, VOICES, clauses, practice_examples
+from trainer.data.synthetic import VOICES, pieces, synthetic_examples
 
 EXAMPLES = 400
 
 
 @cache
-def practice(voice: str) -> list[Example]:
-    return practice_examples(voice, EXAMPLES, seed=7)
+def synthetic(voice: str) -> list[Example]:
+    return synthetic_examples(voice, EXAMPLES, seed=7)
 
 
 def faulty(voice: str, fault) -> list[str]:
     """Task and email of the examples that have the fault."""
-    return [f"{example.task}\n---\n{example.email}" for example in practice(voice) if fault(example)]
+    return [f"{example.task}\n---\n{example.email}" for example in synthetic(voice) if fault(example)]
 
 
 @pytest.mark.parametrize("voice", VOICES)
@@ -50,8 +50,8 @@ def test_every_email_ends_with_its_sender(voice: str):
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_an_example_says_its_voice_and_kind(voice: str):
-    assert {example.voice for example in practice(voice)} == {voice}
-    assert len({example.kind for example in practice(voice)}) >= 12
+    assert {example.voice for example in synthetic(voice)} == {voice}
+    assert len({example.kind for example in synthetic(voice)}) >= 12
 
 
 @pytest.mark.parametrize("voice", VOICES)
@@ -67,27 +67,25 @@ def test_a_formal_email_uses_no_contraction():
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_the_same_seed_gives_the_same_and_another_seed_gives_others(voice: str):
-    assert practice_examples(voice, 20, seed=1) == practice_examples(voice, 20, seed=1)
-    assert not {e.task for e in practice_examples(voice, 20, seed=1)} & {
-        e.task for e in practice_examples(voice, 20, 2)
+    assert synthetic_examples(voice, 20, seed=1) == synthetic_examples(voice, 20, seed=1)
+    assert not {e.task for e in synthetic_examples(voice, 20, seed=1)} & {
+        e.task for e in synthetic_examples(voice, 20, 2)
     }
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_as_many_as_asked_for_and_no_task_twice(count: int):
-    assert len({example.task for example in practice_examples("formal", count, seed=0)}) == count
+    assert len({example.task for example in synthetic_examples("formal", count, seed=0)}) == count
 
 
 def test_every_task_of_the_pieces_names_every_slot():
-    import yaml
-
-    for kind in yaml.safe_load((DATA / "practice.yaml").read_text(encoding="utf-8")):
+    for kind in pieces("kinds"):
         for task in kind["tasks"]:
             missing = [slot for slot in kind["slots"] if f"{{{slot}}}" not in task]
             assert missing == [], f"{kind['kind']}: {task}"
 
 
-@pytest.mark.parametrize("clause", clauses(), ids=lambda clause: clause["subjects"][0])
+@pytest.mark.parametrize("clause", pieces("clauses"), ids=lambda clause: clause["subjects"][0])
 def test_every_phrase_of_a_clause_names_every_slot(clause: dict[str, Any]):
     slots = {f"{{{slot}}}" for slot in clause["slots"]}
     for phrase in (*clause["task"], *clause["formal"], *clause["friendly"]):
@@ -97,7 +95,7 @@ def test_every_phrase_of_a_clause_names_every_slot(clause: dict[str, Any]):
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_half_of_it_are_clauses_in_the_tasks_order(voice: str):
-    strung = [example for example in practice(voice) if example.kind == "clauses"]
+    strung = [example for example in synthetic(voice) if example.kind == "clauses"]
     assert 0.4 < len(strung) / EXAMPLES < 0.6
     for example in strung:
         said = body(example.email).lower()

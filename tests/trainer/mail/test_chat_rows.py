@@ -3,24 +3,38 @@ from typing import Any
 
 import pytest
 
-from trainer.mail.chat_rows import Conversation, conversation
+from trainer.data.examples import row_of
+from trainer.mail.chat_rows import chat_examples, private
 from trainer.mail.message import UnreadableMail
 from trainer.text.personal_data import Privacy
 
 USER, ANSWER = {"role": "user", "content": "Thank Ada."}, {"role": "assistant", "content": "Dear Ada,\n\nThank you."}
+SHORTER = [{"role": "user", "content": "Shorter."}, {"role": "assistant", "content": "Ada, thanks."}]
+
+
+def rows(given: dict[str, Any]) -> list[dict[str, Any]]:
+    found = chat_examples(given)
+    assert isinstance(found, list)
+    return [row_of(example) for example in found]
 
 
 def row(given: dict[str, Any]) -> dict[str, Any]:
-    found = conversation(given)
-    assert isinstance(found, Conversation)
-    return found.row()
+    (only,) = rows(given)
+    return only
 
 
 def test_openais_rows_become_a_trainers_rows():
-    assert row({"messages": [USER, ANSWER]}) == {"task": USER["content"], "email": ANSWER["content"], "facts": []}
+    assert row({"messages": [USER, ANSWER]}) == {"task": USER["content"], "email": ANSWER["content"]}
     developer = {"role": "developer", "content": "Be kind.", "name": "x"}
     given = {"messages": [developer, USER, {**ANSWER, "weight": 1}]}
-    assert row(given) == {"messages": [{"role": "system", "content": "Be kind."}, USER, ANSWER]}
+    assert row(given) == {"prompt": [{"role": "system", "content": "Be kind."}, USER], "completion": [ANSWER]}
+
+
+def test_every_email_of_a_conversation_becomes_a_row():
+    turn = {"task": USER["content"], "email": ANSWER["content"]}
+    revision = {"task": "Shorter.", "email": "Ada, thanks.", "previous": [turn]}
+    assert rows({"messages": [USER, ANSWER, *SHORTER]}) == [turn, revision]
+    assert row(revision) == revision
 
 
 def test_facts_that_are_none_are_left_out():
@@ -31,18 +45,18 @@ def test_facts_that_are_none_are_left_out():
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ("x", "no list"),
+        ("x", "must be a list"),
         ([{"role": "tool", "content": "x"}], "role of system, user, assistant"),
-        ([USER, {"role": "assistant", "content": None}], "no text"),
-        ([USER, {"role": "assistant", "content": [{"type": "text"}]}], "no text"),
-        ([ANSWER], "follows no user message"),
+        ([USER, {"role": "assistant", "content": None}], "must be a text"),
+        ([USER, {"role": "assistant", "content": [{"type": "text"}]}], "must be a text"),
+        ([ANSWER], "must follow a user message"),
         ([USER], "no assistant message"),
-        ([], "no assistant message"),
+        ([], "at least one user and one assistant message"),
         ([7], "role of"),
     ],
 )
 def test_a_row_that_cannot_be_learned_from_says_why(messages: Any, reason: str):
-    found = conversation({"messages": messages})
+    found = chat_examples({"messages": messages})
     assert isinstance(found, UnreadableMail)
     assert reason in str(found)
 
@@ -53,14 +67,13 @@ def test_what_no_file_can_hold_is_left_out():
 
 
 def test_texts_and_messages_do_not_mix():
-    assert isinstance(conversation({"prompt": "x", "completion": [ANSWER]}), UnreadableMail)
+    assert isinstance(chat_examples({"prompt": "x", "completion": [ANSWER]}), UnreadableMail)
 
 
 def test_personal_data_is_replaced_throughout_a_conversation():
     given = {"task": "Say a@b.example.", "email": "It is a@b.example.", "facts": ["a@b.example"]}
-    found = conversation(given)
-    assert isinstance(found, Conversation)
-    assert found.replaced(Privacy("mask")).row() == {
+    (example,) = chat_examples(given)
+    assert row_of(private(example, Privacy("mask"))) == {
         "task": "Say [EMAIL].",
         "email": "It is [EMAIL].",
         "facts": [["[EMAIL]"]],

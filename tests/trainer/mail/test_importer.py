@@ -12,7 +12,7 @@ from tests.trainer import mailbox
 from tests.trainer.mail.test_message import PIECES
 from tests.trainer.mailbox import mbox, message
 from trainer.data.examples import read_examples, write_rows
-from trainer.mail.importer import Draft, Options, Progress, Report, read_mail
+from trainer.mail.importer import Draft, ImportReport, Options, Progress, read_mail
 
 QUESTION = {"sender": "Anna Berg <anna@berg.example>", "to": "Bob Smith <bob@smith.example>"}
 ME = Options(me=("bob@smith.example",))
@@ -20,7 +20,7 @@ ME = Options(me=("bob@smith.example",))
 
 def imported(
     directory: Path, *messages: bytes, options: Options = ME, name: str = "All.mbox"
-) -> tuple[list[Any], Report]:
+) -> tuple[list[Any], ImportReport]:
     return read_mail(mbox(directory, messages, name), options)
 
 
@@ -178,7 +178,7 @@ def test_openais_format_is_passed_on_and_read_again(tmp_path: Path):
     good = {
         "messages": [{"role": "user", "content": "Thank Ada."}, {"role": "assistant", "content": "Thank you, Ada."}]
     }
-    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in (good, {"messages": []})))
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in (good, {"messages": good["messages"][:1]})))
     rows, report = read_mail(tmp_path / "t.jsonl", Options())
     assert report.left_out == {"unreadable": 1}
     assert report.problems == [
@@ -207,7 +207,7 @@ def test_nothing_to_learn_from_is_an_error_that_says_why(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("none.mbox", "is not there"), ("a.pst", "no mailbox"), ("empty", "no mail")]
+    ("name", "reason"), [("none.mbox", "is not there"), ("a.pst", "not a mailbox"), ("empty", "no mail")]
 )
 def test_a_path_that_is_no_mailbox_is_an_error(tmp_path: Path, name: str, reason: str):
     (tmp_path / "a.pst").write_bytes(b"!BDN")

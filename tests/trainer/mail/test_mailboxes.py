@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.mailbox import mbox, message
-from trainer.mail.mailboxes import Found, mail_files, mbox_messages, read
-from trainer.mail.message import MOST_BYTES, Mail, UnreadableMail
+from trainer.mail.mailboxes import MailItem, mail_files, mbox_messages, read
+from trainer.mail.message import MAX_BYTES, Mail, UnreadableMail
 
 FROM = b"From bob@smith.example Mon Mar  3 10:12:33 2025\n"
 
 
-def found(path: Path) -> list[Found]:
+def found(path: Path) -> list[MailItem]:
     return list(read(path, lambda _: None))
 
 
@@ -47,10 +47,10 @@ def test_an_mbox_of_the_standard_library_is_read(tmp_path: Path):
 
 
 def test_a_message_is_cut_but_all_its_bytes_are_told():
-    stream = io.BytesIO(FROM + b"Subject: x\n\n" + b"y" * (MOST_BYTES + 500_000) + b"\n\n" + FROM + b"Subject: z\n\nw")
+    stream = io.BytesIO(FROM + b"Subject: x\n\n" + b"y" * (MAX_BYTES + 500_000) + b"\n\n" + FROM + b"Subject: z\n\nw")
     first, second = mbox_messages(stream)
-    assert len(first[0]) < MOST_BYTES + 100_000
-    assert first[1] > MOST_BYTES + 500_000
+    assert len(first[0]) < MAX_BYTES + 100_000
+    assert first[1] > MAX_BYTES + 500_000
     assert second[0] == b"Subject: z\n\nw"
 
 

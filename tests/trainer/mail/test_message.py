@@ -17,8 +17,6 @@ def test_a_message_is_read():
     assert mail.recipients == (("Anna Berg", "anna@berg.example"),)
     assert (mail.message_id, mail.references) == ("b@x", ("q@x", "a@x"))
     assert (mail.subject, bare_subject(mail.subject), mail.text) == ("Re: Oars", "Oars", TEXT)
-    assert mail.date is not None
-    assert mail.date.isoformat() == "2025-03-03T10:12:00+00:00"
     assert mail.is_reply
     assert mail.automatic is None
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.mail.reply_text import MOST_CHARACTERS, message, read, signed_name
+from trainer.mail.reply_text import MAX_CHARACTERS, message, read, signed_name
 
 OWN = "Hi Anna,\n\nYes, Thursday works.\n\nBest,\nBob"
 
@@ -170,4 +170,4 @@ def test_every_own_word_stands_in_the_text(parts: list[str]):
     "piece", ["\n", "Den 1 skrev skrev skrev:\n", "> ", "Best\n", "On a ", "From: a\n", "-", "regards "]
 )
 def test_text_made_to_be_slow_is_read(piece: str):
-    read(piece * (MOST_CHARACTERS // len(piece) + 1), "Bob")
+    read(piece * (MAX_CHARACTERS // len(piece) + 1), "Bob")

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.emails.tasks import keeps
+from trainer.data.synthetic import pieces
 from trainer.mail.message import Mail
 from trainer.mail.task_rules import (
     CUT,
-    MOST_FACTS,
-    MOST_OF_ANSWERED,
-    OPENINGS,
+    MAX_ANSWERED_CHARACTERS,
+    MAX_FACTS,
     Request,
     TooManyFacts,
     email_of,
@@ -79,7 +79,9 @@ def test_phrasings_differ_from_email_to_email_and_are_the_same_for_the_same_seed
 )
 def test_the_recipient_is_called_as_the_writer_does(greeting: str, recipient: str):
     task = asked(replace(MAIL, text=f"{greeting}\n\nIt is red.")).task
-    assert task in [opening.format(to=recipient, subject="Forms") for opening in OPENINGS]
+    assert task in [
+        opening.format(to=recipient, subject="Forms") for opening in pieces("phrases")["imported"]["openings"]
+    ]
 
 
 def test_an_address_without_a_name_stands_for_one():
@@ -116,14 +118,14 @@ def test_re_is_learned_only_where_a_message_is_shown():
 def test_a_long_message_is_cut_at_a_line():
     text = "\n".join(f"This is line {n} of what they wrote." for n in range(100))
     cut = shortened(text)
-    assert len(cut) <= MOST_OF_ANSWERED + len(CUT) + 1
+    assert len(cut) <= MAX_ANSWERED_CHARACTERS + len(CUT) + 1
     assert cut.endswith(f"wrote.\n{CUT}")
     assert shortened("short") == "short"
-    assert len(shortened("x" * 9000)) <= MOST_OF_ANSWERED + len(CUT) + 1
+    assert len(shortened("x" * 9000)) <= MAX_ANSWERED_CHARACTERS + len(CUT) + 1
 
 
 def test_more_facts_than_anybody_types_make_no_request():
-    many = "Hi Anna,\n\nThese are " + ", ".join(f"{n}21 boats" for n in range(1, MOST_FACTS + 2)) + ".\n\nBob"
+    many = "Hi Anna,\n\nThese are " + ", ".join(f"{n}21 boats" for n in range(1, MAX_FACTS + 2)) + ".\n\nBob"
     with pytest.raises(TooManyFacts):
         asked(replace(MAIL, text=many))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stdnum import iban, luhn
 
 from adapters.emails.form import PLACEHOLDER
-from trainer.text.personal_data import KINDS, TAGS, Found, Privacy, find
+from trainer.text.personal_data import KINDS, TAGS, PersonalValue, Privacy, find
 
 VALUES = {
     "link": ["https://kite.example/plan?id=7", "http://kite.example", "www.kite.example/x"],
@@ -216,7 +216,7 @@ def faked(text: str) -> str:
     return written
 
 
-def value(text: str) -> Found:
+def value(text: str) -> PersonalValue:
     (found,) = find(text)
     return found
 
