@@ -7,7 +7,7 @@ the flag is not given).
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -22,20 +22,26 @@ METAVARS: dict[Any, str] = {int: "N", float: "N", Path: "DIR"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def add_flags(parser: ArgumentParser, model: type[BaseModel], *, overrides: bool = False) -> None:
+def add_flags(
+    parser: ArgumentParser, model: type[BaseModel], *, overrides: bool = False, without: Collection[str] = ()
+) -> None:
     """Add a flag for each field of `model`: a switch for a bool; a tuple or set takes its values with commas.
 
-    `overrides`: other values come from elsewhere, so that no flag is required and the help names no default.
+    `overrides`: the values come from a file, so that no flag is required, an absent one is None and the help names no
+    default. `without` are fields that have no flag.
     """
     for name, field in model.model_fields.items():
         kind = _kind(field)
-        if _extra(field).get("flag") is False:
+        if name in without or _extra(field).get("flag") is False:
             continue
         text = (field.description or "").replace("%", "%%")
+        remarks = [bounds] if (bounds := _bounds(field)) else []
         if not overrides and type(field.default) in (int, float, str):
-            text = f"{text} (default: {field.default})".strip()
+            remarks.append(f"default: {field.default}")
+        if remarks:
+            text = f"{text} ({'; '.join(remarks)})".strip()
         # An absent flag leaves no trace in the arguments, so that the model's own default counts.
-        options: dict[str, Any] = {"help": text, "default": SUPPRESS}
+        options: dict[str, Any] = {"help": text, "default": None if overrides else SUPPRESS}
         if kind is bool:
             options["action"] = "store_true"
         else:
@@ -50,7 +56,7 @@ def add_flags(parser: ArgumentParser, model: type[BaseModel], *, overrides: bool
 
 def given(model: type[BaseModel], flags: Namespace) -> dict[str, Any]:
     """The fields of `model` whose flags were typed, as text."""
-    return {name: value for name, value in vars(flags).items() if name in model.model_fields}
+    return {name: value for name, value in vars(flags).items() if name in model.model_fields and value is not None}
 
 
 def from_flags(model: type[Model], flags: Namespace, environment: Mapping[str, str], **fields: Any) -> Model:
@@ -80,17 +86,21 @@ def must_be(field: FieldInfo, error: Mapping[str, Any]) -> str:
     kind = _kind(field)
     if get_origin(kind) not in (None, Literal):  # a tuple or set, of which one value is wrong
         kind = get_args(kind)[0]
-    bounds = {name: f"{getattr(each, name):,}" for each in field.metadata for name in BOUNDS if hasattr(each, name)}
-    limits = " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds.items())
-    if {"ge", "le"} <= bounds.keys():
-        limits = f"{bounds['ge']} to {bounds['le']}"
-    words = [limits] if limits else []
+    words = [bounds] if (bounds := _bounds(field)) else []
     if get_origin(kind) is Literal:
         words = [f"one of {', '.join(get_args(kind))}"]
     elif error["type"].endswith("_parsing"):
         words.insert(0, "a whole number" if kind is int else "a number")
     allowed = f"must be {', '.join(words)}" if words else error["msg"]
     return f"{allowed}, got {str(error['input'])[:80] or 'nothing'}"
+
+
+def _bounds(field: FieldInfo) -> str:
+    """Such as `1 to 16`, `above 0 and below 1`; empty for a field without bounds."""
+    bounds = {name: f"{getattr(each, name):,}" for each in field.metadata for name in BOUNDS if hasattr(each, name)}
+    if bounds.keys() == {"ge", "le"}:
+        return f"{bounds['ge']} to {bounds['le']}"
+    return " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds.items())
 
 
 def _kind(field: FieldInfo) -> Any:

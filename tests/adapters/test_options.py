@@ -40,8 +40,8 @@ def test_the_help_has_the_description_the_default_and_the_choices_of_a_field():
     parser = Parser(prog="run")
     add_flags(parser, Run)
     shown = " ".join(parser.format_help().split())
-    assert "--epochs N passes over the emails, 100 % of them (default: 3)" in shown
-    assert "--rate N learning rate --limit" in shown
+    assert "--epochs N passes over the emails, 100 % of them (1 to 1,000; default: 3)" in shown
+    assert "--rate N learning rate (" in shown
     assert "--dtype {auto,float32}" in shown
     assert "--key" not in shown
 

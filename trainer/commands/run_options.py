@@ -6,10 +6,11 @@ A recipe's flags come from the fields of trainer/training/recipe.py. No logic.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
+from adapters import options
 from adapters.models import base_models
 from adapters.models.base_models import BaseModel
 from trainer.console import log
@@ -17,12 +18,8 @@ from trainer.training import recipe
 from trainer.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from trainer.compute.device import Device
     from trainer.data.examples import Example
-
-SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 @dataclass(frozen=True)
@@ -45,29 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE",
         help="quick, shipped, article, gpu or a YAML file (default: gpu for its base model, else quick)",
     )
-    for name, field in recipe.FLAGS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", help=_help(field), **_kind(field))
-
-
-def _kind(field: FieldInfo) -> dict[str, Any]:
-    """How argparse reads the field; None where the flag is not given, so that the recipe's own value counts."""
-    if field.annotation is bool:
-        return {"action": "store_const", "const": True}
-    if field.annotation == tuple[int, ...]:
-        return {"type": _numbers, "metavar": "N,N"}
-    # `float | None` is read as a float.
-    return {"type": next(iter(get_args(field.annotation)), field.annotation), "metavar": "N"}
-
-
-def _help(field: FieldInfo) -> str:
-    limits = [f"{SIGNS[name]} {value:g}" for bound in field.metadata for name, value in asdict(bound).items()]
-    return f"{field.description} ({', '.join(limits)})" if limits else str(field.description)
-
-
-def _numbers(text: str) -> list[int]:
-    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 1 on, such as 1,10,50,100")
-    return [int(part) for part in text.split(",")]
+    options.add_flags(parser, Recipe, overrides=True, without=recipe.FILE_ONLY)
 
 
 def chosen(args: argparse.Namespace) -> RunOptions:
@@ -81,10 +56,10 @@ def chosen(args: argparse.Namespace) -> RunOptions:
     from trainer.data.check import check_before_training
     from trainer.data.examples import read_examples
 
-    examples = read_examples(args.data)
     device = choose()
     wanted = args.base or base_models.default(device.kind == "cuda")
-    loaded = recipe.load(args.recipe or recipe.default(wanted), {name: getattr(args, name) for name in recipe.FLAGS})
+    loaded = recipe.load(args.recipe or recipe.default(wanted), options.given(Recipe, args))
+    examples = read_examples(args.data)
     where = "on a GPU" if device.kind == "cuda" else "without a GPU"
     log(f"device {device}")
     log(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))

@@ -39,10 +39,10 @@ EXAMPLES = """examples:
 HELP = f"""Teach the base model a voice: train a LoRA adapter on emails and publish it as the next version of NAME.
 
 FILE is JSONL or a JSON list; a row is {{"task", "email"}} (also "facts", "previous"), {{"prompt", "completion"}} or
-{{"messages"}}. Recipes: quick (four minutes on 2 cores with bf16), shipped (half an hour), article (the lesson's
-numbers), gpu (for the default base model on a GPU). Where a recipe has limits, the version is evaluated before it is
-published, and one that misses a limit is not promoted. Fields of a recipe are flags too; these stand in a recipe's
-file only: {", ".join(FILE_ONLY[1:])}.
+{{"messages"}}. Recipes: quick (four minutes on 2 cores with bf16), shipped (half an hour), article (learning
+rate 1e-4, 3 epochs, batches of 4), gpu (for the default base model on a GPU). Where a recipe has criteria (`limits`),
+the version is evaluated before it is published, and one that misses one is not promoted. Fields of a recipe are flags
+too; these stand in a recipe's file only: {", ".join(FILE_ONLY[1:])}.
 
 The run is saved regularly. Ctrl-C ends it after the current step; --resume continues from there.
 

@@ -68,9 +68,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _sweep(args: argparse.Namespace) -> int:
     if args.learning_rate is not None:
-        raise ConfigError(
-            f"--learning-rate {args.learning_rate:g} is one rate, and a sweep compares several", RATES_HINT
-        )
+        raise ConfigError(f"--learning-rate {args.learning_rate} is one rate, and a sweep compares several", RATES_HINT)
     if args.steps < MIN_STEPS:
         raise ConfigError(f"--steps {args.steps} shows nothing", f"give {MIN_STEPS} or more; {STEPS} is the default")
     rates = RATES if args.rates is None else _rates(args.rates)

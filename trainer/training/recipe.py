@@ -6,10 +6,11 @@ the reference. trainer/training/sft_trainer.py turns a recipe into TRL's setting
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from adapters.errors import ConfigError
 from adapters.models import base_models
@@ -54,13 +55,10 @@ class Recipe(BaseModel):
     heldout: float = Field(0.05, ge=0, lt=1, description="share of the emails held out to measure the loss on")
     seed: int = Field(0, description="seed of the split, the order and the synthetic examples")
     sample_tokens: int = Field(200, ge=1, description="most tokens of the sample email after an epoch")
-    sample_epochs: tuple[int, ...] = Field(
+    sample_epochs: tuple[PositiveInt, ...] = Field(
         (), description="write a sample email only after these epochs, and publish each model as NAME@epoch-N"
     )
     limits: tuple[str, ...] = Field((), description="what a version must reach to be promoted; none: not evaluated")
-
-
-FLAGS = {name: field for name, field in Recipe.model_fields.items() if name not in FILE_ONLY}
 
 
 def default(base: str) -> str:
@@ -68,8 +66,8 @@ def default(base: str) -> str:
     return "gpu" if base == base_models.GPU_DEFAULT else "quick"
 
 
-def load(named: str, overrides: dict[str, Any]) -> Recipe:
-    """The recipe called `named`, or in the file of that path, with `overrides` (None values left out) over it.
+def load(named: str, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe called `named`, or in the file of that path, with `overrides` over it.
 
     Raises:
         ConfigError: the recipe is unknown, or fields or limits are wrong; every one is listed.
@@ -86,8 +84,7 @@ def load(named: str, overrides: dict[str, Any]) -> Recipe:
         fields = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         if not isinstance(fields, dict):
             raise ConfigError(f"{file} holds a {type(fields).__name__}, and a recipe has `field: value` lines")
-        given = {name: value for name, value in overrides.items() if value is not None}
-        recipe = Recipe(**{**fields, **given, "recipe": named})
+        recipe = Recipe(**{**fields, **overrides, "recipe": named})
         criteria.parse_criteria(recipe.limits)
         return recipe
     except (yaml.YAMLError, UnicodeDecodeError) as exc:

@@ -61,9 +61,9 @@ def test_findings_are_numbered_with_places_and_a_remedy(bad: Path, tiny_base: Pa
         "   -> mend them, or leave them out: trainer check bad.jsonl --fix cleaned.jsonl",
         "",
     ]
-    assert "2. duplicates in 1 cluster" in findings
+    assert "3. duplicates in 1 cluster" in findings
     assert "\n   bad.jsonl:4 = bad.jsonl:102\n" in findings
-    assert "3. 1 email with a placeholder" in findings
+    assert "2. 1 email with a placeholder" in findings
     assert printed.endswith("\n\nnot usable\n")
 
 
@@ -147,7 +147,7 @@ def test_json_has_the_whole_report_and_nothing_else_on_stdout(bad: Path, tiny_ba
     assert trainer(bad, "--base", tiny_base, "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["verdict"], report["rows"], report["different"]) == ("not usable", 102, 101)
-    assert [finding["name"] for finding in report["findings"]] == ["unusable", "duplicates", "placeholder"]
+    assert [finding["name"] for finding in report["findings"]] == ["unusable", "placeholder", "duplicates"]
     assert report["tokens"]["longest"] > 0
     assert "topic" not in json.dumps(report)
 

@@ -106,7 +106,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny_base: Path, tmp_path: Path):
         (["--rates", "0,1e-4"], "--rates 0,1e-4: 0 is not between 0 and 1"),
         (["--rates", "nan,1e-4"], "--rates nan,1e-4: nan is not between 0 and 1"),
         (["--rates", "1e-4,0.0001"], "--rates 1e-4,0.0001 leaves nothing to compare"),
-        (["--learning-rate", "1e-3"], "--learning-rate 0.001 is one rate, and a sweep compares several"),
+        (["--learning-rate", "1e-3"], "--learning-rate 1e-3 is one rate, and a sweep compares several"),
         (["--steps", "4"], "--steps 4 shows nothing"),
         (["--write", "nowhere/mine.yaml"], "nowhere/mine.yaml cannot be written: there is no directory nowhere"),
         (["--write", "."], ". cannot be written: it is a directory"),
@@ -134,7 +134,7 @@ def test_a_recipe_that_is_there_is_not_overwritten_without_force(
 
 def test_a_written_recipe_keeps_what_was_given_and_nothing_else(tmp_path: Path):
     (tmp_path / "old.yaml").write_text("epochs: 2\nbatch_size: 4\nlearning_rate: 0.5\nlimits: [facts_kept >= 0.5]\n")
-    old = load(str(tmp_path / "old.yaml"), {"dropout": 0.0, "seed": None})
+    old = load(str(tmp_path / "old.yaml"), {"dropout": 0.0})
     trial = Trial(1e-5, (4.0, 3.0), 3.0)
     text = recipe_with(old, trial, Sweep((trial,), 4.0, 2, 4, 8))
     lines = [line for line in text.splitlines() if not line.startswith("#")]

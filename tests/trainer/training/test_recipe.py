@@ -54,7 +54,7 @@ def test_a_recipe_may_be_a_file(mine: Path):
 
 
 def test_a_flag_wins_over_the_recipe_and_one_that_was_not_given_does_not(mine: Path):
-    recipe = load(str(mine), {"epochs": 7, "batch_size": None, "learning_rate": 5e-4, "seed": 0})
+    recipe = load(str(mine), {"epochs": 7, "learning_rate": 5e-4, "seed": 0})
     assert recipe == Recipe(recipe=str(mine), epochs=7, batch_size=4, learning_rate=5e-4)
 
 

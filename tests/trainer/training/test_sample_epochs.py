@@ -75,8 +75,7 @@ def test_an_epoch_in_which_the_adapter_learned_nothing_is_not_published(base_mod
     assert "every product of lora_A and lora_B is zero" in reason
 
 
-@pytest.mark.parametrize("given", ["0", "1,x", "", "1,,2", "-1"])
-def test_epochs_that_are_none_are_refused(given: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        main(["sft", "--data", "mine.jsonl", "--name", "mine", f"--sample-epochs={given}"])
-    assert "is not a list of numbers from 1 on" in capsys.readouterr().err
+@pytest.mark.parametrize("given", ["0", "1,x", "-1"])
+def test_epochs_that_cannot_be_are_refused(given: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["sft", "--data", "mine.jsonl", "--name", "mine", f"--sample-epochs={given}"]) == 2
+    assert "sample_epochs." in capsys.readouterr().err
