@@ -1,22 +1,28 @@
-"""What every command line shares: errors as `error:` and `hint:`, exit statuses, tables and a status line."""
+"""What every command line shares: errors as `error:` and `hint:`, exit statuses, tables, a status line."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from adapters.errors import ConfigError, MailwrightError
 
 Command = Callable[[argparse.Namespace], int | None]
-UNLIMITED_COLUMNS = 100_000
+# The width of a table in a file or a pipe.
+PIPED_COLUMNS = 160
 
 
 def run(command: Callable[[], int | None], debug: bool) -> int:
-    """The exit status: that of `command`, 2 after a MailwrightError, 130 after Ctrl-C, 141 after a closed pipe."""
+    """The exit status: the one that `command` returns, 2 after an error that the user can mend, 130 after Ctrl-C.
+
+    141, as the shell reports SIGPIPE, if the reader of a pipe ends first, as in `adapters list | head -1`.
+    """
     try:
         status = command() or 0
         sys.stdout.flush()
@@ -27,7 +33,7 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
         complain(str(exc), exc.hint)
         return 2
     except BrokenPipeError:
-        # `adapters list | head -1`. Without this the flush at exit fails too.
+        # So that the flush at exit does not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
@@ -36,6 +42,7 @@ def run(command: Callable[[], int | None], debug: bool) -> int:
 
 
 def run_parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Command) -> int:
+    """`run` with the arguments parsed from `argv`, by default from the command line."""
     given = sys.argv[1:] if argv is None else argv
     return run(lambda: command(parser.parse_args(given)), "--debug" in given)
 
@@ -47,7 +54,10 @@ def complain(error: str, hint: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ConfigError where argparse would print its usage and exit."""
+    """Raises ConfigError where argparse would print its usage and exit; texts of the help keep their line breaks."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, f"{self.prog} --help shows every flag")
@@ -61,29 +71,51 @@ def port(text: str) -> int:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The rows in columns under their headers. A terminal wraps long cells; a file or pipe gets one line a row."""
+    """Columns of text as wide as the terminal; a long cell wraps, and a column of numbers is aligned to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*headers, box=None, pad_edge=False, header_style="none")
-    for column in drawn.columns:
-        column.overflow = "fold"
-    for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    console = Console(color_system=None, width=None if sys.stdout.isatty() else UNLIMITED_COLUMNS)
+    cells = [[str(cell) for cell in row] for row in rows]
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, header in enumerate(headers):
+        numbers = all(_is_number(row[number]) for row in cells)
+        grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
+    for row in cells:
+        # As Text, because rich would read a cell such as "[EMAIL]" as markup.
+        grid.add_row(*map(Text, row))
+    width = shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as captured:
-        console.print(drawn)
+        console.print(grid)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _is_number(cell: str) -> bool:
+    """Missing numbers count too: an empty cell, or a dash."""
+    plain = cell.strip(" $%").replace(",", "").replace("\N{MINUS SIGN}", "-")
+    try:
+        float(plain or 0)
+    except ValueError:
+        return plain in ("-", "–")
+    return True
 
 
 @contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what is being done and for how long; gives a function that changes the text."""
+    """Show a text and the elapsed time on a terminal; call what it gives with another text."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # What a command prints goes to its stdout.
+        redirect_stdout=False,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
         task = progress.add_task(doing, total=None)
         yield lambda text: progress.update(task, description=text)

@@ -1,28 +1,37 @@
-import sys
+"""Tables and the status line, as a terminal and a pipe get them."""
 
 import pytest
 
-from adapters.console import table
-
-LONG = "word " * 60
+from adapters.console import status, table
 
 
-def test_a_table_has_a_line_a_row_where_no_terminal_reads_it():
-    head, first, second = table(["", "adapter", "note"], [["*", "formal@1", LONG], ["", "base", None]]).splitlines()
-    assert head.split() == ["adapter", "note"]
-    assert first == f"*  formal@1  {LONG.strip()}"
-    assert second == "   base"
+def test_numbers_are_aligned_to_the_right_and_text_to_the_left():
+    assert table(["name", "size", "cost"], [["a", 5, "$1.50"], ["bcdefg", "−1,234", "–"]]).splitlines() == [
+        "name      size   cost",
+        "a            5  $1.50",
+        "bcdefg  −1,234      –",
+    ]
 
 
-def test_a_terminal_wraps_a_long_cell_and_loses_nothing_of_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "40")
-    lines = table(["adapter", "note"], [["formal@1", LONG + "x" * 90]]).splitlines()
-    assert max(map(len, lines)) <= 40
-    assert "".join(lines).count("word") == 60
-    assert "".join(lines).count("x") == 90
-    assert "\x1b" not in "".join(lines)
+def test_what_does_not_fit_wraps_and_nothing_is_cut(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    printed = table(["name", "path"], [["formal", "/srv/" + "x" * 50]])
+    assert max(map(len, printed.splitlines())) <= 20
+    assert printed.count("x") == 50
+    assert "formal" in printed
 
 
-def test_a_cell_is_text_and_no_markup():
-    assert table(["note"], [["[bold]loud[/bold] :smile:"]]).splitlines()[1] == "[bold]loud[/bold] :smile:"
+def test_a_cell_is_neither_markup_nor_coloured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert table(["kind"], [["[bold]EMAIL[/bold] :smile: 5"]]) == "kind\n[bold]EMAIL[/bold] :smile: 5"
+
+
+def test_without_rows_the_headers_are_printed():
+    assert table(["name", "size"], []) == "name  size"
+
+
+def test_no_status_line_is_printed_into_a_pipe(capfd: pytest.CaptureFixture[str]):
+    with status("checking") as change:
+        change("checking formal@1")
+        print("printed meanwhile")
+    assert capfd.readouterr() == ("printed meanwhile\n", "")
