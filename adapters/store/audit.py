@@ -108,7 +108,7 @@ class Audit:
 def cells(entry: Entry) -> list[str]:
     """A row of `adapters audit`: FIELDS, then the details."""
     if "damaged_line" in entry:
-        return [f"line {entry['damaged_line']} is damaged"]
+        return [f"line {entry['damaged_line']} is damaged", *[""] * len(FIELDS)]
     details = {key: value for key, value in entry.items() if key not in FIELDS and value is not False}
     row = [*(entry.get(field, "") for field in FIELDS)]
     row.append(", ".join(key if value is True else f"{key} {value}" for key, value in details.items()))

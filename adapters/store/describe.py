@@ -56,7 +56,7 @@ def status(version: Version, pointers: Pointers) -> Described:
     }
 
 
-def cells(row: Described) -> list[str | None]:
+def cells(row: Described) -> list[object]:
     """A row of `list`, under HEADERS."""
     status = [f"canary {row['canary']}%"] if row["canary"] else []
     status += [f"label {label}" for label in row["labels"]]
@@ -64,7 +64,8 @@ def cells(row: Described) -> list[str | None]:
     status += [f"damaged: {row['damage']}"] if row["damage"] else []
     created = row["created"] and row["created"][:16]
     loss = None if row["heldout_loss"] is None else f"{row['heldout_loss']:.3f}"
-    return ["*" if row["promoted"] else "", row["id"], created, row["base_name"], row["rank"], loss, ", ".join(status)]
+    described = [row["id"], created, row["base_name"], row["rank"], loss]
+    return ["*" if row["promoted"] else "", *("" if cell is None else cell for cell in described), ", ".join(status)]
 
 
 def fields(described: Described, prefix: str = "") -> Iterator[tuple[str, str]]:
