@@ -68,7 +68,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, header in enumerate(headers):
-        numbers = all(_is_number(row[number]) for row in cells)
+        numbers = all(_is_number(row[number]) for row in cells if number < len(row))
         grid.add_column(Text(header), justify="right" if numbers else "left", overflow="fold")
     for row in cells:
         # As Text, because rich would read a cell such as "[EMAIL]" as markup.
