@@ -236,3 +236,9 @@ def test_only_the_settings_read_the_environment(package: str):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.getenv", "os.environ.get")
     }
     assert readers <= {f"{package}.settings"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_at_most_12_others_of_ours(module: str):
+    """Not counted are imports inside functions."""
+    assert len((imported(module, inside_functions=False) & MODULES.keys()) - {module}) <= 12
