@@ -39,9 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     shared.add_argument("--json", action="store_true", help="print JSON")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    raw = argparse.RawTextHelpFormatter
     about = "List, check, promote, move and remove adapters."
-    parser = Parser(prog="adapters", description=about, epilog=EXAMPLES, formatter_class=raw)
+    parser = Parser(prog="adapters", description=about, epilog=EXAMPLES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
@@ -53,7 +52,6 @@ def _parser() -> argparse.ArgumentParser:
             help=about,
             description=f"{about[0].upper()}{about[1:]}.",
             epilog="\n  ".join(["examples:", *examples]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(command=command)
         return added

@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
     """Raises ConfigError where argparse would print its usage and exit; texts of the help keep their line breaks."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, f"{self.prog} --help shows every flag")

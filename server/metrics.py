@@ -97,10 +97,7 @@ END_TO_END = Series(
     (0.25, 0.5, 1, 2.5, 3, 5, 10, 30, 60, 120),
 )
 PROMPT_TOKENS = Series(
-    Counter,
-    "mailwright_prompt_tokens_total",
-    "tokens",
-    "Tokens read, by what answers said of their usage.",
+    Counter, "mailwright_prompt_tokens_total", "tokens", "Tokens read, by what answers said of their usage."
 )
 COMPLETION_TOKENS = Series(
     Counter,

@@ -5,7 +5,6 @@ Refuses what would make the server unsafe. Imports no vLLM, so that `server --he
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -111,7 +110,6 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         usage="server [flags] [-- vLLM's own flags]\n       server keys create|list|revoke ...",
         description="Serve one base model and every adapter in the store over the OpenAI API.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_flags(parser, Settings)

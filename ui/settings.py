@@ -5,7 +5,6 @@ This file imports neither Gradio nor OpenAI's client, so that `ui --help` answer
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -81,7 +80,6 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         prog="ui",
         description="Compare the base model and a voice side by side, in the browser.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_flags(parser, Settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -97,12 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--store", metavar="DIR", help="the store that the servers use (default: MAILWRIGHT_STORE)")
     shared.add_argument("--json", action="store_true", help="print JSON")
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    form: dict[str, Any] = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = Parser(prog="server keys", description="Make, list and revoke the API keys of a store's servers.", **form)
+    about = "Make, list and revoke the API keys of a store's servers."
+    parser = Parser(prog="server keys", description=about, epilog=EXAMPLES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[..., None], about: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, parents=[shared], help=about, description=about, **form)
+        added = commands.add_parser(name, parents=[shared], help=about, description=about, epilog=EXAMPLES)
         added.set_defaults(command=command)
         return added
 

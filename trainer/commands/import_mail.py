@@ -61,9 +61,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     option("--names", action="store_true", help="treat names of people as personal data too")
     option("--columns", metavar="KEY=COLUMN,...", help="columns of a table: body, subject, to, from, date, thread")
     option(
-        "--describe-with",
-        metavar="URL",
-        help="an OpenAI-compatible endpoint that writes the tasks; it gets your mail",
+        "--describe-with", metavar="URL", help="an OpenAI-compatible endpoint that writes the tasks; it gets your mail"
     )
     option("--describe-model", metavar="MODEL", help="the model at that endpoint")
     option("--seed", metavar="N", type=int, default=0, help="seed of the phrasings and the invented values")

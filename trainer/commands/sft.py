@@ -57,14 +57,7 @@ NOT_FROM_SCRATCH: dict[str, object] = dict.fromkeys(
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Adds `trainer sft` to the trainer's commands; `shared` has --base, --store, --json and --debug."""
-    parser = commands.add_parser(
-        "sft",
-        parents=[shared],
-        help="teach a voice",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.add_parser("sft", parents=[shared], help="teach a voice", description=HELP, epilog=EXAMPLES)
     option = parser.add_argument
     option("--name", required=True, help="the adapter's name")
     option("--licence", default=LICENCE, help=f"licence of the emails, kept in the manifest (default: {LICENCE})")

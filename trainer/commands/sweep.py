@@ -16,15 +16,7 @@ from adapters.errors import ConfigError
 from trainer import console
 from trainer.commands import run_options
 from trainer.console import ABOVE, BROKEN, LEVELS, finite, log, sparkline
-from trainer.trials.learning_rates import (
-    JUST_RIGHT_SHARE,
-    MIN_CHANGE,
-    RATES,
-    Sweep,
-    Trial,
-    format_loss,
-    format_rate,
-)
+from trainer.trials.learning_rates import JUST_RIGHT_SHARE, MIN_CHANGE, RATES, Sweep, Trial, format_loss, format_rate
 
 if TYPE_CHECKING:
     from trainer.training.recipe import Recipe

@@ -20,11 +20,11 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from adapters.models.base_models import BaseModel, shaping_config
+from adapters.models.base_models import BaseModel
 from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device
 from trainer.training.dataset import Rows
-from trainer.training.recipe import Recipe, learning_rate_prior
+from trainer.training.recipe import Recipe, peak_learning_rate
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email
 
 STEPS = 10
@@ -99,7 +99,7 @@ def probe(
     advance: Callable[[float], None],
 ) -> Probe:
     """Take STEPS steps of the run, evaluate once, write one sample email."""
-    learning_rate = recipe.learning_rate or learning_rate_prior(shaping_config(base.path)["hidden_size"])
+    learning_rate = peak_learning_rate(recipe, base)
     # With an early stop TRL would save a checkpoint after each epoch.
     recipe = recipe.model_copy(update={"early_stop": 0})
     with tempfile.TemporaryDirectory(prefix="mailwright-probe-") as scratch:
