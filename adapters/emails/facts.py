@@ -53,12 +53,10 @@ class Fact:
 
 WEEKDAY = rf"(?:(?:{'|'.join(WEEKDAYS)})s?\b|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=,? \d))"
 MONTH = rf"(?:(?:{'|'.join(MONTHS)})\b|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
-DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
-DAY_MONTH = (
-    r"(?:(?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
-    rf"(?![/\d]| {MONTH})"
-)
-MONTH_OF_YEAR = r"(?:(?:0?[1-9]|1[0-2])[/.](?:19|20)\d\d|(?:19|20)\d\d[/-](?:0[1-9]|1[0-2]))(?![/.-]?\d)"
+DAY_NUMBER, MONTH_NUMBER = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
+DAY = rf"{DAY_NUMBER}(?:st|nd|rd|th)?"
+DAY_MONTH = rf"(?:{DAY_NUMBER}/{MONTH_NUMBER}|{MONTH_NUMBER}/{DAY_NUMBER})(?![/\d]| {MONTH})"
+MONTH_OF_YEAR = rf"(?:{MONTH_NUMBER}[/.](?:19|20)\d\d|(?:19|20)\d\d[/-](?:0[1-9]|1[0-2]))(?![/.-]?\d)"
 YEAR = r"(?:(?:19|20)\d\d|'\d\d)\b"
 HOUR = r"(?:[01]?\d|2[0-4])"
 HALF_DAY = r"(?:[ap]\.m\b\.?|[ap]m\b)"

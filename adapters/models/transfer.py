@@ -53,7 +53,11 @@ def import_(store: Store, directory: Path, name: str, base: BaseModel, licence: 
             raise ConfigError(f"{exc.filename or directory} cannot be read: {exc.strerror}") from exc
         # An incomplete directory is validated in place: a .bin file instead of the weights is part of the reason.
         reasons = reasons_against(files if complete else directory, base, published=exported)
-        facts = {} if reasons else _kept_facts(files) if exported else _stated_facts(files)
+        facts: dict[str, Any] = {}
+        if exported and not reasons:
+            facts = Manifest.model_validate_json((files / MANIFEST).read_bytes()).model_dump(exclude=NOT_KEPT)
+        elif not reasons:
+            facts = _stated_facts(files)
         if not facts:
             reasons = reasons or [f"{CONFIG} has no integer lora_alpha, or no target_modules"]
             raise AdapterUnusable(str(directory), reasons, f"give a PEFT LoRA of {base.name} that vLLM can serve")
@@ -119,10 +123,6 @@ def export(version: Version, directory: Path) -> None:
 def _check_directory(directory: Path) -> None:
     if not directory.is_dir():
         raise ConfigError(f"there is no directory {directory}", f"give one with {CONFIG} and {WEIGHTS}")
-
-
-def _kept_facts(files: Path) -> dict[str, Any]:
-    return Manifest.model_validate_json((files / MANIFEST).read_bytes()).model_dump(exclude=NOT_KEPT)
 
 
 def _stated_facts(files: Path) -> dict[str, Any]:

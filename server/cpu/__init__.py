@@ -1,4 +1,1 @@
-"""LoRA arithmetic and loading on a CPU, in vLLM's processes.
-
-Imports no other room.
-"""
+"""LoRA arithmetic and loading on a CPU, in vLLM's processes. Imports no other room."""

@@ -1,4 +1,1 @@
-"""What vLLM's engine holds: versions loaded, in use, wanted; shutdown; the device.
-
-Imports no other room.
-"""
+"""What vLLM's engine holds: versions loaded, in use, wanted; shutdown; the device. Imports no other room."""

@@ -1,4 +1,1 @@
-"""One file a command: parse, call, print, exit status.
-
-May import every other room.
-"""
+"""One file a command: parse, call, print, exit status. May import every other room."""

@@ -55,7 +55,11 @@ def _compare_starts(args: argparse.Namespace) -> None:
     from trainer.trials.compare_starts import compare
 
     found = compare(run.examples, run.base, run.recipe, args.minutes, log)
-    print(json.dumps(_as_dict(found), indent=2) if args.json else "\n".join(_report(found)))
+    if args.json:
+        starts = {start.start: _start_as_dict(start) for start in (found.pretrained, found.random)}
+        print(json.dumps(asdict(found) | {"difference": difference(found)} | starts, indent=2))
+    else:
+        print("\n".join(_report(found)))
 
 
 def _report(found: Comparison) -> Iterator[str]:
@@ -115,11 +119,6 @@ def _quoted(text: str) -> str:
     # An untrained model writes any character, also those that control a terminal.
     lines = ("".join(character if character.isprintable() else "·" for character in line) for line in text.split("\n"))
     return "\n".join(f"  | {line}".rstrip() for line in lines)
-
-
-def _as_dict(found: Comparison) -> dict[str, Any]:
-    starts = {start.start: _start_as_dict(start) for start in (found.pretrained, found.random)}
-    return asdict(found) | {"difference": difference(found)} | starts
 
 
 def _start_as_dict(start: Trained) -> dict[str, Any]:

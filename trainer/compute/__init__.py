@@ -1,4 +1,1 @@
-"""Tensors and tokens, no emails: devices, processes, faster steps on a CPU.
-
-Imports no other room.
-"""
+"""Tensors and tokens, no emails: devices, processes, faster steps on a CPU. Imports no other room."""

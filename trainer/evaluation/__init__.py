@@ -1,4 +1,1 @@
-"""How good a version is: its answers, figures, criteria, card and page.
-
-May import data, text and compute.
-"""
+"""How good a version is: its answers, figures, criteria, card and page. May import data, text and compute."""

@@ -28,7 +28,7 @@ from trainer.training.callbacks import Losses
 from trainer.training.dataset import Rows, trial_set
 from trainer.training.diagnose import WINDOW
 from trainer.training.from_scratch import LEARNING_RATE
-from trainer.training.recipe import Recipe, learning_rate_prior
+from trainer.training.recipe import Recipe, peak_learning_rate
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email
 
 # With more, measuring would take longer than training.
@@ -127,12 +127,12 @@ def compare(examples: Sequence[Example], base: BaseModel, recipe: Recipe, minute
     device = choose()
     rows = trial_set(examples, recipe, base, device, log, "for a comparison")
     rows = replace(rows, heldout=rows.heldout[:MAX_HELDOUT_EMAILS])
-    prior = learning_rate_prior(shaping_config(base.path)["hidden_size"])
     log(f"both are measured on the same {len(rows.heldout)} held-out emails; minutes of training for each: {minutes:g}")
+    rates = {"pretrained": peak_learning_rate(recipe, base), "random": recipe.learning_rate or LEARNING_RATE}
     with bar("training", 2 * 60 * minutes) as advance:
         pretrained, random = (
-            _train(start, recipe.learning_rate or rate, rows, base, recipe, tokenizer, device, 60 * minutes, advance)
-            for start, rate in (("pretrained", prior), ("random", LEARNING_RATE))
+            _train(start, rate, rows, base, recipe, tokenizer, device, 60 * minutes, advance)
+            for start, rate in rates.items()
         )
     return Comparison(
         base=base.name,

@@ -1,4 +1,1 @@
-"""One file a page.
-
-May import parts, the client and the settings.
-"""
+"""One file a page. May import parts, the client and the settings."""

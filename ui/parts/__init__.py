@@ -1,4 +1,1 @@
-"""The parts of the pages: one side, the form, kept examples, export.
-
-Knows no page.
-"""
+"""The parts of the pages: one side, the form, kept examples, export. Knows no page."""

@@ -94,7 +94,7 @@ def test_the_base_model_itself_answers_and_only_once(base_model: BaseModel, monk
     answers = base_answers.load_answers(base_model.fingerprint, dataset.requests(), 6)
     assert answers
     assert {text for text, ended in answers if ended} >= {example.email for example in found.train[9:]}
-    monkeypatch.setattr(base_answers, "write", lambda *_: pytest.fail("they are written already"))
+    monkeypatch.setattr(base_answers, "write_answers", lambda *_: pytest.fail("they are written already"))
     assert rows(base_model) == found
 
 

@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 from safetensors.numpy import load_file
 
-from adapters.errors import ConfigError, DataError
+from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from tests import tiny
 from tests.trainer.training.test_sft import RECIPE, emails, nobody_listens, run_of
 from trainer.compute.device import choose
-from trainer.data.examples import task_example
 from trainer.training import sft
 from trainer.trials import estimate, predictions
 from trainer.trials.probe import MIN_MARGIN, STEPS, WARM_UP_STEPS, WORK, Probe, probe
@@ -54,11 +53,6 @@ def test_the_size_of_a_model_is_read_from_its_files(base_model: BaseModel):
     assert size.parameters == sum(tensor.size for tensor in tensors.values())
     assert size.adapter_parameters == tiny.LAYERS * 4 * sum(map(sum, tiny.LINEARS.values()))
     assert (size.layers, size.hidden) == (tiny.LAYERS, tiny.HIDDEN)
-
-
-def test_emails_that_are_too_long_are_refused_as_before_a_training(base_model: BaseModel):
-    with pytest.raises(DataError, match="1 emails are too long"):
-        estimate.work([*emails(), task_example("Thank Bo.", "x" * 5000)], RECIPE, base_model, choose(), nobody_listens)
 
 
 def test_an_early_stop_without_held_out_emails_is_refused_as_before_a_training(base_model: BaseModel):
