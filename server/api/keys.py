@@ -219,17 +219,19 @@ def parse_lifetime(text: str) -> timedelta:
     """
     match = re.fullmatch(r"([1-9][0-9]{0,4})([dhm])", text)
     if not match:
-        raise ConfigError(f"{text[:80]!r} is no time", "give days, hours or minutes: 90d, 12h, 30m")
+        raise ConfigError(f"{text[:80]!r} is not a time span", "give days, hours or minutes: 90d, 12h, 30m")
     return timedelta(**{{"d": "days", "h": "hours", "m": "minutes"}[match[2]]: int(match[1])})
 
 
 def _check(order: Order) -> None:
     if not NAME.fullmatch(order.name):
-        raise ConfigError(f"{order.name[:80]!r} is no name for a key", "use up to 63 letters, digits, spaces, . _ @ -")
+        raise ConfigError(
+            f"{order.name[:80]!r} is not a name for a key", "use up to 63 letters, digits, spaces, . _ @ -"
+        )
     for pattern in order.models:
         if not PATTERN.fullmatch(pattern):
             raise ConfigError(
-                f"{pattern[:80]!r} is no pattern of adapter names", "for example: formal, 'formal*', base"
+                f"{pattern[:80]!r} is not a pattern of adapter names", "for example: formal, 'formal*', base"
             )
     if not order.models or not order.scopes:
         raise ConfigError("a key without models or scopes may do nothing", f"scopes are {', '.join(SCOPES)}")
