@@ -73,7 +73,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     for row in cells:
         # As Text, because rich would read a cell such as "[EMAIL]" as markup.
         grid.add_row(*map(Text, row))
-    width = shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_COLUMNS
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as captured:
         console.print(grid)

@@ -1,5 +1,7 @@
 """Tables and the status line, as a terminal and a pipe get them."""
 
+import sys
+
 import pytest
 
 from adapters.console import status, table
@@ -15,6 +17,7 @@ def test_a_table_has_a_line_a_row_where_no_terminal_reads_it():
 
 
 def test_a_terminal_wraps_a_long_cell_and_loses_nothing_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
     lines = table(["adapter", "note"], [["formal@1", LONG + "x" * 90]]).splitlines()
     assert max(map(len, lines)) <= 40

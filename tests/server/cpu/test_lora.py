@@ -252,7 +252,7 @@ def test_compiled_it_says_what_peft_says(server: RunningServer):
 @pytest.mark.vllm
 @pytest.mark.timeout(600)
 def test_in_one_list_in_bf16_the_base_model_answers_the_same(voices: Store, base_model: BaseModel):
-    script = Path(__file__).parent / "generate_mixed.py"
+    script = Path(__file__).parents[1] / "generate_mixed.py"
     adapters = [str(voices.resolve(f"{name}@1").path) for name in VOICES]
     environment = {**os.environ, "VLLM_PLUGINS": "" if STOCK else "mailwright_general", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), str(base_model.path), *adapters]

@@ -15,7 +15,7 @@ from trainer.commands import evaluate
 from trainer.commands.evaluate import report, sentence
 from trainer.compute.device import choose
 from trainer.evaluation import forgetting, writers
-from trainer.evaluation.results import Result
+from trainer.evaluation.results import Answer, Result
 
 pytestmark = [pytest.mark.training]
 Capture = pytest.CaptureFixture[str]
@@ -142,7 +142,7 @@ def test_the_environment_names_the_server_too(
 class Elsewhere(writers.ThroughServer):
     def write(self, model, prompts, seed, advance):
         advance(len(prompts))
-        return [writers.Written(f"{model} wrote this", True) for _ in prompts]
+        return [Answer(f"{model} wrote this", True) for _ in prompts]
 
 
 def test_a_server_on_this_machine_that_fits_writes_without_being_asked_for(

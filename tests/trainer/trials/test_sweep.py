@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import ConfigError, DataError
+from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from tests.trainer.training.test_sft import emails, nobody_listens
-from trainer.data.examples import task_example
 from trainer.training.recipe import Recipe
 from trainer.trials import sweep as module
 from trainer.trials.learning_rates import Sweep
@@ -92,11 +91,3 @@ def test_too_few_emails_are_refused_before_a_model_is_loaded(
     with pytest.raises(ConfigError, match=f"^{count} emails are too few") as caught:
         sweep(emails(count), base_model, RECIPE, RATES, STEPS, nobody_listens)
     assert caught.value.hint == "give 8 emails or more that are not nearly the same"
-
-
-def test_emails_that_are_too_long_are_refused_before_a_model_is_loaded(
-    base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "completion_trainer", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(DataError, match="1 emails are too long"):
-        sweep([*emails(), task_example("Thank Bo.", "x" * 5000)], base_model, RECIPE, RATES, STEPS, nobody_listens)
