@@ -48,9 +48,10 @@ class Service:
 
 def register() -> None:
     """Install what CPUs need in this process, keep mail out of its log, have it end with the server; idempotent."""
-    from server.cpu import lora, sampling
+    from server.cpu import int8, lora, sampling
 
     lora.install()
+    int8.install()
     sampling.install()
     redaction.install(redaction.ENGINE)
     end_with_parent()

@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapters.errors import BaseModelError
 from adapters.models.base_models import COMPLETE, BaseModel, made_once
@@ -38,6 +38,27 @@ SCHEME = {
         }
     },
 }
+
+
+def install() -> None:
+    """Patch vLLM in this process, if it computes on a CPU; a second call changes nothing."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.model_executor.kernels.linear.scaled_mm import cpu
+
+    # Patch: where a CPU has AMX, vLLM 0.32 chooses a kernel for 8-bit weights that refuses inputs in float32, and the
+    # engine ends at the first request. Remove when tests/server/cpu/test_int8.py passes without it on such a CPU.
+    cpu.check_cpu_sgl_kernel = with_16_bits
+
+
+def with_16_bits(outputs: int, inputs: int, dtype: Any) -> bool:
+    """Whether vLLM's kernel for AMX can be used; while a model is loaded, its type is torch's default one."""
+    import torch
+    from vllm.model_executor.layers.utils import check_cpu_sgl_kernel
+
+    return torch.get_default_dtype() != torch.float32 and bool(check_cpu_sgl_kernel(outputs, inputs, dtype))
 
 
 def directory(base: BaseModel) -> Path:

@@ -73,3 +73,13 @@ def test_a_server_with_8_bits_reads_a_text_nearly_as_the_model_itself_does(serve
     voices = apart(read[server.url, "base"], read[server.url, "formal"])
     for model in ("base", "formal"):
         assert 0 < apart(read[server.url, model], read[small.url, model]) < voices / 4
+
+
+@pytest.mark.vllm
+def test_the_kernel_of_amx_gets_inputs_of_16_bits_only(monkeypatch: pytest.MonkeyPatch):
+    from vllm.model_executor.layers import utils
+
+    monkeypatch.setattr(utils, "check_cpu_sgl_kernel", lambda *_: True)
+    assert not int8.with_16_bits(64, 64, torch.int8)
+    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.bfloat16)
+    assert int8.with_16_bits(64, 64, torch.int8)
