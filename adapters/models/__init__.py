@@ -1,4 +1,1 @@
-"""Base models and their adapters: find a base model, validate an adapter on it, promote, export and import.
-
-May import store.
-"""
+"""Base models and their adapters: find, validate, promote, export and import. May import store."""

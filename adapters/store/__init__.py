@@ -1,4 +1,1 @@
-"""Versions on the disk: publish, resolve and promote them; which server has which loaded; who changed what.
-
-Imports adapters' root only.
-"""
+"""Versions on the disk: publish, resolve, promote; which servers use them; who changed what. Imports the root only."""

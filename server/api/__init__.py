@@ -1,4 +1,1 @@
-"""A request on its way in and out: who asks, what, which version, and how an answer or error looks.
-
-May import engine.
-"""
+"""A request on its way in and out: who asks, what, which version, and how an answer looks. May import engine."""

@@ -1,4 +1,1 @@
-"""Short runs that publish nothing: estimate, sweep, compare-starts.
-
-May import trainer/training and the rooms below it.
-"""
+"""Short runs that publish nothing: estimate, sweep, compare-starts. May import training and the rooms below it."""
