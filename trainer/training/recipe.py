@@ -98,7 +98,7 @@ def load(named: str, overrides: Mapping[str, Any]) -> Recipe:
 
 def _wrong(field: str, given: object, message: str) -> str:
     # What vLLM cannot serve says more than a bound that pydantic gives.
-    return f"{field} = {given!r}: {'; '.join(unservable_features({field: given})) or message}"
+    return f"{field} = {given}: {'; '.join(unservable_features({field: given})) or message}"
 
 
 def peak_learning_rate(recipe: Recipe, base: base_models.BaseModel) -> float:
