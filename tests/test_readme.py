@@ -23,10 +23,10 @@ CHECKED = {*RAN, "make", "server", "ui", "source", "export", "docker", "promethe
 ASKED = {"curl"}
 """tests/server/test_readme_example.py sends these to a server."""
 SHORTER = {
-    "estimate": ["--epochs", "1", "--practice", "0"],
-    "sft": ["--epochs", "1", "--practice", "0"],
-    "sweep": ["--steps", "5", "--rates", "1e-3,3e-3", "--practice", "0"],
-    "compare-starts": ["--minutes", "0.01", "--practice", "0", "--sample-tokens", "8"],
+    "estimate": ["--epochs", "1"],
+    "sft": ["--epochs", "1"],
+    "sweep": ["--steps", "5", "--rates", "1e-3,3e-3"],
+    "compare-starts": ["--minutes", "0.01", "--sample-tokens", "8"],
     "evaluate": ["--tasks", "tasks.jsonl", "--server", "none"],
 }
 """What is added to a command of the trainer, so that it takes seconds."""

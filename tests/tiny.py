@@ -129,11 +129,11 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def publish(store: Store, base: BaseModel, name: str, seed: int, rank: int = RANK) -> Version:
-    """Make a random adapter of `base` the next version of `name`."""
+def publish(store: Store, base: BaseModel, name: str, seed: int, rank: int = RANK, **more: Any) -> Version:
+    """Make a random adapter of `base` the next version of `name`, with `more` in its manifest."""
     with tempfile.TemporaryDirectory() as scratch:
         files = make_adapter(base.path, Path(scratch) / "adapter", seed, rank)
-        return store.publish(name, files, facts(base.name, base.fingerprint, rank, base.source))
+        return store.publish(name, files, facts(base.name, base.fingerprint, rank, base.source) | more)
 
 
 def target_modules() -> list[str]:
@@ -152,7 +152,7 @@ def facts(base_name: str, base_fingerprint: str, rank: int = RANK, base_source: 
         "recipe": {},
         "training": {
             "examples": 1,
-            "practice_examples": 0,
+            "replay_examples": 0,
             "heldout_examples": 0,
             "epochs": 1,
             "steps": 1,

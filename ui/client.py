@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import openai
 from openai.types.chat import ChatCompletionChunk
 
-from adapters.emails.prompts import Message
+from adapters.emails.prompts import INSTRUCTION, Message, instructed
 from adapters.errors import ServerProblem
 from adapters.settings import is_loopback
 from ui.settings import Settings
@@ -69,6 +69,8 @@ HINTS = {
 class Client:
     def __init__(self, settings: Settings) -> None:
         self._address = settings.server
+        # Those that are no adapter, as far as the server was asked.
+        self._base_models: frozenset[str] = frozenset()
         local = is_loopback(urlsplit(settings.server).hostname or "")
         self._openai = openai.AsyncOpenAI(
             base_url=settings.server,
@@ -87,9 +89,15 @@ class Client:
         started = time.monotonic()
         try:
             answer = await self._openai.models.with_raw_response.list(extra_query={"versions": "all"})
-            return [str(card["id"]) for card in json.loads(answer.text)["data"]]
+            cards = json.loads(answer.text)["data"]
+            self._base_models = frozenset(str(card["id"]) for card in cards if card.get("parent") is None)
+            return [str(card["id"]) for card in cards]
         except SERVER_ERRORS as exc:
             raise ServerProblem(self._explain(exc, started, streaming=False)) from exc
+
+    def _messages(self, ask: Ask) -> list[Message]:
+        """The server gives a voice its own instruction; the base model gets the usual one, to be compared with it."""
+        return instructed(ask.messages, INSTRUCTION) if ask.model in self._base_models else list(ask.messages)
 
     async def write(self, ask: Ask) -> AsyncGenerator[Answer]:
         """The newest snapshot of the answer, at most one every INTERVAL_SECONDS, and the last one.
@@ -116,7 +124,7 @@ class Client:
         try:
             stream = await self._openai.chat.completions.create(
                 model=ask.model,
-                messages=cast(Any, ask.messages),
+                messages=cast(Any, self._messages(ask)),
                 temperature=ask.temperature,
                 seed=ask.seed,
                 max_tokens=ask.max_tokens,

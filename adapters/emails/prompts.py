@@ -1,6 +1,7 @@
 """An email task -> chat messages: the only place where a prompt is composed.
 
-A plain API caller sends what training saw: the task as a user message, without a system prompt.
+Training puts an instruction before the task, the version's manifest keeps it, and the server puts the same one before a
+request that has no system message. So a plain API caller sends the task alone, and the model reads what training saw.
 """
 
 from __future__ import annotations
@@ -8,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Message = dict[str, str]
+SYSTEM_ROLES = ("system", "developer")
 # One finished exchange: (task, email).
 Turn = tuple[str, str]
+
+# Without one the untrained base model rambles; docs/decisions/base-models.md has the others that were tried.
+INSTRUCTION = (
+    "You write emails. The user gives notes for one email: write it as the sender, to the recipient, ready to send. "
+    "State every fact of the notes exactly, and add none. Begin with a subject line, then a greeting; end with a "
+    "closing and the sender's name."
+)
 
 
 def task_messages(task: str, previous: Sequence[Turn] = ()) -> list[Message]:
@@ -18,6 +27,12 @@ def task_messages(task: str, previous: Sequence[Turn] = ()) -> list[Message]:
     for earlier_task, email in previous:
         messages += [{"role": "user", "content": earlier_task}, {"role": "assistant", "content": email}]
     return [*messages, {"role": "user", "content": task}]
+
+
+def instructed(messages: Sequence[Message], instruction: str) -> list[Message]:
+    """`messages` with `instruction` as their system message, unless they have one or it is empty."""
+    own = any(message["role"] in SYSTEM_ROLES for message in messages)
+    return list(messages) if own or not instruction else [{"role": "system", "content": instruction}, *messages]
 
 
 def reply_task(task: str, sender: str, message: str) -> str:

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, PositiveInt
 
 from adapters.errors import ConfigError
 
@@ -48,7 +48,8 @@ class Training(Frozen):
     """How the run went. Losses are nats a token of the completions."""
 
     examples: int
-    practice_examples: int
+    # Manifests of before call it `practice_examples`, and count synthetic emails there.
+    replay_examples: int = Field(validation_alias=AliasChoices("replay_examples", "practice_examples"))
     heldout_examples: int
     epochs: int
     steps: int
@@ -154,6 +155,8 @@ class Manifest(Frozen):
     # Of the emails held out of its training; missing in early manifests.
     heldout_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     data_licence: str
+    # The system message of its training: the server sends it with every request that has none of its own.
+    instruction: str = ""
     # The version that the training continued, and its digest: `formal@1 0123456789ab`; None for a new adapter.
     trained_from: str | None = None
     recipe: dict[str, Any]

@@ -22,6 +22,7 @@ from adapters.store.audit import acting_as
 from adapters.store.version import Version
 from server.api.access import Access
 from server.api.errors import ANSWER_HEADERS
+from server.api.instruction import instruct
 from server.api.keys import CALLER, Caller
 from server.api.keys import Scope as KeyScope
 from server.api.limits import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Limits, read_request
@@ -109,6 +110,7 @@ class Gate:
             async with self._voices.residency.using(version) as waited:
                 seen.cold = waited
                 request["model"] = version.id
+                instruct(scope["path"], request, version)
                 await self._hand_on(scope, request, receive, send, seen)
 
     async def _version(self, request: dict[str, Any], caller: Caller, seen: Observation) -> Version | None:

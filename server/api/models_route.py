@@ -35,6 +35,8 @@ class VersionInfo:
 
     created: float
     parent: str
+    # What the server puts before a request without a system message.
+    instruction: str = ""
 
 
 @lru_cache(maxsize=2**16)  # a list of 1,000 adapters is read again and again; a failure is not kept
@@ -43,7 +45,7 @@ def version_info(version: Version) -> VersionInfo:
     StoreDamaged: its manifest is missing or damaged.
     """
     manifest = version.manifest()
-    return VersionInfo(manifest.created.timestamp(), manifest.base_name)
+    return VersionInfo(manifest.created.timestamp(), manifest.base_name, manifest.instruction)
 
 
 def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], residency: Residency) -> APIRouter:
@@ -118,5 +120,9 @@ def version_card(name: str, version: Version, base: BaseModel, residency: Reside
         info = version_info(version)
     except StoreDamaged:
         info = VersionInfo(0, base.name)
-    loaded = version.id in residency.residents()
-    return {**card(name, version.id, info.parent, int(info.created)), "digest": version.digest, "loaded": loaded}
+    return {
+        **card(name, version.id, info.parent, int(info.created)),
+        "digest": version.digest,
+        "loaded": version.id in residency.residents(),
+        "instruction": info.instruction,
+    }

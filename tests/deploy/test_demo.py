@@ -190,7 +190,7 @@ def test_a_voice_is_taught_again_for_another_base_model(demo: ModuleType, monkey
     "changed",
     [
         "trainer/data/shipped/voices/formal.jsonl",
-        "trainer/data/shipped/clauses.yaml",
+        "trainer/mail/phrases.yaml",
         "trainer/training/recipes/quick.yaml",
         "trainer/training/sft.py",
         "adapters/emails/prompts.py",

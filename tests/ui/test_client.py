@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -463,3 +464,23 @@ def test_the_models_come_in_the_servers_order():
 def test_no_list_of_models_is_a_problem_in_words(behaviour: Behaviour, told: str):
     with pytest.raises(ServerProblem, match=re.escape(told)):
         models(behaviour)
+
+
+@pytest.mark.parametrize(("model", "roles"), [("base", ["system", "user"]), ("formal", ["user"])])
+def test_the_base_model_is_asked_with_the_instruction_that_a_voice_gets_from_its_server(model: str, roles: list[str]):
+    cards = [{"id": "base", "parent": None}, {"id": "formal", "parent": "base"}]
+    asked: list[dict[str, Any]] = []
+
+    async def behaviour(request: Request) -> None:
+        if "chat" not in request.line:
+            return await request.answer(json.dumps({"object": "list", "data": cards}).encode())
+        asked.append(request.body)
+        await writes_three_words(request)
+
+    async def write() -> None:
+        async with talking_to(behaviour) as client:
+            await client.models()
+            assert [answer async for answer in client.write(replace(ASK, model=model))]
+
+    asyncio.run(write())
+    assert [message["role"] for message in asked[0]["messages"]] == roles

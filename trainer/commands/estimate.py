@@ -61,7 +61,7 @@ def lines(found: Estimate, known: Prices) -> Iterator[str]:
     work, rows = found.work, found.work.rows
     epochs = "1 epoch" if work.epochs == 1 else f"{work.epochs} epochs"
     yield (
-        f"emails    {len(rows.emails):,} to learn from, {rows.practice:,} copies and generated ones beside them, "
+        f"emails    {len(rows.emails):,} to learn from, {rows.replay:,} general examples beside them, "
         f"{len(rows.heldout):,} held out"
     )
     yield f"tokens    {work.tokens:,} (exact): {work.tokens_an_epoch:,} an epoch, {epochs}, {work.steps:,} steps"
@@ -143,7 +143,7 @@ def _as_json(found: Estimate) -> dict[str, Any]:
     work, rows = found.work, found.work.rows
     return {
         "emails": len(rows.emails),
-        "practice_examples": rows.practice,
+        "replay_examples": rows.replay,
         "heldout_examples": len(rows.heldout),
         "epochs": work.epochs,
         "steps": work.steps,

@@ -201,6 +201,6 @@ def _how(manifest: Manifest) -> str:
         return "imported"
     return (
         f"recipe {manifest.recipe.get('recipe', 'unnamed')}, {training.examples} emails, "
-        f"{training.practice_examples} varied or generated, {training.epochs} epochs, "
+        f"{training.replay_examples} general examples, {training.epochs} epochs, "
         f"{training.seconds / 60:.1f} minutes"
     )

@@ -68,5 +68,7 @@ def chosen(args: argparse.Namespace) -> RunOptions:
     # The same tokens as AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.
     from transformers import PreTrainedTokenizerFast
 
-    check_before_training(examples, PreTrainedTokenizerFast.from_pretrained(base.path), loaded.max_length, log)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path)
+    rows = [example.instructed(loaded.instruction) for example in examples]
+    check_before_training(rows, tokenizer, loaded.max_length, log)
     return RunOptions(examples, loaded, base, device)

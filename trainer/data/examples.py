@@ -15,13 +15,13 @@ import json
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters.emails.prompts import Message, Turn, task_messages
+from adapters.emails.prompts import SYSTEM_ROLES, Message, Turn, instructed, task_messages
 from adapters.errors import ConfigError, DataError
-from adapters.store.disk import replace
+from adapters.store import disk
 from trainer.text.duplicates import clusters, merged
 
 DATA = Path(__file__).parent / "shipped"
@@ -50,6 +50,14 @@ class Example:
     @property
     def task(self) -> str:
         return self.messages[-1]["content"]
+
+    @property
+    def turns(self) -> list[Message]:
+        """The messages without an instruction: requests, and the emails that answered the earlier ones."""
+        return [message for message in self.messages if message["role"] not in SYSTEM_ROLES]
+
+    def instructed(self, instruction: str) -> Example:
+        return replace(self, messages=tuple(instructed(self.messages, instruction)))
 
 
 def task_example(
@@ -156,7 +164,7 @@ def groups(examples: Sequence[Example]) -> list[list[int]]:
 
 def same_requests(examples: Sequence[Example]) -> list[list[int]]:
     """Indices of examples with nearly the same request, earlier turns included, each list sorted."""
-    requests = ["\n".join(message["content"] for message in example.messages) for example in examples]
+    requests = ["\n".join(message["content"] for message in example.turns) for example in examples]
     long = [index for index, request in enumerate(requests) if len(request.split()) >= LONG_REQUEST_WORDS]
     return [[long[at] for at in cluster] for cluster in clusters([requests[index] for index in long])]
 
@@ -186,7 +194,7 @@ def write_rows(rows: Iterable[dict[str, Any]], file: Path) -> None:
         ConfigError: the folder cannot be written to.
     """
     try:
-        replace(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), mode=0o600)
+        disk.replace(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), mode=0o600)
     except OSError as exc:
         raise ConfigError(f"{file} cannot be written ({exc.strerror})", "name a file in a folder of yours") from exc
 

@@ -30,7 +30,7 @@ MIN_TASKS = 20
 class Acceptance:
     """What a new version of `name` is measured with and against.
 
-    `training` are the person's own emails that it learned from, without augmented and synthetic ones; `heldout` those
+    `training` are the person's own emails that it learned from, without replay; `heldout` those
     kept back.
     """
 

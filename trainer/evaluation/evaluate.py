@@ -81,14 +81,19 @@ class Setup:
 
     def plans(self) -> list[Plan]:
         """The rows in the order of the table; the promoted version has one if it is another version."""
-        prompts = [list(task.messages) for task in self.tasks]
+        # The base model gets the version's instruction too: only the adapter makes the difference.
+        instruction = self.version.manifest().instruction
+        tasks = [task.instructed(instruction) for task in self.tasks]
+        prompts = [list(task.messages) for task in tasks]
         plans = [Plan(BASE, BASE, prompts)]
         for count in self.example_counts:
             row = f"base, {count} example{'s' if count > 1 else ''}"
-            with_examples = [_with_examples(task, self.examples, count) for task in self.tasks]
+            with_examples = [_with_examples(task, self.examples, count) for task in tasks]
             plans.append(Plan(row, BASE, with_examples, with_examples=True))
         if self.promoted and self.promoted != self.version:
-            plans.append(Plan(f"promoted: {self.promoted.id}", self.promoted.id, prompts))
+            own = self.promoted.manifest().instruction
+            promoted = [list(task.instructed(own).messages) for task in self.tasks]
+            plans.append(Plan(f"promoted: {self.promoted.id}", self.promoted.id, promoted))
         return [*plans, Plan(self.version.id, self.version.id, prompts)]
 
     def extraction_targets(self) -> dict[int, set[memorisation.Gram]]:
@@ -164,9 +169,9 @@ def _machine(writer: Writer) -> str:
 
 def _with_examples(task: Example, examples: Sequence[Example], count: int) -> list[Message]:
     """The task after `count` examples as finished exchanges, those of its kind first; never the task itself."""
-    fitting = [example for example in examples if len(example.messages) == 1 and example.task != task.task]
+    fitting = [example for example in examples if len(example.turns) == 1 and example.task != task.task]
     fitting.sort(key=lambda example: example.kind != task.kind)
-    exchanges = [(*each.messages, {"role": "assistant", "content": each.email}) for each in fitting[:count]]
+    exchanges = [(*each.turns, {"role": "assistant", "content": each.email}) for each in fitting[:count]]
     # A system message stays first.
     start = int(task.messages[0]["role"] == "system")
     return [*task.messages[:start], *chain.from_iterable(exchanges), *task.messages[start:]]
@@ -183,7 +188,7 @@ def _scores(tasks: Sequence[Example], written: Sequence[Sequence[Answer]]) -> di
         [score(task.task, task.facts, answer.text, prompt_text(task), answer.ended) for answer in answers]
         for task, answers in zip(tasks, written, strict=True)
     ]
-    revisions = [of_task for task, of_task in zip(tasks, scores, strict=True) if len(task.messages) > 2]
+    revisions = [of_task for task, of_task in zip(tasks, scores, strict=True) if len(task.turns) > 1]
     return {name: Tally.mean(_means(scores, name)) for name in SCORE_FIGURES} | {
         "facts_kept": Tally(_means(scores, "facts_kept"), _means(scores, "facts")),
         "facts_invented": Tally(_means(scores, "invented"), _means(scores, "stated")),
@@ -253,7 +258,8 @@ def _memorisation(
         return {}, []
     targets = setup.extraction_targets()
     examples = [training[number] for number in targets]
-    messages = [list(example.messages) for example in examples]
+    instruction = setup.version.manifest().instruction
+    messages = [list(example.instructed(instruction).messages) for example in examples]
     training_answers = [answer.text for answer in writer.write(setup.version.id, messages, GREEDY, advance)]
     answers = [answer.text for answers in written for answer in answers]
     prompts = [prompt_text(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]

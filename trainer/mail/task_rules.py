@@ -8,12 +8,13 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from adapters.emails.facts import Fact, invented
 from adapters.emails.form import GREETING, TITLES, is_closing
 from adapters.emails.prompts import reply_task
 from adapters.emails.tasks import keeps
-from trainer.data.synthetic import pieces
 from trainer.mail.message import Mail, bare_subject
 from trainer.mail.reply_text import message, signed_name
 
@@ -118,8 +119,17 @@ def _points(mail: Mail, known: str) -> list[Fact]:
     return [point for point in points if point.kind != "name"]
 
 
+@cache
+def request_phrases() -> dict[str, list[str]]:
+    """How a request begins, and how it names points and writer, from phrases.yaml."""
+    import yaml
+
+    phrases: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("phrases.yaml").read_text("utf-8"))
+    return phrases
+
+
 def _phrase(to: str, subject: str, points: list[str], writer: str, reply: bool, chance: random.Random) -> str:
-    phrases, prefix = pieces("phrases")["imported"], "reply_" if reply else ""
+    phrases, prefix = request_phrases(), "reply_" if reply else ""
     if len(points) > 1 and chance.random() < 0.3:
         named = [("to", to if not reply else ""), ("subject", subject), *(("", p) for p in points), ("from", writer)]
         lines = [f"- {name}: {value}" if name else f"- {value}" for name, value in named if value]

@@ -1,6 +1,6 @@
-"""What a run trains on and what it holds out: emails, augmented copies, synthetic examples and replay.
+"""What a run trains on and what it holds out: emails and replay.
 
-    trainer sft ... --repeats 2 --practice 200 --mix 0.2
+    trainer sft ... --mix 0.2
 
 Replay examples are everyday requests (trainer/data/shipped/everyday.jsonl) with the base model's own answers. Without
 them a voice learns that every request asks for an email.
@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from trainer.console import Log, bar
-from trainer.data.augment import augment
 from trainer.data.examples import DATA, Example, split, task_example
-from trainer.data.synthetic import VOICES, synthetic_examples
 from trainer.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,15 +34,15 @@ MIN_TRIAL_EMAILS = 4
 
 @dataclass(frozen=True)
 class Rows:
-    """What one run trains on and holds out; the last `practice` rows of `train` are not the person's own emails."""
+    """What one run trains on and holds out; the last `replay` rows of `train` are not the person's own emails."""
 
     train: list[Example]
     heldout: list[Example]
-    practice: int
+    replay: int = 0
 
     @property
     def emails(self) -> list[Example]:
-        return self.train[: len(self.train) - self.practice]
+        return self.train[: len(self.train) - self.replay]
 
 
 def training_set(
@@ -72,7 +70,7 @@ def training_set(
         )
     replay = in_turn(ended, round(recipe.mix / (1 - recipe.mix) * len(rows.train)), recipe.seed)
     log(f"{len(replay)} general examples mixed in: {len(ended)} requests with the base model's own answers")
-    return Rows([*rows.train, *replay], rows.heldout, rows.practice + len(replay))
+    return Rows([*rows.train, *replay], rows.heldout, len(replay))
 
 
 def trial_set(
@@ -97,26 +95,12 @@ def trial_set(
 def choose_rows(
     examples: Sequence[Example], recipe: Recipe, log: Log, heldout: Sequence[Example] | None = None
 ) -> Rows:
-    """Split the emails, and add augmented copies and synthetic examples to those that are trained on.
-
-    If `heldout` is given, that is held out and all of `examples` are trained on.
-    """
+    """Split the emails; if `heldout` is given, that is held out and all of `examples` are trained on."""
     emails, kept_back = split(examples, recipe.heldout, recipe.seed) if heldout is None else (examples, heldout)
     if recipe.early_stop and not kept_back:
         raise ConfigError("early_stop looks at the held-out loss, and no email is held out", "add --heldout 0.2")
-    voices = {example.voice for example in emails}
-    synthetic: list[Example] = []
-    if recipe.practice and len(voices) == 1 and voices <= set(VOICES):
-        synthetic = synthetic_examples(voices.pop() or "", recipe.practice, recipe.seed)
-    elif recipe.practice:
-        log("no synthetic examples: they exist for rows whose voice is formal or friendly")
-    chance = random.Random(recipe.seed)
-    copies = [augment(email, chance) for _ in range(recipe.repeats - 1) for email in emails]
-    log(
-        f"{len(emails)} emails to learn from, {len(copies)} copies with other names and numbers, "
-        f"{len(synthetic)} synthetic examples; {len(kept_back)} held out"
-    )
-    return Rows([*emails, *copies, *synthetic], list(kept_back), len(copies) + len(synthetic))
+    log(f"{len(emails)} emails to learn from; {len(kept_back)} held out")
+    return Rows(*([each.instructed(recipe.instruction) for each in part] for part in (emails, kept_back)))
 
 
 def requests() -> list[str]:

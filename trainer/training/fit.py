@@ -47,7 +47,7 @@ class TrainedRun:
         rows = self.rows
         return {
             "examples": len(rows.emails),
-            "practice_examples": rows.practice,
+            "replay_examples": rows.replay,
             "heldout_examples": len(rows.heldout),
             "epochs": len(curve.train),
             "steps": len(curve.steps),

@@ -71,6 +71,7 @@ def _fields(run: TrainingRun, trained: TrainedRun) -> dict[str, Any]:
         "data_sha256": digest(rows.train),
         "heldout_sha256": digest(rows.heldout) if rows.heldout else None,
         "data_licence": run.licence,
+        "instruction": run.recipe.instruction,
         "trained_from": started_from(run),
         "recipe": run.recipe.model_dump(mode="json"),
     }

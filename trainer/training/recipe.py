@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from adapters.emails.prompts import INSTRUCTION
 from adapters.errors import ConfigError
 from adapters.models import base_models
 from adapters.models.validate import unservable_features
@@ -46,14 +47,14 @@ class Recipe(BaseModel):
         0, ge=0, description="stop after N epochs without a lower held-out loss and keep the best; 0 means never"
     )
     max_length: int = Field(1024, ge=64, description="tokens of task and email together; a longer one is refused")
-    practice: int = Field(0, ge=0, description="synthetic examples an epoch, for the formal and the friendly voice")
-    repeats: int = Field(1, ge=1, description="copies of each email an epoch, all but one with other names and numbers")
-    copy_weight: float = Field(1, ge=1, le=100, description="weight of a token that an email copies from its task")
     mix: float = Field(
         0.0, ge=0, le=0.9, description="share of replay, the base model's own answers, against forgetting; 0.2 is usual"
     )
+    instruction: str = Field(
+        INSTRUCTION, description="system message before each task, in training and in serving; an empty one for none"
+    )
     heldout: float = Field(0.05, ge=0, lt=1, description="share of the emails held out to measure the loss on")
-    seed: int = Field(0, description="seed of the split, the order and the synthetic examples")
+    seed: int = Field(0, description="seed of the split and the order")
     sample_tokens: int = Field(200, ge=1, description="most tokens of the sample email after an epoch")
     sample_epochs: tuple[PositiveInt, ...] = Field(
         (), description="write a sample email only after these epochs, and publish each model as NAME@epoch-N"

@@ -63,7 +63,7 @@ def _shaped_as_start(run: TrainingRun) -> TrainingRun:
             f"{run.start.id} was trained on another base model ({manifest.base_name})", f"give --base {manifest.base}"
         )
     shape = manifest.lora.model_dump(include={"rank", "alpha", "rslora"})
-    return replace(run, recipe=run.recipe.model_copy(update=shape))
+    return replace(run, recipe=run.recipe.model_copy(update=shape | {"instruction": manifest.instruction}))
 
 
 def _diverged(verdict: Verdict, saved: checkpoints.SavedRun) -> TrainingDiverged:

@@ -13,7 +13,6 @@ from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
@@ -22,7 +21,6 @@ from adapters.models.base_models import BaseModel
 from adapters.store.version import WEIGHTS
 from trainer.compute import cpu_loss, distributed
 from trainer.compute.attention import ATTENTION
-from trainer.compute.copy_weights import CopiedTokens, summed
 from trainer.compute.device import Device
 from trainer.compute.packed import pack
 from trainer.console import bar
@@ -32,15 +30,13 @@ from trainer.training.recipe import Recipe
 
 
 class CompletionTrainer(SFTTrainer):
-    """SFTTrainer with the loss of trainer/compute/cpu_loss.py on a CPU, and more weight on copied tokens if asked.
+    """SFTTrainer with the loss of trainer/compute/cpu_loss.py on a CPU.
 
     On a CPU TRL's own loss scores every token, prompt and padding too, and multiplies gradients in float32. The value
     is the same (tests/trainer/training/test_sft_trainer.py: to 1e-3).
     """
 
     tokens_an_epoch = 0
-    copied_tokens: CopiedTokens | None = None
-    copy_token_weight = 1.0
     loraplus = 1.0
     optimizer: Any
 
@@ -58,25 +54,14 @@ class CompletionTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        on_cpu = self.args.device.type == "cpu"
-        if return_outputs or not (on_cpu or self.copied_tokens):
+        if return_outputs or self.args.device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels_BT = inputs["labels"]
-        scored_BT = labels_BT[:, 1:] != -100
-        if on_cpu:
-            # Through the model's own forward, where several processes hook in to add their gradients.
-            nats_S = model(**inputs, completion_losses=True)
-        else:
-            logits_BTV = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
-            nats_S = cross_entropy(logits_BTV[scored_BT].float(), labels_BT[:, 1:][scored_BT], reduction="none")
-        loss = nats_S.sum()
-        if self.copied_tokens:
-            copied_BT = self.copied_tokens.among(inputs["input_ids"], labels_BT)
-            loss = summed(nats_S, copied_BT[:, 1:][scored_BT], self.copy_token_weight)
+        # Through the model's own forward, where several processes hook in to add their gradients.
+        nats_S = model(**inputs, completion_losses=True)
         if num_items_in_batch is None:
-            return loss / len(nats_S)
+            return nats_S.mean()
         # The items of all processes are counted, and their gradients averaged.
-        return loss * self.accelerator.num_processes / num_items_in_batch
+        return nats_S.sum() * self.accelerator.num_processes / num_items_in_batch
 
     def general_losses(self) -> tuple[float, float]:
         """The loss on general text of the base model, and with the adapter."""
@@ -102,8 +87,8 @@ def sft_settings(
         # Also the name under which transformers finds the hub's kernel, where `kernels` is installed.
         model["attn_implementation"] = "flash_attention_2"
     # Not TRL's packing, which cuts what does not fit, keeps the same emails together in every epoch, and makes
-    # `batch_size` count rows. Copied tokens are found row by row.
-    padding_free = device.flash_attention and recipe.copy_weight == 1
+    # `batch_size` count rows.
+    padding_free = device.flash_attention
     return {
         "output_dir": scratch,
         "use_cpu": not cuda,
@@ -119,7 +104,7 @@ def sft_settings(
         "weight_decay": recipe.weight_decay,
         "neftune_noise_alpha": recipe.neftune or None,
         "warmup_steps": int(recipe.warmup * recipe.epochs * math.ceil(emails / recipe.batch_size)),
-        # Never cut: check_before_training has refused longer emails, and synthetic ones are shorter.
+        # Never cut: check_before_training has refused longer emails.
         "max_length": None,
         "padding_free": padding_free,
         "train_sampling_strategy": "group_by_length" if cuda and not device.flash_attention else "random",
@@ -193,10 +178,6 @@ def completion_trainer(
     if not from_scratch:
         trainer.loraplus = recipe.loraplus
     trainer.tokens_an_epoch = sum(len(row["input_ids"]) for row in trainer.train_dataset)
-    if recipe.copy_weight > 1:
-        completions = ([token for token in row["labels"] if token != -100] for row in trainer.train_dataset)
-        trainer.copied_tokens = CopiedTokens(completions, trainer.model.config.vocab_size)
-        trainer.copy_token_weight = recipe.copy_weight
     return trainer
 
 

@@ -17,7 +17,6 @@ from adapters.emails.form import (
 )
 from adapters.emails.tasks import HELDOUT
 from trainer.data.examples import SHIPPED_EMAILS
-from trainer.data.synthetic import pieces
 
 FILES = [HELDOUT, *sorted(SHIPPED_EMAILS.glob("*.jsonl"))]
 ROWS = [row for file in FILES for row in map(json.loads, file.read_text("utf-8").splitlines()) if "email" in row]
@@ -94,8 +93,15 @@ def test_an_ordinary_sentence_is_no_closing(line: str):
 @pytest.mark.parametrize(
     "line",
     [
-        *pieces("phrases")["closings"]["formal"],
-        *pieces("phrases")["closings"]["friendly"],
+        "With kind regards,",
+        "Respectfully,",
+        "Best regards,",
+        "Cheers,",
+        "All the best,",
+        "Talk soon,",
+        "Take care,",
+        "Thanks again,",
+        "Best,",
         "Sincerely",
         "Sincerely yours,",
         "Very truly yours,",

@@ -14,7 +14,7 @@ from trainer.commands import run_options
 from trainer.commands.compare_starts import difference
 
 Capture = pytest.CaptureFixture[str]
-TINY = ("--rank", 4, "--alpha", 8, "--batch-size", 2, "--practice", 0, "--sample-tokens", 8)
+TINY = ("--rank", 4, "--alpha", 8, "--batch-size", 2, "--sample-tokens", 8)
 
 
 def compare_here(tiny_base: Path, directory: Path, *arguments: object) -> int:

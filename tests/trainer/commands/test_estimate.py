@@ -13,7 +13,7 @@ from trainer.trials import prices
 from trainer.trials.estimate import Estimate, work
 
 Capture = pytest.CaptureFixture[str]
-FLAGS = ["--epochs", 2, "--batch-size", 2, "--practice", 0, "--sample-tokens", 5]
+FLAGS = ["--epochs", 2, "--batch-size", 2, "--sample-tokens", 5]
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from trainer.training.recipe import Recipe, load
 from trainer.trials.learning_rates import Sweep, Trial
 
 Capture = pytest.CaptureFixture[str]
-TINY = ("--rank", 4, "--alpha", 8, "--batch-size", 2, "--practice", 0)
+TINY = ("--rank", 4, "--alpha", 8, "--batch-size", 2)
 
 
 def sweep_here(tiny_base: Path, directory: Path, *arguments: object) -> int:
@@ -46,7 +46,7 @@ def test_a_sweep_prints_a_table_with_curves_and_writes_a_recipe_that_sft_takes(
     assert "trials 100 %" in printed.err
     assert not any(word in printed.out + printed.err for word in ("Dear", "Thank", "Ada"))
     assert load(str(recipe), {}) == Recipe(
-        recipe=str(recipe), learning_rate=2e-2, epochs=1, batch_size=2, rank=4, alpha=8, practice=0, repeats=2
+        recipe=str(recipe), learning_rate=2e-2, epochs=1, batch_size=2, rank=4, alpha=8
     )
     sft = ["sft", "--data", dataset(tmp_path), "--base", tiny_base, "--name", "mine", "--store", tmp_path / "store"]
     assert main([str(part) for part in (*sft, "--recipe", recipe, "--sample-tokens", 5)]) == 0

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.emails.tasks import keeps
-from trainer.data.synthetic import pieces
 from trainer.mail.message import Mail
 from trainer.mail.task_rules import (
     CUT,
@@ -16,6 +15,7 @@ from trainer.mail.task_rules import (
     TooManyFacts,
     email_of,
     request,
+    request_phrases,
     shortened,
 )
 
@@ -79,9 +79,7 @@ def test_phrasings_differ_from_email_to_email_and_are_the_same_for_the_same_seed
 )
 def test_the_recipient_is_called_as_the_writer_does(greeting: str, recipient: str):
     task = asked(replace(MAIL, text=f"{greeting}\n\nIt is red.")).task
-    assert task in [
-        opening.format(to=recipient, subject="Forms") for opening in pieces("phrases")["imported"]["openings"]
-    ]
+    assert task in [opening.format(to=recipient, subject="Forms") for opening in request_phrases()["openings"]]
 
 
 def test_an_address_without_a_name_stands_for_one():

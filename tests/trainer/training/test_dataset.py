@@ -14,42 +14,10 @@ from trainer.compute.device import Device
 from trainer.data.examples import Example, task_example
 from trainer.evaluation import base_answers, forgetting
 from trainer.training import dataset
-from trainer.training.dataset import Rows, choose_rows
+from trainer.training.dataset import Rows
 
-PRACTISED = RECIPE.model_copy(update={"practice": 7})
 DEVICE = Device("cpu", "float32", False, "CPU")
 MIXED = RECIPE.model_copy(update={"mix": 0.5, "heldout": 0.25})
-
-
-@pytest.mark.parametrize("voice", ["formal", "friendly"])
-def test_rows_of_a_known_voice_get_practice_in_it(voice: str):
-    rows = choose_rows(emails(voice=voice), PRACTISED, nobody_listens)
-    assert (len(rows.train), len(rows.heldout), rows.practice) == (11 + 7, 1, 7)
-    assert {example.voice for example in rows.train} == {voice}
-
-
-def test_held_out_rows_are_never_generated():
-    rows = choose_rows(emails(voice="formal"), PRACTISED, nobody_listens)
-    assert all(example in emails(voice="formal") for example in rows.heldout)
-
-
-@pytest.mark.parametrize(
-    "examples",
-    [emails(), emails(voice="pirate"), [*emails(6, "formal"), *emails(6, "friendly")]],
-    ids=["none", "unknown", "two"],
-)
-def test_rows_without_one_known_voice_use_no_practice(examples: list[Example]):
-    said: list[str] = []
-    rows = choose_rows(examples, PRACTISED, said.append)
-    assert rows.practice == 0
-    assert all(example in examples for example in rows.train)
-    assert "no synthetic examples" in said[0]
-
-
-def test_repeats_repeat_the_emails_and_not_the_practice():
-    rows = choose_rows(emails(voice="formal"), PRACTISED.model_copy(update={"repeats": 3}), nobody_listens)
-    assert len(rows.train) == 3 * 11 + 7
-    assert all(email in [*rows.train, *rows.heldout] for email in emails(voice="formal"))
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +39,7 @@ def rows(base: BaseModel) -> Rows:
 def test_the_share_is_that_of_all_that_is_trained_on(base_model: BaseModel):
     answered(base_model, 110)
     found = rows(base_model)
-    assert (len(found.train), len(found.emails), len(found.heldout), found.practice) == (18, 9, 3, 9)
+    assert (len(found.train), len(found.emails), len(found.heldout), found.replay) == (18, 9, 3, 9)
     assert {example.email for example in found.train[9:]} <= {f"Answer {number}." for number in range(110)}
     assert len({example.task for example in found.train[9:]}) == 9
     assert not any(example.email.startswith("Answer") for example in found.heldout)
@@ -100,7 +68,7 @@ def test_the_base_model_itself_answers_and_only_once(base_model: BaseModel, monk
 
 def test_without_a_share_nothing_is_mixed_in(base_model: BaseModel):
     found = dataset.training_set(emails(), RECIPE, base_model, DEVICE, nobody_listens)
-    assert found.practice == 0
+    assert found.replay == 0
 
 
 def test_what_is_mixed_in_is_not_what_forgetting_is_measured_with():

@@ -51,7 +51,7 @@ def test_a_run_tells_of_its_steps_epochs_verdict_and_version_and_of_no_email(
     tiny_base: Path, tmp_path: Path, heldout: float
 ):
     file = tmp_path / "events.jsonl"
-    options = ["--epochs", 2, "--batch-size", 4, "--repeats", 1, "--heldout", heldout, "--events", file]
+    options = ["--epochs", 2, "--batch-size", 4, "--heldout", heldout, "--events", file]
     assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path), *options) == 0
     events = read(file)
     epoch = ["step"] * 3 + ["epoch"]

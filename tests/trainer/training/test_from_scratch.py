@@ -143,7 +143,7 @@ def test_the_command_writes_into_the_directory_of_the_name(
 ):
     monkeypatch.chdir(tmp_path)
     data = dataset(tmp_path)
-    flags = ["--epochs", "1", "--sample-tokens", "5", "--practice", "0", "--explain", "--events", "events.jsonl"]
+    flags = ["--epochs", "1", "--sample-tokens", "5", "--explain", "--events", "events.jsonl"]
     command = ["sft", "--from-scratch", "--data", str(data), "--base", str(tiny_base), *flags]
     assert main([*command, "--name", "mine"]) == 0
     printed = capsys.readouterr()
@@ -163,7 +163,7 @@ def test_the_command_writes_into_the_directory_of_the_name(
 def test_as_json_and_into_a_directory_of_ones_own(tiny_base: Path, tmp_path: Path, capsys: Capture):
     output = tmp_path / "other"
     output.mkdir()
-    flags = ["--epochs", 1, "--sample-tokens", 5, "--practice", 0, "--heldout", 0.2, "--output", output, "--json"]
+    flags = ["--epochs", 1, "--sample-tokens", 5, "--heldout", 0.2, "--output", output, "--json"]
     command = ["sft", "--from-scratch", "--name", "mine", "--data", dataset(tmp_path), "--base", tiny_base, *flags]
     assert main([str(part) for part in command]) == 0
     printed = json.loads(capsys.readouterr().out)

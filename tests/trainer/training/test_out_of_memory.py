@@ -34,7 +34,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_batch_that_the_memory_does_not_hold_is_read_in_parts(tiny_base: Path, tmp_path: Path):
     long = [{"prompt": f"Write {number}.", "completion": f"{number} " + "word " * 500} for number in range(16)]
     flags = ["--name", "mine", "--base", tiny_base, "--store", tmp_path / "store", "--data", dataset(tmp_path, long)]
-    flags += ["--epochs", 1, "--batch-size", 16, "--max-length", 4000, "--heldout", 0, "--practice", 0, "--repeats", 1]
+    flags += ["--epochs", 1, "--batch-size", 16, "--max-length", 4000, "--heldout", 0]
     command = [sys.executable, "-c", LIMITED, "sft", *map(str, flags), "--sample-tokens", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]

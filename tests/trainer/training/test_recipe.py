@@ -28,12 +28,10 @@ def test_every_shipped_recipe_is_one_that_the_help_names():
 def test_article_is_the_lessons_numbers():
     recipe = load("article", {})
     assert (recipe.learning_rate, recipe.epochs, recipe.batch_size) == (1e-4, 3, 4)
-    assert recipe.practice == 0
 
 
-def test_the_recipe_for_a_gpu_teaches_no_copying_and_fits_the_servers_default_limits():
+def test_the_recipe_for_a_gpu_fits_the_servers_default_limits():
     recipe = load("gpu", {})
-    assert (recipe.repeats, recipe.practice) == (1, 0)
     assert (recipe.rank, recipe.max_length) == (16, 2048)
     assert recipe.learning_rate is not None
     assert recipe.learning_rate < learning_rate_prior(2560)
@@ -59,7 +57,7 @@ def test_a_flag_wins_over_the_recipe_and_one_that_was_not_given_does_not(mine: P
 
 
 def test_a_flag_of_zero_wins_too():
-    assert load("quick", {"practice": 0}).practice == 0
+    assert load("quick", {"heldout": 0}).heldout == 0
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones():

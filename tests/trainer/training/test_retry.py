@@ -19,7 +19,7 @@ from trainer.training.run import TrainingRun
 
 RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=0.9)
 TRAINING = {
-    **dict.fromkeys(("examples", "practice_examples", "heldout_examples", "epochs", "steps", "tokens"), 1),
+    **dict.fromkeys(("examples", "replay_examples", "heldout_examples", "epochs", "steps", "tokens"), 1),
     **dict.fromkeys(("seconds", "learning_rate", "train_loss", "heldout_loss_before"), 1.0),
     "versions": {},
 }
@@ -97,7 +97,7 @@ def test_the_real_trainer_mends_a_rate_that_is_too_high(
 ):
     flags = ["--name", "mine", "--base", tiny_base, "--store", tmp_path / "store", "--data", dataset(tmp_path)]
     flags += ["--epochs", 8, "--batch-size", 2, "--rank", 4, "--alpha", 8, "--heldout", 0.25, "--sample-tokens", 6]
-    flags += ["--repeats", 1, "--learning-rate", 0.067, "--auto"]
+    flags += ["--learning-rate", 0.067, "--auto"]
     assert main(["sft", *map(str, flags)]) == 0
     printed = capsys.readouterr()
     assert "--auto: the run again with learning_rate 0.022" in printed.err
@@ -115,6 +115,6 @@ def test_auto_and_resume_are_refused_together(tmp_path: Path, capsys: pytest.Cap
 def test_a_leak_is_said_and_not_trained_again(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     data = dataset(tmp_path)
     flags = ["--name", "mine", "--base", tiny_base, "--store", tmp_path / "store", "--data", data, "--epochs", 1]
-    assert main(["sft", *map(str, [*flags, "--rank", 4, "--practice", 0, "--heldout-data", data, "--auto"])]) == 0
+    assert main(["sft", *map(str, [*flags, "--rank", 4, "--heldout-data", data, "--auto"])]) == 0
     assert [version.id for version in Store(tmp_path / "store").versions("mine")] == ["mine@1"]
     assert "hint: leave --heldout-data out" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_a_run_says_its_learning_rate_and_where_it_comes_from(runs: Runs):
 
 def test_a_run_says_how_many_emails_it_learns_from(runs: Runs):
     (counts,) = [line for line in runs.said if line.startswith("11 emails to learn from")]
-    assert counts.endswith("0 synthetic examples; 1 held out")
+    assert counts == "11 emails to learn from; 1 held out"
 
 
 def test_the_manifest_says_what_was_trained_on_what(runs: Runs, base_model: BaseModel):
@@ -139,7 +139,7 @@ def test_the_manifest_says_what_was_trained_on_what(runs: Runs, base_model: Base
 
 def test_the_manifest_says_how_the_run_went(runs: Runs):
     training = runs.first.manifest().training
-    assert (training.examples, training.practice_examples, training.heldout_examples) == (11, 0, 1)
+    assert (training.examples, training.replay_examples, training.heldout_examples) == (11, 0, 1)
     assert (training.epochs, training.steps, training.learning_rate) == (2, 12, 1e-2)
     assert training.tokens > 2 * 11 * len("Thank Bo.Dear Bo,Thank you.Best,Kim")
     assert training.seconds > 0

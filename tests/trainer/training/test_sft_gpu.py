@@ -73,12 +73,6 @@ def test_batches_have_no_padding_exactly_where_flash_attention_keeps_emails_apar
     assert all(settings(device)["padding_free"] is False for device in (CPU, OLD_CPU, GPU, OLD_GPU))
 
 
-def test_batches_are_padded_where_copied_tokens_count_more():
-    weighted = RECIPE.model_copy(update={"copy_weight": 4})
-    asked = sft_settings(FLASH_GPU, weighted, 1e-2, emails=8, heldout=2, scratch="/tmp")
-    assert asked["padding_free"] is False
-
-
 def test_no_device_cuts_an_email():
     assert {settings(device)["max_length"] for device in (CPU, GPU, FLASH_GPU)} == {None}
 

@@ -12,12 +12,9 @@ from vllm.lora.peft_helper import PEFTHelper
 
 from adapters.models.base_models import BaseModel
 from adapters.store.version import CONFIG
-from tests.trainer.training.test_dataset import PRACTISED
-from tests.trainer.training.test_sft import RECIPE, emails, nobody_listens
-from trainer.compute import copy_weights
+from tests.trainer.training.test_sft import RECIPE, emails
 from trainer.compute.device import Device, choose
 from trainer.data.examples import Example, task_example
-from trainer.training.dataset import choose_rows
 from trainer.training.recipe import Recipe
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 
@@ -86,22 +83,6 @@ def test_the_loss_and_its_gradients_are_the_stock_trainers(
     assert gradients.norm().item() == pytest.approx(stock_gradients.norm().item(), rel=10 * loss_tolerance)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_weight_on_what_is_copied_turns_the_gradients_and_leaves_the_loss_that_is_shown(
-    build: Build, monkeypatch: pytest.MonkeyPatch, device: str
-):
-    """The arithmetic of both devices, on this one."""
-    monkeypatch.setattr(copy_weights, "COMMON_TOKENS", 3)
-    plain, plain_gradients = loss_and_gradients(build(emails(5)), stock=False, items=None)
-    weighted = build(emails(5), recipe=RECIPE.model_copy(update={"copy_weight": 5}))
-    on_cpu = loss_and_gradients(weighted, stock=False, items=None)[1]
-    monkeypatch.setattr(type(weighted.args), "device", property(lambda _: torch.device(device)))
-    loss, gradients = loss_and_gradients(weighted, stock=False, items=None)
-    assert loss == pytest.approx(plain, rel=1e-3)
-    assert torch.cosine_similarity(gradients, plain_gradients, dim=0) < 0.999
-    torch.testing.assert_close(gradients, on_cpu, rtol=1e-3, atol=1e-4)
-
-
 def test_the_loss_does_not_depend_on_the_prompts_length(build: Build):
     """Padding on the short rows must not count."""
     trainer = build(emails(2))
@@ -124,15 +105,6 @@ def test_exactly_the_email_and_its_stop_token_are_learned(build: Build):
     trainer = build(examples)
     learned = [learned_text(trainer, row) for row in range(3)]
     assert learned == [f"{example.email}<|im_end|>\n" for example in examples]
-
-
-def test_practice_is_never_cut_either(build: Build):
-    """One character is one token here, so that generated emails do not fit into 256."""
-    recipe = PRACTISED.model_copy(update={"max_length": 256})
-    rows = choose_rows(emails(voice="formal"), recipe, nobody_listens)
-    trainer = build(rows.train, recipe=recipe)
-    stop = trainer.processing_class.eos_token_id
-    assert all(stop in row["input_ids"][-2:] for row in trainer.train_dataset)
 
 
 def test_rslora_scales_by_the_root_of_the_rank_as_vllm_does(build: Build, tmp_path: Path):

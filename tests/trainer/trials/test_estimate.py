@@ -103,7 +103,7 @@ def test_tokens_and_steps_are_those_of_the_run_which_corrects_the_next_estimate(
     base_model: BaseModel, store: Store, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
-    recipe = RECIPE.model_copy(update={"repeats": 2})
+    recipe = RECIPE
     work, tokenizer = estimate.work(emails(), recipe, base_model, choose(), nobody_listens)
     first = estimate.here(work, base_model, recipe, tokenizer, choose(), nobody_listens)
     assert (first.correction, first.runs) == (1.0, 0)

@@ -223,7 +223,7 @@ def test_the_command_makes_the_next_version_of_the_voice(
         kept.keep("formal", f"Thank person {number} for {number} chairs.", f"Dear {number},\n\nthank you.\n\nKim")
     command = kept.command("formal", [first], store.directory)
     done = subprocess.run(
-        f"{Path(sys.executable).parent}/{command} --base {shlex.quote(str(tiny_base))} --epochs 1 --practice 0",
+        f"{Path(sys.executable).parent}/{command} --base {shlex.quote(str(tiny_base))} --epochs 1",
         shell=True,
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

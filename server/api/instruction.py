@@ -1,0 +1,29 @@
+"""The instruction that a voice was taught with, before a request that brings none of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapters.emails.prompts import SYSTEM_ROLES, instructed
+from adapters.store.version import Version
+from server.api.limits import CHAT, MESSAGES, RESPONSES
+from server.api.models_route import version_info
+
+# Where a request of each path may bring a system message; a raw completion has no messages.
+FIELDS = {RESPONSES: "instructions", MESSAGES: "system"}
+
+
+def instruct(path: str, request: dict[str, Any], version: Version) -> None:
+    """Put the instruction of `version` into the `request` to `path`, unless that has a system message or takes none."""
+    instruction = version_info(version).instruction
+    if not instruction:
+        return
+    turns = request.get("input" if path == RESPONSES else "messages")
+    # vLLM answers a request whose messages are none.
+    messages = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    if any(message.get("role") in SYSTEM_ROLES for message in messages):
+        return
+    if path in FIELDS:
+        request[FIELDS[path]] = request.get(FIELDS[path]) or instruction
+    elif path == CHAT and messages:
+        request["messages"] = [*instructed([], instruction), *turns]
