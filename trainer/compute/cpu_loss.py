@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
 from trainer.compute.attention import Layout
+from trainer.compute.head_loss import losses_at
 from trainer.compute.packed import Packed
 
 
@@ -41,12 +42,9 @@ def completion_losses(model: Any, inputs: dict[str, Tensor], autocast: bool) -> 
     next_N = torch.cat([ids_BT.new_full([shared], -100), *(next_BT[row, part] for row, part in enumerate(rows))])
     scored_N = next_N != -100
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        hidden_NH = model.model(
-            input_ids=ids_N[None], position_ids=layout.positions, use_cache=False, layout=layout
-        ).last_hidden_state[0]
-        logits_SV = model.lm_head(hidden_NH[scored_N])
+        nats_S = losses_at(model, ids_N[None], layout, scored_N.nonzero()[:, 0], next_N[scored_N])
     layout.check_read(model)
-    return cross_entropy(logits_SV.float(), next_N[scored_N], reduction="none")
+    return nats_S
 
 
 def _shared(ids_BT: Tensor, labels_BT: Tensor, lengths: list[int]) -> int:
