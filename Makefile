@@ -13,9 +13,9 @@ install: $(SETUP_DONE)
 $(SETUP_DONE): deploy/setup.py deploy/requirements-cpu.txt deploy/requirements-cuda.txt deploy/requirements-dev.txt pyproject.toml
 	python3 deploy/setup.py
 
-# CHECK=1: end after the comparison, with a status that says whether every step worked.
+# CHECK=1: end after the comparison, with a status that says whether every step worked. BASE=smollm2-135m-instruct: faster.
 demo: install
-	$(VENV)/python deploy/demo.py $(if $(CHECK),--check)
+	$(VENV)/python deploy/demo.py $(if $(CHECK),--check) $(if $(BASE),--base $(BASE))
 
 # The pictures of the README, with the default base model and the voices of STORE (default: the demo's).
 screenshots: test-tools

@@ -1,9 +1,10 @@
-"""The demo: teach two voices, serve them, show one held-out task before and after, open the comparison page.
+"""The demo: teach two voices, serve them, show three held-out tasks before and after, open the comparison page.
 
 `make demo` calls it:
 
-    .venv/bin/python deploy/demo.py            stays until Ctrl-C
-    .venv/bin/python deploy/demo.py --check    ends when the page answers, with status 0 if every step worked
+    .venv/bin/python deploy/demo.py                                 stays until Ctrl-C
+    .venv/bin/python deploy/demo.py --check                         ends when the page answers: status 0 if all worked
+    .venv/bin/python deploy/demo.py --base smollm2-135m-instruct    a smaller base model: faster, and it cannot write
 
 Its store is .demo/store in the clone; a second run reuses the voices and the base model that are there.
 """
@@ -24,15 +25,24 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adapters.emails.tasks import Task
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / ".demo"
 STORE = DEMO / "store"
 SCRIPTS = Path(sys.executable).parent
 VOICES = ("formal", "friendly")
-TASK = "heldout-02"
+# Of the shipped emails of a voice: one pass over them takes under five minutes on two cores with bf16.
+EMAILS = 96
+# A new date, a resignation and an apology, chosen before a voice had written them.
+TASKS = ("heldout-02", "heldout-18", "heldout-25")
 MAX_TOKENS = 256
 START_DEADLINE_SECONDS = 1800
 """Generous: on a GPU the first start reads 8 GB and compiles."""
@@ -51,23 +61,29 @@ class Answer:
     tokens: int
     first_token_seconds: float
     tokens_per_second: float
+    # What the email keeps of its task, misses and invents, in words.
+    findings: tuple[str, ...] = ()
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--check", action="store_true", help="end after the comparison")
-    check = arguments.parse_args().check
+    arguments.add_argument("--base", help="a base model of `adapters base list` (default: what this machine can run)")
+    asked = arguments.parse_args()
+    check = asked.check
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started: list[subprocess.Popen[bytes]] = []
     try:
         DEMO.mkdir(exist_ok=True)
-        base = default_base()
+        base = asked.base or default_base()
         for voice in VOICES:
             teach(voice, base)
         port, page = free_port(8000), free_port(7860)
         server_flags = ["--base", base, "--store", STORE, "--port", str(port)]
         started.append(start("server", server_flags, f"http://127.0.0.1:{port}/health"))
-        show(compare(port), port)
+        for task in compared_tasks():
+            show(task.task, compare(task, port))
+        show_curl(port)
         address = f"http://127.0.0.1:{page}/"
         ui_flags = ["--server", f"http://127.0.0.1:{port}/v1", "--store", STORE, "--kept", DEMO / "kept"]
         started.append(start("ui", [*ui_flags, "--port", str(page)], address))
@@ -95,8 +111,10 @@ def default_base() -> str:
 
 def teach(voice: str, base: str) -> None:
     """Run `trainer sft` for the voice, unless the store has what the same base, emails and code taught before."""
-    data = ROOT / f"trainer/data/shipped/voices/{voice}.jsonl"
-    made_from = hashlib.sha256(base.encode())
+    shipped = ROOT / f"trainer/data/shipped/voices/{voice}.jsonl"
+    data = DEMO / f"{voice}.jsonl"
+    data.write_text("".join(shipped.read_text(encoding="utf-8").splitlines(keepends=True)[:EMAILS]), encoding="utf-8")
+    made_from = hashlib.sha256(f"{base} {EMAILS}".encode())
     # All of both packages, because most of their files have a part in what a voice learns.
     for file in sorted([*ROOT.glob("trainer/**/*"), *ROOT.glob("adapters/**/*")]):
         if file.is_file() and file.parent.name != "__pycache__":
@@ -155,19 +173,37 @@ def log_of(name: str) -> Path:
     return DEMO / f"{name}.log"
 
 
-def compare(port: int) -> tuple[str, list[Answer]]:
-    rows = [
-        json.loads(line)
-        for line in (ROOT / "adapters/emails/data/heldout.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    task = next(row for row in rows if row["id"] == TASK)["task"]
-    say("\nwriting the same email with the base model and both voices")
-    return task, [write(port, model, task) for model in ("base", *VOICES)]
+def compared_tasks() -> list[Task]:
+    from adapters.emails.tasks import shipped_tasks
+
+    return [task for task in shipped_tasks() if task.id in TASKS]
 
 
-def write(port: int, model: str, task: str) -> Answer:
-    """Stream one greedy answer through the OpenAI client; the first, cold request to a voice loads it first."""
+def compare(task: Task, port: int) -> list[Answer]:
+    say(f"\nwriting an email with the base model and both voices ({task.id})")
+    return [write(port, model, task) for model in ("base", *VOICES)]
+
+
+def findings(task: Task, text: str) -> tuple[str, ...]:
+    """What the email keeps, misses and invents, by the rules of the evaluation; they do not see what it means."""
+    from adapters.emails.facts import invented
+    from adapters.emails.tasks import keeps
+
+    missing = [fact[0] for fact in task.facts if not keeps(fact, text)]
+    found = [f"keeps {len(task.facts) - len(missing)} of {len(task.facts)} facts"]
+    found += [f"misses: {', '.join(missing)}"] if missing else []
+    added = [fact.text for fact in invented(text, task.task)]
+    return (*found, f"invents: {', '.join(added)}") if added else tuple(found)
+
+
+def write(port: int, model: str, task: Task) -> Answer:
+    """Stream one greedy answer through the OpenAI client; the first, cold request to a voice loads it first.
+
+    The base model gets the instruction that the server gives to a voice.
+    """
     import openai
+
+    from adapters.emails.prompts import INSTRUCTION, instructed, task_messages
 
     key = os.environ.get("MAILWRIGHT_API_KEY") or "none"
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key)
@@ -177,7 +213,7 @@ def write(port: int, model: str, task: str) -> Answer:
     try:
         stream = client.chat.completions.create(
             model=model,
-            messages=[{"role": "user", "content": task}],
+            messages=instructed(task_messages(task.task), INSTRUCTION if model == "base" else ""),
             temperature=0,
             max_tokens=MAX_TOKENS,
             stream=True,
@@ -195,16 +231,20 @@ def write(port: int, model: str, task: str) -> Answer:
     if first is None:
         raise StepFailed(f"{model} answered with an empty text\nhint: the server's log is {log_of('server')}")
     writing = time.monotonic() - first
-    return Answer(answered_by, text.strip(), tokens, first - started, (tokens - 1) / writing if writing else 0.0)
+    speed = (tokens - 1) / writing if writing else 0.0
+    return Answer(answered_by, text.strip(), tokens, first - started, speed, findings(task, text))
 
 
-def show(compared: tuple[str, list[Answer]], port: int) -> None:
-    task, answers = compared
-    print(f"\nThe task, which no training saw:\n{textwrap.indent(task, '  ')}\n")
+def show(task: str, answers: Sequence[Answer]) -> None:
+    print(f"\nA task that no training saw:\n{textwrap.indent(task, '  ')}\n")
     width = max(34, (min(shutil.get_terminal_size((120, 40)).columns, 132) - 6) // 3)
     columns = [column(answer, width) for answer in answers]
     for line in range(max(map(len, columns))):
         print(" | ".join((cells[line] if line < len(cells) else "").ljust(width) for cells in columns).rstrip())
+    print(flush=True)
+
+
+def show_curl(port: int) -> None:
     body = json.dumps(
         {"model": "formal", "messages": [{"role": "user", "content": "Thank Ada for the 12 chairs. I'm Kim."}]}
     )
@@ -230,7 +270,9 @@ def column(answer: Answer, width: int) -> list[str]:
     ]
     for line in answer.text.splitlines():
         lines += textwrap.wrap(line, width) or [""]
-    return lines if answer.tokens < MAX_TOKENS else [*lines, f"... (cut at {MAX_TOKENS} tokens)"]
+    if answer.tokens >= MAX_TOKENS:
+        lines.append(f"... (cut at {MAX_TOKENS} tokens)")
+    return [*lines, "", *chain.from_iterable(textwrap.wrap(f"* {found}", width) for found in answer.findings)]
 
 
 def wait(started: list[subprocess.Popen[bytes]], check: bool) -> int:

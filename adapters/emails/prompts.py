@@ -15,9 +15,8 @@ Turn = tuple[str, str]
 
 # Without one the untrained base model rambles; docs/decisions/base-models.md has the others that were tried.
 INSTRUCTION = (
-    "You write emails. The user gives notes for one email: write it as the sender, to the recipient, ready to send. "
-    "State every fact of the notes exactly, and add none. Begin with a subject line, then a greeting; end with a "
-    "closing and the sender's name."
+    "Write the email that the user asks for. Answer with the email only: "
+    "subject, greeting, text, closing, sender's name."
 )
 
 

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +24,7 @@ def answer(demo: ModuleType, text: str = "Dear Ada,\n\nThank you.", tokens: int 
 def test_a_column_has_a_head_and_the_answer_below_it(demo: ModuleType):
     lines = demo.column(answer(demo), 34)
     assert lines[:3] == ["formal@1", "first token 0.46 s, 82 tokens/s", "-" * 34]
-    assert lines[3:] == ["Dear Ada,", "", "Thank you."]
+    assert lines[3:] == ["Dear Ada,", "", "Thank you.", ""]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -35,21 +36,36 @@ def test_no_line_of_a_column_is_wider_than_the_column(demo: ModuleType, text: st
 
 
 def test_an_answer_that_was_cut_says_so(demo: ModuleType):
-    assert demo.column(answer(demo, tokens=demo.MAX_TOKENS), 34)[-1] == "... (cut at 256 tokens)"
+    assert demo.column(answer(demo, tokens=demo.MAX_TOKENS), 34)[-2] == "... (cut at 256 tokens)"
 
 
-def test_the_answers_stand_side_by_side(demo: ModuleType, capsys: Capture, monkeypatch: Patch):
-    monkeypatch.setattr(demo.shutil, "which", lambda _: None)
+def test_below_an_email_stands_what_it_keeps_misses_and_invents(demo: ModuleType):
+    task = demo.compared_tasks()[0]
+    text = (
+        "Dear Mr Wieczorek,\n\nthe flute assessment is on Wednesday 4 June, not Monday 2 June. It costs £30.\n\nNkechi"
+    )
+    found = demo.findings(task, text)
+    assert found == ("keeps 5 of 7 facts", "misses: 5:40 pm, studio 6", "invents: £30")
+    assert demo.column(replace(answer(demo), findings=found), 60)[-3:] == [f"* {each}" for each in found]
+    assert demo.findings(task, task.task)[0] == "keeps 7 of 7 facts"
+
+
+def test_the_demo_shows_three_tasks(demo: ModuleType):
+    assert [task.id for task in demo.compared_tasks()] == ["heldout-02", "heldout-18", "heldout-25"]
+
+
+def test_the_answers_stand_side_by_side(demo: ModuleType, capsys: Capture):
     answers = [answer(demo, "one"), answer(demo, "two\nthree"), answer(demo, "four")]
-    demo.show(("Thank Ada.", answers), 8123)
+    demo.show("Thank Ada.", answers)
     rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if "|" in line]
     assert rows[0] == ["formal@1"] * 3
-    assert rows[3:] == [["one", "two", "four"], ["", "three", ""]]
+    assert rows[3:5] == [["one", "two", "four"], ["", "three", ""]]
 
 
 def test_the_task_and_a_curl_line_are_shown(demo: ModuleType, capsys: Capture, monkeypatch: Patch):
     monkeypatch.setattr(demo.shutil, "which", lambda _: None)
-    demo.show(("Thank Ada.", [answer(demo)]), 8123)
+    demo.show("Thank Ada.", [answer(demo)])
+    demo.show_curl(8123)
     shown = capsys.readouterr().out
     assert "  Thank Ada." in shown
     (line,) = [line for line in shown.splitlines() if line.startswith("curl ")]
@@ -78,7 +94,7 @@ def test_the_curl_line_sends_the_operators_key_without_showing_it(
     monkeypatch.setenv("MAILWRIGHT_API_KEY", "it's a secret")
     with HTTPServer(("127.0.0.1", 0), Guarded) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        demo.show(("Thank Ada.", [answer(demo)]), server.server_port)
+        demo.show_curl(server.server_port)
     assert "secret" not in capsys.readouterr().out
 
 
@@ -88,7 +104,7 @@ def test_without_a_key_the_demo_sends_none(demo: ModuleType, capsys: Capture, mo
     if key is not None:
         monkeypatch.setenv("MAILWRIGHT_API_KEY", key)
     monkeypatch.setattr(demo.shutil, "which", lambda _: None)
-    demo.show(("Thank Ada.", [answer(demo)]), 8123)
+    demo.show_curl(8123)
     assert "Authorization" not in capsys.readouterr().out
 
 
@@ -98,7 +114,7 @@ def test_an_empty_key_is_none(demo: ModuleType, monkeypatch: Patch):
     with HTTPServer(("127.0.0.1", 0), Guarded) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         with pytest.raises(demo.StepFailed, match="formal did not answer: Error code: 401"):
-            demo.write(server.server_port, "formal", "Thank Ada.")
+            demo.write(server.server_port, "formal", demo.compared_tasks()[0])
 
 
 def test_a_curl_line_that_does_not_work_fails_the_demo(demo: ModuleType, monkeypatch: Patch):
@@ -107,7 +123,7 @@ def test_a_curl_line_that_does_not_work_fails_the_demo(demo: ModuleType, monkeyp
     )
     monkeypatch.setattr(demo.shutil, "which", lambda _: "/usr/bin/curl")
     with pytest.raises(demo.StepFailed, match=r"exit status 7.*refused"):
-        demo.show(("Thank Ada.", [answer(demo)]), 8123)
+        demo.show_curl(8123)
 
 
 def test_a_free_port_is_taken_as_wished(demo: ModuleType):
@@ -274,8 +290,6 @@ def test_a_part_that_ends_by_itself_is_named_with_its_log(demo: ModuleType, tmp_
         demo.stop(process)
 
 
-def test_the_demos_task_is_a_held_out_one(demo: ModuleType, monkeypatch: Patch):
+def test_the_base_model_and_both_voices_write_each_task(demo: ModuleType, monkeypatch: Patch):
     monkeypatch.setattr(demo, "write", lambda port, model, task: model)
-    task, answers = demo.compare(8000)
-    assert "flute assessment" in task
-    assert answers == ["base", "formal", "friendly"]
+    assert demo.compare(demo.compared_tasks()[0], 8000) == ["base", "formal", "friendly"]

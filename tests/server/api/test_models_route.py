@@ -85,7 +85,7 @@ def test_on_request_labels_and_every_version_are_listed_with_what_they_mean(stor
         "parent": "tiny-llama",
         "digest": version.path.name.removeprefix("2-"),
         "loaded": False,
-            "instruction": "",
+        "instruction": "",
     }
 
 
