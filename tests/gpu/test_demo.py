@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from adapters.models.base_models import GPU_DEFAULT
+from adapters.models import catalog
 from tests.serving import ROOT
 
 
@@ -17,4 +17,4 @@ def test_the_demo_runs_on_the_gpu():
     assert done.returncode == 0, done.stderr[-5000:]
     log = (ROOT / ".demo/server.log").read_text()
     assert "device   CUDA, " in log
-    assert f"no --base given: {GPU_DEFAULT}, the default on a GPU" in log
+    assert f"base     {catalog.GPU}" in log
