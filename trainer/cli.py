@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     based.add_argument(
         "--base",
         metavar="MODEL",
-        help="name (`adapters base list`), directory or hub id of the base model (default: MAILWRIGHT_BASE, else that of "
-        f"the store's voices, else {catalog.HELP}; evaluate: the adapter's own)",
+        help="name (`adapters base list`), directory or hub id of the base model (default: MAILWRIGHT_BASE, else that "
+        f"of the store's voices, else {catalog.HELP}; evaluate: the adapter's own)",
     )
     stored = Parser(add_help=False, parents=[based])
     stored.add_argument(

@@ -206,7 +206,7 @@ def _check_room(entry: Entry, download: int) -> None:
         )
     if download and (memory := catalog.free_memory()) < CONVERSION_BYTES:
         raise BaseModelError(
-            f"converting {entry.name} needs {CONVERSION_BYTES / 1e9:.1f} GB of memory, and {memory / 1e9:.1f} GB are free",
+            f"converting {entry.name} needs {CONVERSION_BYTES / 1e9:.1f} GB of memory, {memory / 1e9:.1f} GB are free",
             "end other programs and try again",
         )
 

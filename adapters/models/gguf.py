@@ -1,4 +1,4 @@
-"""A GGUF file -> a directory with bf16 safetensors, config and tokenizer, tensor by tensor, without a whole model in memory.
+"""A GGUF file -> a directory with bf16 safetensors, config and tokenizer, tensor by tensor.
 
 Transformers can do this too, but holds the model in float32 and takes minutes for 1.5 billion parameters. The `gguf`
 package dequantises here as it does there; its reader takes 12 s for 150,000 words, so the header is read here
