@@ -14,7 +14,6 @@ from functools import partial
 
 from adapters import console
 from adapters.errors import ConfigError
-from adapters.models import catalog
 from adapters.models.base_models import BaseModel, find
 from adapters.store.store import Store
 from server import process, vllm_server
@@ -86,7 +85,7 @@ def _device(settings: Settings) -> Device:
 def _base_model(settings: Settings, device: Device) -> BaseModel:
     if settings.base:
         return find(settings.base, log)
-    choice = catalog.choose(device.cuda, settings.store)
+    choice = device.default_base(settings.store)
     log(f"no --base given: {choice}")
     return find(choice.base, log)
 

@@ -155,16 +155,15 @@ def config_of(header: Header, tied: bool = False) -> dict[str, Any]:
     architecture = header.metadata["general.architecture"]
     if architecture not in CLASSES:
         raise ValueError(f"its architecture is {architecture!r}, and not one of {', '.join(CLASSES)}")
-    heads, hidden = header.value("attention.head_count"), header.value("embedding_length")
     has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
     config = {
         "architectures": [CLASSES[architecture]],
         "model_type": architecture,
         "dtype": "bfloat16",
-        "hidden_size": hidden,
+        "hidden_size": header.value("embedding_length"),
         "intermediate_size": header.value("feed_forward_length"),
         "num_hidden_layers": header.value("block_count"),
-        "num_attention_heads": heads,
+        "num_attention_heads": header.value("attention.head_count"),
         "num_key_value_heads": header.value("attention.head_count_kv"),
         "max_position_embeddings": header.value("context_length"),
         "vocab_size": len(header.metadata["tokenizer.ggml.tokens"]),
@@ -176,14 +175,20 @@ def config_of(header: Header, tied: bool = False) -> dict[str, Any]:
         "initializer_range": 0.02,
         "use_cache": True,
     }
+    if architecture != "qwen2":
+        config |= {"head_dim": _head_dim(header), "attention_bias": False}
     if architecture == "llama":
-        config |= {"head_dim": hidden // heads, "attention_bias": False, "mlp_bias": False}
-    elif architecture == "qwen3":
-        config |= {"head_dim": header.value("attention.key_length"), "attention_bias": False}
+        config["mlp_bias"] = False
     for name, field in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         if (token := header.metadata.get(f"tokenizer.ggml.{field}_token_id")) is not None:
             config[f"{name}_token_id"] = token
     return config
+
+
+def _head_dim(header: Header) -> int:
+    own = f"{header.metadata['general.architecture']}.attention.key_length"
+    hidden, heads = header.value("embedding_length"), header.value("attention.head_count")
+    return int(header.metadata.get(own, hidden // heads))
 
 
 def _sources(header: Header, config: dict[str, Any]) -> dict[str, Tensor]:
