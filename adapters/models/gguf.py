@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def convert(
     _write_json(target / "config.json", config)
     special = {name: config[name] for name in config if name.endswith("_token_id")}
     _write_json(target / "generation_config.json", special | dict(generation or {}))
-    _write_tokenizer(file, target)
+    _write_tokenizer(file, target, config["model_type"])
 
 
 def read_header(file: Path) -> Header:
@@ -174,6 +175,8 @@ def config_of(header: Header, tied: bool = False) -> dict[str, Any]:
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "use_cache": True,
+        # Without it transformers takes the tokenizer for one of Mistral's with a wrong expression, and warns.
+        "transformers_version": version("transformers"),
     }
     if architecture != "qwen2":
         config |= {"head_dim": _head_dim(header), "attention_bias": False}
@@ -284,11 +287,17 @@ def bf16(values: npt.NDArray[np.float32]) -> Words:
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
 
 
-def _write_tokenizer(file: Path, target: Path) -> None:
+def _write_tokenizer(file: Path, target: Path, model_type: str) -> None:
     silence_telemetry()
-    from transformers import AutoTokenizer
+    # AutoTokenizer makes the same tokenizer.json, and first reads the header with the slow reader.
+    from tokenizers.normalizers import NFC
+    from transformers import PreTrainedTokenizerFast
 
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
+    if model_type.startswith("qwen"):
+        # Qwen's own has it and a GGUF file cannot say so. vLLM's Qwen2Tokenizer adds it; training reads the file alone.
+        tokenizer.backend_tokenizer.normalizer = NFC()
+    tokenizer.save_pretrained(target)
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

@@ -18,7 +18,17 @@ from adapters.models.base_models import fingerprint
 LAYERS, HIDDEN, INNER, HEADS, KV_HEADS = 2, 256, 512, 4, 2
 HEAD = {"llama": 64, "qwen2": 64, "qwen3": 128, "gemma": 64}
 """Of a Qwen3 it is not the hidden size divided by the heads; transformers takes 128 for every GGUF file of one."""
-WORDS = [*map(chr, range(ord("!"), ord("~") + 1)), "ab", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+WORDS = [
+    *map(chr, range(ord("!"), ord("~") + 1)),
+    "Ã",
+    "©",
+    "Ì",
+    "ģ",
+    "ab",
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+]
 END = len(WORDS) - 1
 TEMPLATE = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
 BIG, SMALL, PLAIN = (package.GGMLQuantizationType[name] for name in ("Q8_0", "Q4_1", "F32"))
@@ -136,6 +146,15 @@ def test_transformers_loads_it_with_its_chat_template_and_its_ends(tmp_path: Pat
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert (model.generation_config.eos_token_id, model.generation_config.temperature) == (ends, 0.7)
     assert model(torch.tensor([[1, 2, 3]])).logits.isfinite().all()
+
+
+def test_training_and_serving_see_the_same_tokens_for_a_letter_with_its_accent_apart(tmp_path: Path):
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    gguf.convert(write(tmp_path / "tiny.gguf", "qwen2"), tmp_path / "tiny")
+    serving = AutoTokenizer.from_pretrained(tmp_path / "tiny")
+    training = PreTrainedTokenizerFast.from_pretrained(tmp_path / "tiny")
+    assert serving("caf\u0065\u0301").input_ids == training("caf\u0065\u0301").input_ids == training("café").input_ids
 
 
 def test_progress_counts_every_parameter(tmp_path: Path):
