@@ -33,6 +33,7 @@ from adapters.settings import absolute, cache_directory, silence_telemetry
 Log = Callable[[str], None]
 BLOCK_BYTES = 2**20
 TIMEOUT_SECONDS = 30
+REACHABLE_SECONDS = 10
 # How often a broken connection to the mirror is made again.
 ATTEMPTS = 5
 POLL_SECONDS = 0.2
@@ -136,9 +137,11 @@ def _download_rest(url: str, part: Path, advance: Callable[[int], object]) -> No
 
 def _from_hub(file: File, target: Path) -> Path:
     silence_telemetry()
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    if not constants.HF_HUB_OFFLINE:
+        _check_reachable(constants.ENDPOINT)
     # Not the hub's own cache, where a second copy would stay. What was interrupted is continued there.
     scratch = target.with_name(f"{target.name}.hub")
     try:
@@ -148,6 +151,16 @@ def _from_hub(file: File, target: Path) -> Path:
     Path(found).rename(target)
     shutil.rmtree(scratch)
     return target
+
+
+def _check_reachable(url: str) -> None:
+    """Raise NotThere without the 25 s of retries that huggingface_hub makes where there is no network."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACHABLE_SECONDS).close()
+    except urllib.error.HTTPError:
+        return
+    except (OSError, http.client.HTTPException) as exc:
+        raise NotThere(f"{url} cannot be reached ({getattr(exc, 'reason', exc)})") from exc
 
 
 def _from_wheels(file: File, target: Path) -> Path:

