@@ -189,8 +189,12 @@ def _fetch_and_convert(entry: Entry, file: File, new: Path, log: Callable[[str],
     log(f"fetching the base model {entry.title} ({file.size / 1e6:,.0f} MB)")
     found = fetch.fetch(file, log)
     log("converting it to bf16 safetensors, once")
+    # Under its own name and alone: transformers would also read a tokenizer's files beside it.
+    alone = new.parent / "gguf" / file.name
+    alone.parent.mkdir()
+    alone.symlink_to(found)
     with byte_bar("converting", entry.parameters, "") as advance:
-        gguf.convert(found, new, entry.tied, entry.generation, advance)
+        gguf.convert(alone, new, entry.tied, entry.generation, advance)
     if found.parent == fetch.downloads():
         found.unlink()
 
