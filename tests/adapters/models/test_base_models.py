@@ -338,7 +338,7 @@ def test_a_file_of_a_mirror_on_this_machine_stays_there(
 
 def test_nothing_is_fetched_where_the_disk_has_no_room(default: Default, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**8, 10**8))
-    with pytest.raises(BaseModelError, match=r"needs 0\.5 GB on the disk of .*, and 0\.1 GB are free") as refused:
+    with pytest.raises(BaseModelError, match=r"needs 0\.4 GB on the disk of .*, and 0\.1 GB are free") as refused:
         find(catalog.SMALL)
     assert "MAILWRIGHT_CACHE" in refused.value.hint
     assert default.calls == []
