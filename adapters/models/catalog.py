@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from adapters.errors import StoreDamaged
+from adapters.store.manifest import Manifest
 from adapters.store.store import Store
 
 SMALL = "smollm2-135m-instruct"
@@ -132,18 +135,18 @@ def of_machine(cuda: bool, free: int) -> Choice:
 def of_store(directory: Path) -> str | None:
     """The base model of the oldest version that is not retired, so that the first publish decides for the next."""
     store = Store(directory)
-    oldest = None
-    for name in store.names():
+    served = [manifest for name in store.names() for manifest in _served(store, name)]
+    return min(served, key=lambda manifest: manifest.created).base if served else None
+
+
+def _served(store: Store, name: str) -> Iterator[Manifest]:
+    """The manifests of the versions that are not retired; damaged ones count for nothing."""
+    with suppress(StoreDamaged):
+        retired = store.pointers(name).retired
         for version in store.versions(name):
-            try:
-                if version.number in store.pointers(name).retired:
-                    continue
-                manifest = version.manifest()
-            except StoreDamaged:
-                continue
-            if oldest is None or manifest.created < oldest.created:
-                oldest = manifest
-    return oldest.base if oldest else None
+            with suppress(StoreDamaged):
+                if version.number not in retired:
+                    yield version.manifest()
 
 
 def free_memory() -> int:
