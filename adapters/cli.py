@@ -1,4 +1,4 @@
-"""The command line of the store: `adapters list | show | promote | ... | gc`. Parses, calls, prints; no logic."""
+"""The command line of the store: `adapters list | show | ... | gc | base`. Parses, calls, prints; no logic."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adapters.console import Parser, run_parsed, status, table
 from adapters.errors import ConfigError
+from adapters.models import base_cli
 from adapters.settings import store_directory
 from adapters.store import describe
 from adapters.store.audit import FIELDS, cells
@@ -23,6 +24,7 @@ EXAMPLES = """examples:
   adapters promote formal@2                   all of them, from the next request on
   adapters rollback formal                    promote again what `formal` meant before
   adapters import ./my-lora --name mine       publish a PEFT LoRA that was trained elsewhere
+  adapters base list                          the base models, and which one this machine takes
 
 exit status: 0, 1 where verify finds damage, 2 after an error; every command has --json and examples in its --help
 """
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_readers(add)
     _add_pointers(add)
     _add_movers(add)
+    base_cli.add(commands, shared)
     return parser
 
 
@@ -86,7 +89,9 @@ def _add_pointers(add: Callable[..., argparse.ArgumentParser]) -> None:
     promote.add_argument("--percent", type=int, metavar="P", help="only for this share of the requests, 1 to 99")
     promote.add_argument("--force", action="store_true", help="warn instead of refusing")
     promote.add_argument(
-        "--base", metavar="MODEL", help="directory or hub id of the base model to check against (default: its own)"
+        "--base",
+        metavar="MODEL",
+        help="name, directory or hub id of the base model to check against (default: its own)",
     )
     about = "end the canary if there is one, else promote the version that was promoted before"
     rollback = add("rollback", _rollback, about, "adapters rollback formal")
@@ -119,7 +124,7 @@ def _add_movers(add: Callable[..., argparse.ArgumentParser]) -> None:
     importing.add_argument("directory", metavar="DIR", type=Path)
     importing.add_argument("--name", required=True, help="the adapter's name")
     importing.add_argument(
-        "--base", metavar="MODEL", help="directory or hub id of its base model (default: the one that DIR names)"
+        "--base", metavar="MODEL", help="name, directory or hub id of its base model (default: the one that DIR names)"
     )
     importing.add_argument("--licence", help="licence of its training data (default: the one in DIR, else unstated)")
     about = "write a version to a new directory, for PEFT or import"

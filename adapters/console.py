@@ -108,3 +108,25 @@ def status(doing: str) -> Iterator[Callable[[str], None]]:
     with progress:
         task = progress.add_task(doing, total=None)
         yield lambda text: progress.update(task, description=text)
+
+
+@contextmanager
+def byte_bar(doing: str, total: int, unit: str = "B") -> Iterator[Callable[[int], object]]:
+    """On a terminal a bar with the bytes done, in all and a second, and the time left; call what it gives with more."""
+    from tqdm import tqdm
+
+    form = (
+        f"{{desc}} {{percentage:3.0f}} % |{{bar}}| {{n_fmt}} of {{total_fmt}}{unit}, {{rate_fmt}}, {{remaining}} left"
+    )
+    with tqdm(
+        total=total,
+        desc=doing,
+        unit=unit,
+        unit_scale=True,
+        bar_format=form,
+        file=sys.stderr,
+        leave=False,
+        dynamic_ncols=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        yield progress.update

@@ -14,7 +14,7 @@ from functools import partial
 
 from adapters import console
 from adapters.errors import ConfigError
-from adapters.models.base_models import BaseModel, default, find
+from adapters.models.base_models import BaseModel, find
 from adapters.store.store import Store
 from server import process, vllm_server
 from server.cpu import int8
@@ -83,10 +83,11 @@ def _device(settings: Settings) -> Device:
 
 
 def _base_model(settings: Settings, device: Device) -> BaseModel:
-    if not settings.base:
-        where = "on a GPU" if device.cuda else "without a GPU"
-        log(f"no --base given: {default(device.cuda)}, the default {where}")
-    return find(settings.base or default(device.cuda), log)
+    if settings.base:
+        return find(settings.base, log)
+    choice = device.default_base(settings.store)
+    log(f"no --base given: {choice}")
+    return find(choice.base, log)
 
 
 def refuse_shadowed_names(service: Service) -> None:

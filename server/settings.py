@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from adapters.console import Parser
 from adapters.errors import ConfigError
-from adapters.models import base_models
+from adapters.models import catalog
 from adapters.models.validate import MAX_RANK
 from adapters.options import add_flags, from_flags
 from adapters.settings import is_loopback, store_directory
@@ -38,8 +38,8 @@ class Settings(BaseModel):
 
     base: str | None = Field(
         default=None,
-        description="a directory or a hub id"
-        f" (default: {base_models.DEFAULT_NAME}, on a GPU {base_models.GPU_DEFAULT})",
+        description="a name (`adapters base list`), a directory or a hub id (default: MAILWRIGHT_BASE, else that of the"
+        f" store's voices, else {catalog.HELP})",
     )
     store: Annotated[Path, BeforeValidator(store_directory)] = Field(
         default_factory=store_directory,

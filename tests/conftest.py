@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from adapters.models import catalog
 from adapters.models.base_models import BaseModel, find
 from adapters.store.store import Store
 from tests import tiny
@@ -27,6 +28,14 @@ def users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MAILWRIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield users
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_base() -> Iterator[None]:
+    """No test takes the default of this machine, which depends on its free memory and may be a gigabyte to fetch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAILWRIGHT_BASE", catalog.SMALL)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from adapters.console import Parser, run_parsed
-from adapters.models import base_models
+from adapters.models import catalog
 from trainer.commands import check, compare_starts, estimate, evaluate, import_mail, sft, sweep
 
 EXAMPLES = """examples:
@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     based.add_argument(
         "--base",
         metavar="MODEL",
-        help=f"directory or hub id of the base model (default: {base_models.DEFAULT_NAME}, "
-        f"on a GPU {base_models.GPU_DEFAULT}; evaluate: the adapter's own)",
+        help="name (`adapters base list`), directory or hub id of the base model (default: MAILWRIGHT_BASE, else that "
+        f"of the store's voices, else {catalog.HELP}; evaluate: the adapter's own)",
     )
     stored = Parser(add_help=False, parents=[based])
     stored.add_argument(

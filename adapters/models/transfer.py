@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapters.errors import AdapterUnusable, BaseModelError, ConfigError, StoreDamaged
-from adapters.models import base_models
-from adapters.models.base_models import DEFAULT_NAME, BaseModel
+from adapters.models import base_models, catalog
+from adapters.models.base_models import BaseModel
 from adapters.models.tensors import header_of
 from adapters.models.validate import reasons_against
 from adapters.store.audit import Audit
@@ -78,8 +78,7 @@ def base_of(directory: Path) -> BaseModel:
     models += _strings(directory / CONFIG, "base_model_name_or_path")
     if not models:
         raise BaseModelError(f"{directory} does not name its base model", "give it with --base")
-    # The hub's name of the packaged default ends the same.
-    models += [DEFAULT_NAME for model in models if model.rsplit("/", 1)[-1].lower() == DEFAULT_NAME]
+    models += [entry.name for model in models if (entry := catalog.of_model(model))]
     for model in models:
         if found := base_models.known(model):
             return found

@@ -1,10 +1,12 @@
+import io
+
 """Tables and the status line, as a terminal and a pipe get them."""
 
 import sys
 
 import pytest
 
-from adapters.console import status, table
+from adapters.console import byte_bar, status, table
 
 LONG = "word " * 60
 
@@ -48,3 +50,24 @@ def test_no_status_line_is_printed_into_a_pipe(capfd: pytest.CaptureFixture[str]
         change("checking formal@1")
         print("printed meanwhile")
     assert capfd.readouterr() == ("printed meanwhile\n", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_shows_bytes_and_the_time_left_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    with byte_bar("fetching tiny.gguf", 2_000_000) as advance:
+        advance(1_000_000)
+    assert capfd.readouterr() == ("", "")
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with byte_bar("fetching tiny.gguf", 2_000_000) as advance:
+        advance(1_000_000)
+        progress = terminal.getvalue()
+    assert "fetching tiny.gguf" in progress
+    assert "of 2.00MB" in progress
+    assert "left" in progress

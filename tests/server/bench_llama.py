@@ -47,7 +47,7 @@ def main() -> int:
     speeds: dict[tuple[int, str], list[float]] = {}
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailwright-bench-")))
-        write = {LLAMA: Llama(base_models.packaged_gguf(scratch), base.path).write}
+        write = {LLAMA: Llama(base_models.published_gguf(base.name, print), base.path).write}
         store = Store(scratch / "store")
         publish_random(store, base, "voice", 1)
         ours = [sys.executable, "-m", "server.launch", "--store", str(store.directory), "--allow-fields", "ignore_eos"]

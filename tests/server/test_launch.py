@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapters.errors import ConfigError
+from adapters.models import catalog
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from server import launch, process
@@ -113,18 +114,30 @@ CPU = Device(cuda=False, kv_cache_gib=1, description="CPU, 2 cores")
 
 
 @pytest.mark.parametrize(
-    ("device", "name", "where"),
-    [(GPU, "Qwen/Qwen3-4B-Instruct-2507", "on a GPU"), (CPU, "smollm2-135m-instruct", "without a GPU")],
+    ("device", "free", "name", "why"),
+    [
+        (GPU, 0, "qwen3-4b-instruct-2507", "the default on a GPU"),
+        (CPU, 9, "qwen2.5-coder-1.5b-instruct", "the default without a GPU (9.0 GB of memory free)"),
+        (CPU, 3, "smollm2-135m-instruct", "the default without a GPU with less than 8 GB (3.0 GB of memory free)"),
+    ],
 )
 def test_the_start_says_the_device_and_its_default_base_model(
-    started: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], device: Device, name: str, where: str
+    started: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    device: Device,
+    free: int,
+    name: str,
+    why: str,
 ):
+    monkeypatch.delenv("MAILWRIGHT_BASE")
+    monkeypatch.setattr(catalog, "free_memory", lambda: free * 10**9)
     started(device)
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"device   {device.description}"
-    assert f"no --base given: {name}, the default {where}" in said
+    assert f"no --base given: {name}, {why}" in said
     assert any(line.startswith("lora     compiled") for line in said) == (not device.cuda)
-    assert any(line.startswith(f"base     {name.lower()}  ") for line in said)
+    assert any(line.startswith(f"base     {name}  ") for line in said)
 
 
 @pytest.mark.parametrize(

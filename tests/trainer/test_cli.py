@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 
 from adapters.errors import ConfigError
-from adapters.models import base_models
+from adapters.models import base_models, catalog
+from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from trainer.cli import main
 from trainer.compute import device
@@ -75,27 +76,48 @@ def test_a_name_that_is_none_is_refused_before_a_base_model_is_fetched(
 
 
 @pytest.mark.parametrize(
-    ("kind", "base", "where", "recipe"),
+    ("kind", "free", "base", "why", "recipe"),
     [
-        ("cuda", "Qwen/Qwen3-4B-Instruct-2507", "on a GPU", "gpu"),
-        ("cpu", "smollm2-135m-instruct", "without a GPU", "quick"),
+        ("cuda", 0, "qwen3-4b-instruct-2507", "the default on a GPU", "gpu"),
+        ("cpu", 9, "qwen2.5-coder-1.5b-instruct", "the default without a GPU (9.0 GB of memory free)", "quick"),
+        (
+            "cpu",
+            3,
+            "smollm2-135m-instruct",
+            "the default without a GPU with less than 8 GB (3.0 GB of memory free)",
+            "quick",
+        ),
     ],
 )
 def test_the_device_chooses_base_model_and_recipe_and_says_so(
     data: Path,
     capsys: Capture,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: Literal["cpu", "cuda"],
+    free: int,
     base: str,
-    where: str,
+    why: str,
     recipe: str,
 ):
+    monkeypatch.delenv("MAILWRIGHT_BASE")
+    monkeypatch.setenv("MAILWRIGHT_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(catalog, "free_memory", lambda: free * 10**9)
     monkeypatch.setattr(device, "choose", lambda: Device(kind, "bfloat16", False, f"{kind}, a fast one"))
     printed = refused_at_the_base_model(monkeypatch, capsys, "--data", data)
     assert printed.splitlines()[0] == f"device {kind}, a fast one"
-    assert f"base model {base}, the default {where}; --base gives another" in printed
+    assert f"base model {base}, {why}; --base gives another" in printed
     assert f"recipe {recipe}, the default for that base model" in printed
     assert f"error: {base} was looked for" in printed
+
+
+def test_the_base_model_of_the_stores_voices_is_taken_again(
+    data: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, store: Store, base_model: BaseModel
+):
+    monkeypatch.delenv("MAILWRIGHT_BASE")
+    monkeypatch.setattr(device, "choose", lambda: Device("cuda", "bfloat16", False, "CUDA"))
+    printed = refused_at_the_base_model(monkeypatch, capsys, "--data", data, "--store", store.directory)
+    assert f"base model {base_model.path}, on which the voices in {store.directory} were trained" in printed
 
 
 def test_a_base_model_and_a_recipe_that_are_given_are_no_defaults(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters import options
-from adapters.models import base_models
+from adapters.models import base_models, catalog
 from adapters.models.base_models import BaseModel
+from adapters.settings import store_directory
 from trainer.console import log
 from trainer.training import recipe
 from trainer.training.recipe import Recipe
@@ -57,12 +58,12 @@ def chosen(args: argparse.Namespace) -> RunOptions:
     from trainer.data.examples import read_examples
 
     device = choose()
-    wanted = args.base or base_models.default(device.kind == "cuda")
+    choice = None if args.base else catalog.choose(device.kind == "cuda", store_directory(getattr(args, "store", None)))
+    wanted = choice.base if choice else args.base
     loaded = recipe.load(args.recipe or recipe.default(wanted), options.given(Recipe, args))
     examples = read_examples(args.data)
-    where = "on a GPU" if device.kind == "cuda" else "without a GPU"
     log(f"device {device}")
-    log(f"base model {wanted}" + ("" if args.base else f", the default {where}; --base gives another"))
+    log(f"base model {choice}; --base gives another" if choice else f"base model {wanted}")
     log(f"recipe {loaded.recipe}" + ("" if args.recipe else ", the default for that base model"))
     base = base_models.find(wanted, log)
     # The same tokens as AutoTokenizer, which takes 12 s to import on this project's machine, where this takes 2 s.

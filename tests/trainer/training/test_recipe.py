@@ -38,7 +38,7 @@ def test_the_recipe_for_a_gpu_fits_the_servers_default_limits():
 
 
 def test_the_default_recipe_follows_the_base_model():
-    assert default("Qwen/Qwen3-4B-Instruct-2507") == "gpu"
+    assert default("Qwen/Qwen3-4B-Instruct-2507") == default("qwen3-4b-instruct-2507") == "gpu"
     assert default("smollm2-135m-instruct") == default("/models/mine") == "quick"
 
 
