@@ -20,7 +20,7 @@ from pathlib import Path
 
 from adapters.settings import cache_directory
 
-SOURCE = Path(__file__).with_name("lora.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("lora.cpp", "words.cpp")]
 COMPILERS = ("g++", "clang++")  # the first one that is installed
 
 
@@ -41,7 +41,8 @@ def compiles_models() -> bool:
 
 def library() -> Path:
     """The file that `build` makes; may not exist yet."""
-    return directory() / f"cpu_lora-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
+    text = b"".join(source.read_bytes() for source in SOURCES)
+    return directory() / f"cpu_lora-{hashlib.sha256(text).hexdigest()[:12]}.so"
 
 
 def build(log: Callable[[str], None]) -> str | None:
@@ -97,7 +98,7 @@ def _arguments() -> list[str]:
     torch_directory = Path(torch.__file__).parent
     return [
         *["-O3", "-march=native", "-std=c++20", "-fopenmp", "-shared", "-fPIC"],
-        *["-isystem", str(torch_directory / "include"), str(SOURCE)],
+        *["-isystem", str(torch_directory / "include"), *map(str, SOURCES)],
         *[f"-L{torch_directory / 'lib'}", "-ltorch_cpu", "-lc10"],
     ]
 
