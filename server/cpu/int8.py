@@ -116,7 +116,7 @@ def prepare(base: BaseModel, modules: list[str], log: Callable[[str], None]) -> 
         shutil.copytree(base.path, new, ignore=left_out)
         (new / "config.json").write_text(json.dumps(config | {"quantization_config": scheme}, indent=2))
         endings = tuple(f"{module}.weight" for module in modules + (WORDS if has_words else []))
-        names = {}
+        names: dict[str, str] = {}
         with _bar(sum(file.stat().st_size for file in files)) as progress:
             for file in files:
                 names |= dict.fromkeys(_round(file, new / file.name, endings, progress.update), file.name)

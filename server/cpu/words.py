@@ -19,7 +19,7 @@ from server.cpu import build
 from server.cpu.int8 import WITH_WORDS
 
 
-class RoundedWords(QuantizeMethodBase):
+class RoundedWords(QuantizeMethodBase):  # type: ignore[misc]  # vLLM's classes are untyped for us
     """vLLM's method for a layer with `weight` int8 (words, inputs) and `weight_scale` float32 (words, 1)."""
 
     def create_weights(
@@ -66,7 +66,7 @@ def logits_of(x: Tensor, weights: Tensor, scale: Tensor) -> Tensor:
 
 
 @register_quantization_config(WITH_WORDS)
-class WithWords(CompressedTensorsConfig):  # type: ignore[misc]  # vLLM's classes are untyped for us
+class WithWords(CompressedTensorsConfig):  # type: ignore[misc]
     """The scheme of server/cpu/int8.py for linear layers, and `RoundedWords` for embedding and head."""
 
     def get_name(self) -> str:
