@@ -132,7 +132,9 @@ def test_what_vllm_warms_up_with_comes_from_no_file():
         name: LoRALayerWeights.create_dummy_lora_weights(name, *size, torch.bfloat16, "cpu")
         for name, size in sizes.items()
     }
+    written = layer.lora_a_stacked[0]._version
     put(layer, 0, LoRAModel(1, RANK, dummies))
+    assert layer.lora_a_stacked[0]._version == written
     assert not any(product(layer, 0, module).any() for module in WIDTHS)
 
 
