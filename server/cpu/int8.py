@@ -62,7 +62,6 @@ def install() -> None:
     # Patch: where a CPU has AMX, vLLM 0.32 chooses a kernel for 8-bit weights that refuses inputs in float32, and the
     # engine ends at the first request. Remove when tests/server/cpu/test_int8.py passes without it on such a CPU.
     cpu.check_cpu_sgl_kernel = with_16_bits
-    import server.cpu.words  # noqa: F401 - vLLM finds WITH_WORDS by name once this has run
 
 
 def with_16_bits(outputs: int, inputs: int, dtype: Any) -> bool:

@@ -65,7 +65,6 @@ def logits_of(x: Tensor, weights: Tensor, scale: Tensor) -> Tensor:
     return torch._weight_int8pack_mm(x.float(), weights, scale.squeeze(1))
 
 
-@register_quantization_config(WITH_WORDS)
 class WithWords(CompressedTensorsConfig):  # type: ignore[misc]
     """The scheme of server/cpu/int8.py for linear layers, and `RoundedWords` for embedding and head."""
 
@@ -76,3 +75,8 @@ class WithWords(CompressedTensorsConfig):  # type: ignore[misc]
         if isinstance(layer, VocabParallelEmbedding):
             return RoundedWords()
         return super().get_quant_method(layer, prefix)
+
+
+def install() -> None:
+    """Tell vLLM in this process what WITH_WORDS means; a second call changes nothing."""
+    register_quantization_config(WITH_WORDS)(WithWords)
