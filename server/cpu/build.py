@@ -1,4 +1,4 @@
-"""The compiled part of the arithmetic for CPUs: server/cpu/lora.cpp, built once for this machine and this torch.
+"""The compiled part of the arithmetic for CPUs, lora.cpp and words.cpp: built once for this machine and this torch.
 
 It lies in the user's cache, beside the output of vLLM's compiler, in a directory for this kind of CPU: machines that
 share a home directory do not run one another's instructions. Without a C++ compiler, torch computes alone.
@@ -46,13 +46,13 @@ def library() -> Path:
 
 
 def build(log: Callable[[str], None]) -> str | None:
-    """Compile `library` unless it exists: about five seconds. Returns the reason of a failure, or None."""
+    """Compile `library` unless it exists: about ten seconds. Returns the reason of a failure, or None."""
     if library().is_file():
         return None
     program = compiler()
     if program is None:
         return "no C++ compiler found"
-    log("compiling LoRA's arithmetic for this machine, once (about 5 s)")
+    log("compiling arithmetic for this machine, once (about 10 s)")
     unfinished = library().with_suffix(f".{os.getpid()}.so")
     try:
         library().parent.mkdir(parents=True, exist_ok=True)
