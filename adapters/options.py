@@ -6,7 +6,7 @@ the flag is not given).
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,7 +25,8 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 def add_flags(
     parser: ArgumentParser, model: type[BaseModel], *, overrides: bool = False, without: Collection[str] = ()
 ) -> None:
-    """Add a flag for each field of `model`: a switch for a bool; a tuple or set takes its values with commas.
+    """Add a flag for each field of `model`: a switch for a bool, with a `--no-` form
+    unless it is False by default; a tuple or set takes its values with commas.
 
     `overrides`: the values come from a file, so that no flag is required, an absent one is None and the help names no
     default. `without` are fields that have no flag.
@@ -43,7 +44,7 @@ def add_flags(
         # An absent flag leaves no trace in the arguments, so that the model's own default counts.
         options: dict[str, Any] = {"help": text, "default": None if overrides else SUPPRESS}
         if kind is bool:
-            options["action"] = "store_true"
+            options["action"] = "store_true" if field.default is False else BooleanOptionalAction
         else:
             options["required"] = field.is_required() and not overrides
             options["metavar"] = METAVARS.get(kind)

@@ -57,10 +57,12 @@ def run(settings: Settings) -> int:
             process.prepare_cpu(log)
             startup.ended("LoRA's arithmetic")
         base = _base_model(settings, device)
-        if settings.int8:
+        rounds, why = int8.chosen(settings.int8, device.cuda, base)
+        log(f"weights  {8 if rounds else 16} bits: {why}")
+        if rounds:
             int8.prepare(base, vllm_server.LORA_MODULES, log)
         startup.ended("base model")
-        settings = settings.model_copy(update={"kv_cache": settings.kv_cache or device.kv_cache_gib})
+        settings = settings.model_copy(update={"int8": rounds, "kv_cache": settings.kv_cache or device.kv_cache_gib})
         service = Service(settings, base, startup, ready=lambda: _ready(settings, startup))
         refuse_shadowed_names(service)
         log(f"base     {base.name}  {base.path}")
@@ -79,7 +81,7 @@ def run(settings: Settings) -> int:
 def _device(settings: Settings) -> Device:
     from vllm.platforms import current_platform
 
-    return choose(current_platform, settings.dtype, settings.int8)
+    return choose(current_platform, settings.dtype, bool(settings.int8))
 
 
 def _base_model(settings: Settings, device: Device) -> BaseModel:

@@ -18,6 +18,7 @@ from adapters.models.base_models import BaseModel, chat_template
 from adapters.models.validate import reasons_against
 from adapters.settings import is_loopback
 from adapters.store.store import Store
+from server.cpu import memory
 from server.engine import redaction
 from server.engine.shutdown import Shutdown, end_with_parent
 from server.engine.start_times import Startup
@@ -48,10 +49,11 @@ class Service:
 
 def register() -> None:
     """Install what CPUs need in this process, keep mail out of its log, have it end with the server; idempotent."""
-    from server.cpu import int8, lora, sampling
+    from server.cpu import int8, lora, sampling, words
 
     lora.install()
     int8.install()
+    words.install()
     sampling.install()
     redaction.install(redaction.ENGINE)
     end_with_parent()
@@ -127,6 +129,7 @@ class EndpointPlugin:
 def _collect_seldom() -> None:
     """Python's collector looks at every object of vLLM's again and again: 8 % of the time of a short request."""
     gc.collect()
+    memory.trim()
     # The objects that exist now stay as long as the server.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

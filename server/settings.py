@@ -24,7 +24,7 @@ EXAMPLES = """
 examples:
   server                                        the default base model and the default store
   server --base ~/models/SmolLM2-360M-Instruct --store ./store --port 8080
-  server --int8 --speculate 3                   a CPU and one reader: a quarter faster
+  server --no-int8                              a CPU: the base model as it was trained, slower
   server --kv-cache 8                           on a GPU: the rest of its memory stays free, to train beside it
   server keys create --name phone --models 'formal*,base'
                                                 an API key; from then on every request needs one
@@ -63,7 +63,11 @@ class Settings(BaseModel):
         description="GiB for the attention cache (default: 1, on a GPU what is left of 92 % of its memory)",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    int8: bool = Field(default=False, description="on a CPU: 8-bit base weights, faster and a little less exact")
+    int8: bool | None = Field(
+        default=None,
+        description="on a CPU: 8-bit base weights, faster and a little less exact"
+        " (default: for base models of a billion parameters and more)",
+    )
     speculate: int = Field(
         default=0,
         ge=0,

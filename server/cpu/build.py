@@ -1,4 +1,4 @@
-"""The compiled part of the arithmetic for CPUs: server/cpu/lora.cpp, built once for this machine and this torch.
+"""The compiled part of the arithmetic for CPUs, lora.cpp and words.cpp: built once for this machine and this torch.
 
 It lies in the user's cache, beside the output of vLLM's compiler, in a directory for this kind of CPU: machines that
 share a home directory do not run one another's instructions. Without a C++ compiler, torch computes alone.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from adapters.settings import cache_directory
 
-SOURCE = Path(__file__).with_name("lora.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("lora.cpp", "words.cpp")]
 COMPILERS = ("g++", "clang++")  # the first one that is installed
 
 
@@ -41,17 +41,18 @@ def compiles_models() -> bool:
 
 def library() -> Path:
     """The file that `build` makes; may not exist yet."""
-    return directory() / f"cpu_lora-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
+    text = b"".join(source.read_bytes() for source in SOURCES)
+    return directory() / f"cpu_lora-{hashlib.sha256(text).hexdigest()[:12]}.so"
 
 
 def build(log: Callable[[str], None]) -> str | None:
-    """Compile `library` unless it exists: about five seconds. Returns the reason of a failure, or None."""
+    """Compile `library` unless it exists: about ten seconds. Returns the reason of a failure, or None."""
     if library().is_file():
         return None
     program = compiler()
     if program is None:
         return "no C++ compiler found"
-    log("compiling LoRA's arithmetic for this machine, once (about 5 s)")
+    log("compiling arithmetic for this machine, once (about 10 s)")
     unfinished = library().with_suffix(f".{os.getpid()}.so")
     try:
         library().parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def _arguments() -> list[str]:
     torch_directory = Path(torch.__file__).parent
     return [
         *["-O3", "-march=native", "-std=c++20", "-fopenmp", "-shared", "-fPIC"],
-        *["-isystem", str(torch_directory / "include"), str(SOURCE)],
+        *["-isystem", str(torch_directory / "include"), *map(str, SOURCES)],
         *[f"-L{torch_directory / 'lib'}", "-ltorch_cpu", "-lc10"],
     ]
 

@@ -79,18 +79,19 @@ def fill(slots: list[list[tuple[Tensor, Tensor]]], slot: int, lora_a: Any, lora_
     if not isinstance(lora_a, list):
         lora_a, lora_b = [lora_a], [lora_b]
     for (slot_a, slot_b), a, b in zip(slots[slot], lora_a, lora_b, strict=True):
+        # vLLM warms up with adapters of zeros in slots of zeros: what is not written takes no memory.
+        if isinstance(b, Tensor):
+            continue
         rank = 0 if a is None else len(a)
         if rank < len(slot_a):
             slot_a.zero_()
             slot_b.zero_()
             slot_a, slot_b = slot_a[:rank], slot_b[:, :rank]
         if rank:
-            # The adapters of vLLM's warm-up do not come from a file.
-            b, scale = b if isinstance(b, Scaled) else (b, 1.0)
             slot_a.copy_(a)
-            slot_b.copy_(b)
-            if scale != 1.0:
-                slot_b.mul_(scale)
+            slot_b.copy_(b.weights)
+            if b.scale != 1.0:
+                slot_b.mul_(b.scale)
 
 
 def install() -> None:

@@ -17,7 +17,7 @@ from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 
-from server.cpu import build, loading
+from server.cpu import build, loading, memory
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -111,8 +111,8 @@ def lay_out(layer: BaseLinearLayerWithLoRA) -> None:
     slots, _, rank, inputs = layer.lora_a_stacked[0].shape
     dtype, slices = layer.lora_a_stacked[0].dtype, len(layer.lora_a_stacked)
     widths = [b.shape[2] for b in layer.lora_b_stacked]
-    all_a = torch.zeros(slots, slices * rank, inputs, dtype=dtype)
-    all_b = torch.zeros(slots, rank, sum(widths), dtype=dtype)
+    all_a = memory.given_back(torch.zeros(slots, slices * rank, inputs, dtype=dtype))
+    all_b = memory.given_back(torch.zeros(slots, rank, sum(widths), dtype=dtype))
     layer.lora_a_stacked = tuple(part.unsqueeze(1) for part in all_a.split(rank, 1))
     layer.lora_b_stacked = tuple(part.transpose(1, 2).unsqueeze(1) for part in all_b.split(widths, 2))
     parts = list(zip(layer.lora_a_stacked, layer.lora_b_stacked, strict=True))
@@ -134,6 +134,7 @@ def install() -> None:
     # Patch: vLLM asks the weights of a layer for their device, and with --int8 has deleted them by then. Remove when
     # `server --int8` starts without it.
     base_linear._get_lora_device = lambda layer: torch.device("cpu")
+    memory.install()
     if build.load():
         _lay_out_layers()
         loading.install()

@@ -24,7 +24,7 @@ def test_it_is_built_once_and_says_so():
     assert build.build(said.append) is None
     assert files() == [build.library()]
     assert build.build(said.append) is None
-    assert said == ["compiling LoRA's arithmetic for this machine, once (about 5 s)"]
+    assert said == ["compiling arithmetic for this machine, once (about 10 s)"]
 
 
 def test_without_a_compiler_there_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""8-bit weights: what they are rounded to, and a server that answers with them, for a voice and for the base model."""
+"""8-bit weights: when they are chosen, what they are rounded to, and a server that answers with them."""
 
 import json
 from pathlib import Path
@@ -17,6 +17,7 @@ from adapters.errors import BaseModelError
 from adapters.models.base_models import BaseModel
 from server.cpu import int8
 from server.vllm_server import LORA_MODULES
+from tests import tiny
 from tests.serving import RunningServer, running_server
 
 
@@ -38,9 +39,46 @@ def test_a_copy_has_the_layers_rounded_and_everything_else_as_it_was(base_model:
     copy = int8.prepare(base_model, LORA_MODULES, print)
     before, after = load_file(base_model.path / "model.safetensors"), load_file(copy / "model.safetensors")
     changed = {name for name, tensor in before.items() if not torch.equal(after[name].to(tensor.dtype), tensor)}
-    assert changed == {name for name in before if name.split(".")[-2] in LORA_MODULES}
+    assert changed == {name for name in before if name.split(".")[-2] in [*LORA_MODULES, *int8.WORDS]}
     assert json.loads((copy / int8.INDEX).read_text())["weight_map"].keys() == after.keys()
     assert (copy / "tokenizer.json").read_bytes() == (base_model.path / "tokenizer.json").read_bytes()
+
+
+def test_a_large_tensor_is_rounded_piece_by_piece(
+    base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = load_file(int8.prepare(base_model, LORA_MODULES, print) / "model.safetensors")
+    monkeypatch.setenv("MAILWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(int8, "PIECE_ELEMENTS", 1000)
+    in_pieces = load_file(int8.prepare(base_model, LORA_MODULES, print) / "model.safetensors")
+    assert whole.keys() == in_pieces.keys()
+    assert all(torch.equal(whole[name], in_pieces[name]) for name in whole)
+
+
+def test_a_model_whose_embedding_vllm_cannot_round_keeps_it(tmp_path: Path):
+    directory = tiny.make_base(tmp_path / "other")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"architectures": ["MistralForCausalLM"]}))
+    base = BaseModel("other", directory, "sha256:" + "e" * 64, str(directory))
+    copy = int8.prepare(base, LORA_MODULES, print)
+    assert json.loads((copy / "config.json").read_text())["quantization_config"]["quant_method"] == "compressed-tensors"
+    assert not any("embed" in name and "scale" in name for name in load_file(copy / "model.safetensors"))
+
+
+def test_8_bits_are_the_default_for_large_models_on_a_cpu(base_model: BaseModel, monkeypatch: pytest.MonkeyPatch):
+    assert int8.chosen(None, False, base_model)[0] is False
+    assert int8.chosen(True, False, base_model) == (True, "--int8")
+    monkeypatch.setattr(int8, "LARGE_PARAMETERS", int8.parameters(base_model.path))
+    rounds, why = int8.chosen(None, False, base_model)
+    assert rounds
+    assert why.endswith("--no-int8 keeps 16")
+    assert int8.chosen(False, False, base_model) == (False, "--no-int8")
+    assert int8.chosen(None, True, base_model) == (False, "on a GPU")
+
+
+def test_every_number_of_a_model_is_counted(base_model: BaseModel):
+    tensors = load_file(base_model.path / "model.safetensors")
+    assert int8.parameters(base_model.path) == sum(tensor.numel() for tensor in tensors.values())
 
 
 def test_the_copy_is_made_once(base_model: BaseModel):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
+from tests.by_peft import next_token
 from tests.serving import ROOT, STOCK, VOICES, RunningServer, running_server
 
 torch = pytest.importorskip("torch")
@@ -214,21 +215,6 @@ def test_the_base_model_answers_the_same_with_adapters_in_its_batch(server_and_v
     different = sum(before != after for before, after in zip(alone, mixed, strict=True))
     assert different == 0, f"{different} of {len(PROMPTS)} answers of the base model changed"
     assert voices_mixed == voices_alone
-
-
-def next_token(base: Path, adapter: Path | None, prompts: list[str]) -> list[dict[str, float]]:
-    """By PEFT, in float32: the log probability of every token after each prompt."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    if adapter:
-        model = PeftModel.from_pretrained(model, adapter)
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    with torch.no_grad():
-        rows = [model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1] for prompt in prompts]
-    return [dict(zip(names, torch.log_softmax(row, -1).tolist(), strict=True)) for row in rows]
 
 
 @pytest.mark.vllm

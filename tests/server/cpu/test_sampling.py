@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cpu.sampling import repeated
+from server.cpu.sampling import repeated, truncated
 from tests.serving import RunningServer, running_server
 
 REPEATED = "Twelve chairs came. Ada has twelve chairs. " * 8
@@ -24,6 +24,32 @@ def test_each_request_has_its_own_value_for_each_of_its_tokens(requests: list[tu
     said = repeated(values, counts.cumsum(0), int(counts.sum()), replace_from=0, replace_to=1)
     pairs = zip(values.tolist(), counts.tolist(), strict=True)
     assert said.tolist() == [value or 1 for value, count in pairs for _ in range(count)]
+
+
+@given(
+    st.lists(st.sampled_from([0.05, 0.5, 0.9, 0.999, 1.0]), min_size=1, max_size=4),
+    st.sampled_from([0.01, 1.0, 4.0]),
+    st.integers(0, 2**31),
+)
+def test_top_p_keeps_the_words_that_a_sort_keeps(shares: list[float], spread: float, seed: int):
+    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
+
+    p = torch.tensor(shares)
+    logits = spread * torch.randn(len(shares), 5000, generator=torch.Generator().manual_seed(seed))
+    by_sort = apply_top_k_top_p_pytorch(logits.clone(), None, p)
+    ours = truncated(logits.clone(), None, p, apply_top_k_top_p_pytorch)
+    kept = ours.isfinite()
+    assert torch.equal(ours[kept], logits[kept])
+    # Sums in another order may place one word on the other side.
+    assert ((kept != by_sort.isfinite()).sum(1) <= 1).all()
+
+
+def test_top_k_is_left_to_vllm():
+    seen = []
+    logits, k = torch.zeros(1, 5000), torch.tensor([3])
+    truncated(logits, k, None, lambda *given: seen.append(given) or logits)
+    truncated(logits, k, torch.tensor([0.9]), lambda *given: seen.append(given) or logits)
+    assert [given[1] for given in seen] == [k, k]
 
 
 @pytest.mark.vllm
