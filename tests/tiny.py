@@ -1,4 +1,4 @@
-"""A random Llama or Qwen3 and random adapters, made in a second: for tests where the weights do not matter.
+"""A random Llama, Qwen2 or Qwen3 and random adapters, made in a second: for tests where the weights do not matter.
 
 Nothing heavier than numpy is imported. One character is one token, so that a test can count tokens by looking.
 """
@@ -38,46 +38,57 @@ TOOLS_TEMPLATE = (
     "Call one as <tool_call>JSON</tool_call><|im_end|>\n{% endif %}"
 )
 """Goes before CHAT_TEMPLATE where the template has a place for tools."""
-LINEARS = {
-    "self_attn.q_proj": (HEADS * HEAD, HIDDEN),
-    "self_attn.k_proj": (KV_HEADS * HEAD, HIDDEN),
-    "self_attn.v_proj": (KV_HEADS * HEAD, HIDDEN),
-    "self_attn.o_proj": (HIDDEN, HEADS * HEAD),
-    "mlp.gate_proj": (INNER, HIDDEN),
-    "mlp.up_proj": (INNER, HIDDEN),
-    "mlp.down_proj": (HIDDEN, INNER),
-}
-"""(outputs, inputs) of the seven linear modules of a layer."""
+
+
+def _linears(hidden: int) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of the seven linear modules of a layer."""
+    return {
+        "self_attn.q_proj": (HEADS * HEAD, hidden),
+        "self_attn.k_proj": (KV_HEADS * HEAD, hidden),
+        "self_attn.v_proj": (KV_HEADS * HEAD, hidden),
+        "self_attn.o_proj": (hidden, HEADS * HEAD),
+        "mlp.gate_proj": (INNER, hidden),
+        "mlp.up_proj": (INNER, hidden),
+        "mlp.down_proj": (hidden, INNER),
+    }
+
+
+LINEARS = _linears(HIDDEN)
 QWEN = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "tie_word_embeddings": True}
+QWEN2 = QWEN | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": HEADS * HEAD}
 
 
-def make_base(directory: Path, seed: int = 0, qwen: bool = False) -> Path:
+def make_base(directory: Path, seed: int = 0, qwen: bool = False, biases: bool = False) -> Path:
     """Write a random Llama with tokenizer and chat template; the spread makes greedy texts differ between prompts.
 
     `qwen`: a Qwen3 instead, which normalises queries and keys, whose logits share the embedding's weights, and whose
-    chat template has a place for tools.
+    chat template has a place for tools. `biases`: a Qwen2 instead, whose queries, keys and values have biases.
     """
     directory.mkdir(parents=True)
+    own: dict[str, Any] = QWEN if qwen else QWEN2 if biases else {}
+    hidden = own.get("hidden_size", HIDDEN)
     vocabulary = _write_tokenizer(directory, TOOLS_TEMPLATE + CHAT_TEMPLATE if qwen else CHAT_TEMPLATE)
     random = np.random.default_rng(seed)
 
     def spread(*shape: int) -> np.ndarray:
         return random.normal(0, 0.2, shape).astype(np.float32)
 
-    tensors = {"model.embed_tokens.weight": spread(vocabulary, HIDDEN)}
-    if not qwen:
-        tensors["lm_head.weight"] = spread(vocabulary, HIDDEN)
-    norms = {"input_layernorm": HIDDEN, "post_attention_layernorm": HIDDEN}
+    tensors = {"model.embed_tokens.weight": spread(vocabulary, hidden)}
+    if not own:
+        tensors["lm_head.weight"] = spread(vocabulary, hidden)
+    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
     if qwen:
         norms |= {"self_attn.q_norm": HEAD, "self_attn.k_norm": HEAD}
     for layer in range(LAYERS):
-        for module, shape in LINEARS.items():
+        for module, shape in _linears(hidden).items():
             tensors[f"model.layers.{layer}.{module}.weight"] = spread(*shape)
+            if biases and module.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj"):
+                tensors[f"model.layers.{layer}.{module}.bias"] = spread(shape[0])
         for norm, width in norms.items():
             tensors[f"model.layers.{layer}.{norm}.weight"] = np.ones(width, np.float32)
-    tensors["model.norm.weight"] = np.ones(HIDDEN, np.float32)
+    tensors["model.norm.weight"] = np.ones(hidden, np.float32)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    _write_json(directory / "config.json", _config(vocabulary) | (QWEN if qwen else {}))
+    _write_json(directory / "config.json", _config(vocabulary) | own)
     _write_json(directory / "generation_config.json", {"eos_token_id": 2, "pad_token_id": 0})
     return directory
 
@@ -87,8 +98,9 @@ def make_adapter(base: Path, directory: Path, seed: int, rank: int = RANK) -> Pa
     directory.mkdir(parents=True)
     random = np.random.default_rng(seed)
     tensors = {}
+    hidden = json.loads((base / "config.json").read_text())["hidden_size"]
     for layer in range(LAYERS):
-        for module, (outputs, inputs) in LINEARS.items():
+        for module, (outputs, inputs) in _linears(hidden).items():
             prefix = f"base_model.model.model.layers.{layer}.{module}"
             tensors[f"{prefix}.lora_A.weight"] = random.normal(0, 0.2, (rank, inputs)).astype(np.float32)
             tensors[f"{prefix}.lora_B.weight"] = random.normal(0, 0.2, (outputs, rank)).astype(np.float32)

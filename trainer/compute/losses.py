@@ -1,6 +1,6 @@
 """The loss of a causal language model on texts, without padding and with a shared beginning read once.
 
-Logits are only computed where they are scored: with a vocabulary of 49,152 they are most of what a loss costs.
+Logits are only computed where they are scored: with a large vocabulary they are most of what a loss costs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from peft import PeftModel
 
 from trainer.compute.attention import in_one_row
+from trainer.compute.head_loss import losses_at
 
-# Texts at once; logits of 8 x 128 tokens of a vocabulary of 49,152 are 201 MB in float32.
+# Texts at once.
 BATCH = 8
 # Tokens, and how many of the first ones are not scored: at least one.
 Row = tuple[list[int], int]
@@ -49,13 +50,8 @@ def _batch(model: Any, rows: Sequence[Row]) -> list[Loss]:
     ids, layout = in_one_row([row for row, _ in rows], most=min(skipped for _, skipped in rows) - 1)
     wanted = [torch.tensor(row[skipped:], device=model.device) for row, skipped in rows]
     guessed = [places[skipped - 1 : -1] for (_, skipped), places in zip(rows, layout.rows, strict=True)]
-    logits_SV = model(
-        input_ids=ids.to(model.device),
-        position_ids=layout.positions.to(model.device),
-        logits_to_keep=torch.tensor(list(chain.from_iterable(guessed)), device=model.device),
-        use_cache=False,
-        layout=layout,
-    ).logits[0]
+    places_S = torch.tensor(list(chain.from_iterable(guessed)), device=model.device)
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    nats_S = losses_at(causal, ids.to(model.device), layout, places_S, torch.cat(wanted))
     layout.check_read(model)
-    nats_S = cross_entropy(logits_SV.float(), torch.cat(wanted), reduction="none")
     return [Loss(float(each.sum()), len(each)) for each in nats_S.split([len(each) for each in wanted])]

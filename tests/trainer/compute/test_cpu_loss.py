@@ -9,10 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from trainer.compute.attention import ATTENTION
-from trainer.compute.cpu_loss import completion_losses, fused_lora
+from trainer.compute.cpu_loss import completion_losses
+from trainer.compute.fused_lora import fused_lora
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -25,6 +37,8 @@ SHAPE: dict[str, Any] = {
 }
 KINDS: dict[str, Any] = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SHAPE)),
+    "qwen2, with biases": (Qwen2ForCausalLM, Qwen2Config(**SHAPE, tie_word_embeddings=True)),
+    "logits divided by 4": (GraniteForCausalLM, GraniteConfig(**SHAPE, logits_scaling=4)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SHAPE, head_dim=8)),
     "a window of 8": (MistralForCausalLM, MistralConfig(**SHAPE, sliding_window=8)),
 }
@@ -39,7 +53,7 @@ def model(kind: str = "llama", **lora: Any) -> Any:
         architecture(config), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **lora)
     )
     for name, weight in made.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or name.endswith("bias"):
             torch.nn.init.normal_(weight, std=0.1)
     return made.train()
 
