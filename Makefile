@@ -71,13 +71,13 @@ bench-many: install
 bench-gate: install
 	$(VENV)/python -m tests.server.bench_gate
 
-# Beside llama.cpp, which is built first, for some minutes; nothing else needs it. BASE and GGUF: another base model and
-# its file for llama.cpp. With AMX, this version of llama.cpp ends with an illegal instruction (tilezero).
+# Beside llama.cpp, which is built first, for some minutes; nothing else needs it. BASE: another base model; GGUF:
+# its file, where the catalog has none. With AMX, this version of llama.cpp ends with an illegal instruction (tilezero).
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 WITHOUT_AMX := $(if $(filter x86_64,$(shell uname -m)),CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)")
 bench-llama: install
 	$(WITHOUT_AMX) $(VENV)/pip install --quiet --no-deps llama-cpp-python==0.3.36 diskcache==5.6.3
-	$(VENV)/python -m tests.server.bench_llama $(if $(BASE),--base $(BASE) --gguf $(GGUF))
+	$(VENV)/python -m tests.server.bench_llama $(if $(BASE),--base $(BASE)) $(if $(GGUF),--gguf $(GGUF))
 
 # Tokens a second by clients, adapters in a batch, rank and prompt length. A quarter of an hour.
 bench-growth: install

@@ -51,8 +51,10 @@ Writer = Callable[[Sequence[str], int], None]
 
 def main() -> int:
     parser = rounds_and_tokens(__doc__, tokens=64)
-    parser.add_argument("--base", metavar="MODEL", help="a name, a directory or a hub id (default: the packaged model)")
-    parser.add_argument("--gguf", metavar="FILE", type=Path, help="the same model for llama.cpp (default: the file of the catalog)")
+    parser.add_argument(
+        "--base", metavar="MODEL", help="a name, a directory or a hub id (default: the smallest of the catalog)"
+    )
+    parser.add_argument("--gguf", metavar="FILE", type=Path, help="it for llama.cpp (default: the catalog's file)")
     parser.add_argument("--flags", default="", help="of our server, such as '--no-int8'")
     args = parser.parse_args()
     base = base_models.find(args.base or base_models.DEFAULT_NAME, print)

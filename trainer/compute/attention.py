@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, takewhile
 from typing import Any
 
@@ -81,10 +82,8 @@ def attention(
         attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
         return attended, None
     layout.read = True
-    groups = query.shape[1] // key.shape[1]
-    # As SDPA's own enable_gqa does, once for all rows.
-    states = (query, *(each.repeat_interleave(groups, 1) if groups > 1 else each for each in (key, value)))
-    beginning, *rows = zip(*(each.split([layout.shared, *layout.rests], dim=2) for each in states), strict=True)
+    states = (each.split([layout.shared, *layout.rests], dim=2) for each in (query, key, value))
+    beginning, *rows = zip(*states, strict=True)
     query, key, value = beginning
     parts = [_attend(query, key, value, scaling, sliding_window)]
     for query, *new in rows:
@@ -98,12 +97,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, wi
     length, known = query.shape[2], key.shape[2]
     if not length:
         return query
+    # Several query heads share a key head; repeated keys and values would be kept for the backward pass.
+    attend = partial(scaled_dot_product_attention, query, key, value, scale=scaling, enable_gqa=True)
     if length == known and (window is None or length <= window):
-        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+        return attend(is_causal=True)
     seen_QT = torch.ones(length, known, dtype=torch.bool, device=query.device).tril(known - length)
     if window is not None:
         seen_QT = seen_QT.triu(known - length + 1 - window)
-    return scaled_dot_product_attention(query, key, value, attn_mask=seen_QT, scale=scaling)
+    return attend(attn_mask=seen_QT)
 
 
 def _one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:

@@ -5,19 +5,13 @@ Loss and gradients are those of padded rows, as tests/trainer/compute/test_cpu_l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch import Tensor
 
 from trainer.compute.attention import Layout
 from trainer.compute.head_loss import losses_at
-from trainer.compute.packed import Packed
 
 
 def completion_losses(model: Any, inputs: dict[str, Tensor], autocast: bool) -> Tensor:
@@ -53,56 +47,3 @@ def _shared(ids_BT: Tensor, labels_BT: Tensor, lengths: list[int]) -> int:
         return 0
     same_T = (ids_BT == ids_BT[0]).all(0) & (labels_BT.roll(-1, 1) == -100).all(0)
     return int(same_T[: min(lengths) - 1].long().cumprod(0).sum())
-
-
-class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]  # torch gives it no type
-    """x W' + scale x A' B', added in place; W is frozen and has no gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, base: nn.Linear, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
-        xa_NR = x_NI @ a_RI.T
-        packed: Packed | None = getattr(base, "packed", None)
-        y_NO = packed.forward(x_NI) if packed else linear(x_NI, base.weight, base.bias)
-        ctx.save_for_backward(x_NI, a_RI, b_OR, xa_NR)
-        ctx.base, ctx.packed, ctx.scale = base, packed, scale
-        return y_NO.addmm_(xa_NR, b_OR.T, alpha=scale)
-
-    @staticmethod
-    def backward(ctx: Any, dy_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NI, a_RI, b_OR, xa_NR = ctx.saved_tensors
-        dxa_NR = (dy_NO @ b_OR).mul_(ctx.scale)
-        da_RI = dxa_NR.T @ x_NI
-        db_OR = (dy_NO.T @ xa_NR).mul_(ctx.scale)
-        if not ctx.needs_input_grad[0]:
-            return None, None, da_RI, db_OR, None
-        dx_NI = ctx.packed.backward(dy_NO) if ctx.packed else dy_NO @ ctx.base.weight
-        return dx_NI.addmm_(dxa_NR, a_RI), None, da_RI, db_OR, None
-
-
-@contextmanager
-def fused_lora(model: nn.Module) -> Iterator[None]:
-    """Within it, plain LoRA layers without dropout add into the base layer's result, in fewer passes."""
-    fused = [module for module in model.modules() if isinstance(module, Linear) and _fusible(module)]
-    for module in fused:
-        module.forward = partial(_forward, module)
-    try:
-        yield
-    finally:
-        for module in fused:
-            del module.forward
-
-
-def _fusible(layer: Linear) -> bool:
-    plain = type(layer) is Linear and type(layer.base_layer) is nn.Linear and not layer.lora_variant
-    return plain and len(layer.active_adapters) == 1 and isinstance(layer.lora_dropout[_active(layer)], nn.Identity)
-
-
-def _forward(layer: Linear, x: Tensor) -> Tensor:
-    name, base = _active(layer), layer.base_layer
-    a_RI, b_OR = layer.lora_A[name].weight.to(x.dtype), layer.lora_B[name].weight.to(x.dtype)
-    y_NO = _LoraLinear.apply(x.flatten(0, -2), base, a_RI, b_OR, layer.scaling[name])
-    return y_NO.view(*x.shape[:-1], -1)
-
-
-def _active(layer: Linear) -> str:
-    return str(layer.active_adapters[0])

@@ -32,6 +32,11 @@ class Device:
     def __str__(self) -> str:
         return self.why
 
+    @property
+    def value_bytes(self) -> int:
+        """Of a number in `dtype`."""
+        return 4 if self.dtype == "float32" else 2
+
 
 def choose() -> Device:
     """The device of this process; raises ConfigError if several GPUs are visible."""

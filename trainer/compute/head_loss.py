@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 
 from trainer.compute.attention import Layout
 from trainer.compute.packed import Packed
@@ -51,10 +51,10 @@ class _HeadLoss(torch.autograd.Function):  # type: ignore[misc]  # torch gives i
         nats_S = torch.empty(len(hidden_SH), device=hidden_SH.device)
         for start in range(0, len(hidden_SH), ROWS):
             rows = slice(start, start + ROWS)
-            logits_RV = head(hidden_SH[rows]).float()
-            nats_S[rows] = cross_entropy(logits_RV, labels_S[rows], reduction="none")
+            logs_RV = log_softmax(head(hidden_SH[rows]), -1, dtype=torch.float32)
+            nats_S[rows] = nll_loss(logs_RV, labels_S[rows], reduction="none")
             if wanted:
-                ctx.gradient_SH[rows] = _gradient(head, logits_RV, labels_S[rows])
+                ctx.gradient_SH[rows] = _gradient(head, logs_RV, labels_S[rows])
         return nats_S
 
     @staticmethod
@@ -62,9 +62,9 @@ class _HeadLoss(torch.autograd.Function):  # type: ignore[misc]  # torch gives i
         return (ctx.gradient_SH * dnats_S[:, None]).to(ctx.gradient_SH.dtype), None, None
 
 
-def _gradient(head: nn.Linear, logits_RV: Tensor, labels_R: Tensor) -> Tensor:
-    """Of the hidden states, for a loss of weight 1; overwrites the logits."""
-    guessed_RV = logits_RV.sub_(logits_RV.logsumexp(1, keepdim=True)).exp_()
+def _gradient(head: nn.Linear, logs_RV: Tensor, labels_R: Tensor) -> Tensor:
+    """Of the hidden states, for a loss of weight 1; overwrites the logarithms."""
+    guessed_RV = logs_RV.exp_()
     guessed_RV[torch.arange(len(labels_R), device=labels_R.device), labels_R] -= 1
     packed: Packed | None = getattr(head, "packed", None)
     return packed.backward(guessed_RV) if packed else guessed_RV.to(head.weight.dtype) @ head.weight

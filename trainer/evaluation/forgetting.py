@@ -59,9 +59,11 @@ def steps(fingerprint: str) -> int:
     return 2 * PASSAGES + (2 + written) * len(questions())
 
 
-def general_losses(model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance) -> tuple[float, float]:
-    """The loss on general text in nats a token, without the adapter and with it; reads 2 * PASSAGES texts."""
-    rows = [(tokenizer.encode(text)[:PASSAGE_TOKENS], 1) for text in general_texts()]
+def general_losses(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, advance: Advance, passages: int | None = None
+) -> tuple[float, float]:
+    """The loss on general text in nats a token, without the adapter and with it; reads all, or `passages`, twice."""
+    rows = [(tokenizer.encode(text)[:PASSAGE_TOKENS], 1) for text in general_texts()[:passages]]
     with _evaluating(model):
         return _loss(model, rows, False, advance), _loss(model, rows, True, advance)
 

@@ -72,10 +72,11 @@ class Progress(TrainerCallback):
 class EpochReport(TrainerCallback):
     """Emits every step and epoch, and logs after each epoch its losses and a sample email.
 
-    The email is only written after `epochs`, if any are given.
+    The email is only written after `epochs`, if any are given. After two steps it logs how long the others take.
     """
 
     first_step = 0
+    step_ended = 0.0
 
     def __init__(
         self, log: Log, write_sample: Callable[[], str], epochs: Collection[int] = (), emit: EventSink = no_events
@@ -102,6 +103,15 @@ class EpochReport(TrainerCallback):
                 tokens_per_second=logs["train_tokens_per_second"],
                 seconds_left=logs["train_runtime"] / (step - self.first_step) * (steps - step),
             )
+            self._say_time_left(step, steps)
+
+    def _say_time_left(self, step: int, steps: int) -> None:
+        # Not from the first step, which also packs weights.
+        now = time.monotonic()
+        minutes = (now - self.step_ended) * (steps - step) / 60
+        if step == self.first_step + 2 and minutes >= 1:
+            self.log(f"{steps - step} more steps take about {minutes:.0f} minutes on this machine")
+        self.step_ended = now
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # Where emails are held out, an epoch is over after its evaluation.

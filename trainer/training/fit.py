@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 
 from adapters.errors import ConfigError
 from trainer.compute import distributed
-from trainer.compute.cpu_loss import fused_lora
+from trainer.compute.fused_lora import fused_lora
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks
 from trainer.training.checkpoints import SECONDS_FILE, SavedRun
@@ -25,7 +25,7 @@ from trainer.training.dataset import Rows
 from trainer.training.diagnose import Curve
 from trainer.training.explain import Explanation
 from trainer.training.run import TrainingRun
-from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email, save_adapter
+from trainer.training.sft_trainer import CompletionTrainer, check_memory, completion_trainer, sample_email, save_adapter
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ def fit(
     the emails of a step, and so the losses.
 
     Raises:
-        ConfigError: not even one email fits.
+        ConfigError: too little memory is free, or not even one email fits.
     """
+    check_memory(run.base, run.recipe, run.device, from_scratch=saved is None)
     tokenizer = AutoTokenizer.from_pretrained(run.base.path)
     share = run.recipe.batch_size // distributed.COUNT
     at_once = share

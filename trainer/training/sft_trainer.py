@@ -22,11 +22,15 @@ from adapters.store.version import WEIGHTS
 from trainer.compute import cpu_loss, distributed
 from trainer.compute.attention import ATTENTION
 from trainer.compute.device import Device
+from trainer.compute.memory import check_free, in_parts, tokens_at_once, training_bytes
 from trainer.compute.packed import pack
 from trainer.console import bar
 from trainer.data.examples import Example
 from trainer.evaluation import forgetting
 from trainer.training.recipe import Recipe
+
+# Of general text, for a run's verdict; an evaluation reads more.
+GENERAL_PASSAGES = 12
 
 
 class CompletionTrainer(SFTTrainer):
@@ -37,6 +41,7 @@ class CompletionTrainer(SFTTrainer):
     """
 
     tokens_an_epoch = 0
+    tokens_at_once = 0
     loraplus = 1.0
     optimizer: Any
 
@@ -50,6 +55,17 @@ class CompletionTrainer(SFTTrainer):
             self.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=decay, **options
         )
         return self.optimizer
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """The Trainer's; on a CPU in parts, so that a step of many tokens takes no more memory than one of few."""
+        # Several processes must go backward together.
+        whole = self.args.device.type != "cpu" or distributed.COUNT > 1
+        if whole or num_items_in_batch is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        loss = torch.zeros(())
+        for part in in_parts(inputs, self.tokens_at_once):
+            loss += super().training_step(model, part, num_items_in_batch)
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -69,8 +85,8 @@ class CompletionTrainer(SFTTrainer):
         trained_with = base.config._attn_implementation
         # On a GPU a run has another attention, and texts are read with ours.
         base.set_attn_implementation(ATTENTION)
-        with bar("reading general text", 2 * forgetting.PASSAGES) as advance, self.accelerator.autocast():
-            losses = forgetting.general_losses(self.model, self.processing_class, advance)
+        with bar("reading general text", 2 * GENERAL_PASSAGES) as advance, self.accelerator.autocast():
+            losses = forgetting.general_losses(self.model, self.processing_class, advance, GENERAL_PASSAGES)
         base.set_attn_implementation(trained_with)
         return losses
 
@@ -125,6 +141,16 @@ def sft_settings(
     }
 
 
+def check_memory(base: BaseModel, recipe: Recipe, device: Device, from_scratch: bool = False) -> None:
+    """Raises:
+    ConfigError: less memory is free than a training on this CPU takes.
+    """
+    if device.kind == "cpu":
+        most_tokens = recipe.batch_size * recipe.max_length
+        needed = training_bytes(base.path, recipe.rank, device.value_bytes, most_tokens, from_scratch)
+        check_free(needed, base.name)
+
+
 def completion_trainer(
     train: Sequence[Example],
     heldout: Sequence[Example],
@@ -170,6 +196,7 @@ def completion_trainer(
     if device.kind == "cpu":
         causal = trainer.model.get_base_model() if isinstance(trainer.model, PeftModel) else trainer.model
         causal.forward = partial(_forward, causal, causal.forward, trainer.args.bf16)
+    trainer.tokens_at_once = tokens_at_once(base.path, device.value_bytes)
     pack(trainer.model)
     # Stock callbacks print raw dictionaries; ours log the same in words.
     for callback in list(trainer.callback_handler.callbacks):

@@ -20,8 +20,8 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback
 
 from adapters.models.base_models import BaseModel, shaping_config
-from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device, choose
+from trainer.compute.fused_lora import fused_lora
 from trainer.console import Log, bar
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses

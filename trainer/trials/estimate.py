@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from adapters.models.base_models import BaseModel, shaping_config
+from adapters.models.base_models import BaseModel
+from trainer.compute.memory import Size, size_of
 from trainer.console import Log, bar
 from trainer.data.check import token_counter
 from trainer.data.examples import Example, digest
@@ -21,7 +22,7 @@ from trainer.training.dataset import Rows, training_set
 from trainer.training.recipe import Recipe
 from trainer.trials import predictions, prices
 from trainer.trials.predictions import Prediction
-from trainer.trials.prices import BreakEven, Prices, Quote, Range, Size
+from trainer.trials.prices import BreakEven, Prices, Quote, Range
 
 if TYPE_CHECKING:
     from trainer.compute.device import Device
@@ -94,25 +95,9 @@ def work(examples: Sequence[Example], recipe: Recipe, base: BaseModel, device: D
     rows = training_set(examples, recipe, base, device, log)
     counts = token_counter(tokenizer)(rows.train)
     steps = recipe.epochs * math.ceil(len(rows.train) / recipe.batch_size)
-    size = size_of(base, recipe.rank)
+    size = size_of(base.path, recipe.rank)
     batch = min(recipe.batch_size, len(counts))
     return Work(rows, sum(counts), recipe.epochs, steps, batch, max(counts), size), tokenizer
-
-
-def size_of(base: BaseModel, rank: int) -> Size:
-    """From the headers of the files, without the weights. The adapter is on every linear layer but the output's."""
-    from safetensors import safe_open
-
-    parameters = adapter = 0
-    for file in base.path.glob("*.safetensors"):
-        with safe_open(file, "np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
-                shape = tensors.get_slice(name).get_shape()
-                parameters += math.prod(shape)
-                if ".layers." in name and len(shape) == 2:
-                    adapter += rank * sum(shape)
-    shape_of = shaping_config(base.path)
-    return Size(parameters, adapter, shape_of["num_hidden_layers"], shape_of["hidden_size"])
 
 
 def here(wanted: Work, base: BaseModel, recipe: Recipe, tokenizer: Any, device: Device, log: Log) -> Here:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from adapters.errors import ConfigError
 from adapters.store.manifest import Frozen
+from trainer.compute.memory import Size
 
 SHIPPED = Path(__file__).parent / "prices.yaml"
 STALE_DAYS = 90
@@ -104,16 +105,6 @@ def load(file: Path | None = None) -> Prices:
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in exc.errors())
         raise ConfigError(f"the prices {file} cannot be used: {wrong}", hint) from exc
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of a base model and its adapter."""
-
-    parameters: int
-    adapter_parameters: int
-    layers: int
-    hidden: int
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from adapters.models.base_models import BaseModel
-from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import Device
+from trainer.compute.fused_lora import fused_lora
 from trainer.training.dataset import Rows
 from trainer.training.recipe import Recipe, peak_learning_rate
-from trainer.training.sft_trainer import CompletionTrainer, completion_trainer, sample_email
+from trainer.training.sft_trainer import CompletionTrainer, check_memory, completion_trainer, sample_email
 
 STEPS = 10
 # The speed counts after these: the first steps pack weights and allocate memory.
@@ -98,7 +98,12 @@ def probe(
     device: Device,
     advance: Callable[[float], None],
 ) -> Probe:
-    """Take STEPS steps of the run, evaluate once, write one sample email."""
+    """Take STEPS steps of the run, evaluate once, write one sample email.
+
+    Raises:
+        ConfigError: too little memory is free.
+    """
+    check_memory(base, recipe, device)
     learning_rate = peak_learning_rate(recipe, base)
     # With an early stop TRL would save a checkpoint after each epoch.
     recipe = recipe.model_copy(update={"early_stop": 0})

@@ -17,8 +17,8 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, set_seed
 
 from adapters.models.base_models import BaseModel
-from trainer.compute.cpu_loss import fused_lora
 from trainer.compute.device import choose
+from trainer.compute.fused_lora import fused_lora
 from trainer.console import Log, bar
 from trainer.data.examples import Example
 from trainer.training.callbacks import Losses

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from trainer.compute.attention import ATTENTION
-from trainer.compute.cpu_loss import completion_losses, fused_lora
+from trainer.compute.cpu_loss import completion_losses
+from trainer.compute.fused_lora import fused_lora
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,

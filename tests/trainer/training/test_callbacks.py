@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainerControl
 
+from trainer.training import callbacks
 from trainer.training.callbacks import (
     EpochReport,
     Interruption,
@@ -63,6 +64,21 @@ def test_an_epoch_is_reported_with_both_losses_and_an_email():
         "Epoch 1 complete! training loss 1.500, held-out loss 1.250",
         "  sample email:\n  | Dear Ada,\n  | Thank you.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(40.0, ["4 more steps take about 3 minutes on this machine"]), (1.0, [])]
+)
+def test_after_two_steps_a_long_run_says_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, said: list[str]
+):
+    ends = iter([100.0, 100 + seconds, 100 + 2 * seconds])
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(ends)))
+    found: list[str] = []
+    run = Trained(EpochReport(found.append, lambda: "x"))
+    for _ in range(3):
+        run.step(2.0)
+    assert found == said
 
 
 def test_without_held_out_emails_only_the_training_loss_is_reported():

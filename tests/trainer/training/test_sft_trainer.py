@@ -10,11 +10,18 @@ import torch
 from transformers import AutoTokenizer
 from vllm.lora.peft_helper import PEFTHelper
 
-from adapters.models.base_models import BaseModel
+from adapters.errors import ConfigError
+from adapters.models.base_models import BaseModel, find
+from adapters.models.validate import reasons_against
+from adapters.store.store import Store
 from adapters.store.version import CONFIG
-from tests.trainer.training.test_sft import RECIPE, emails
+from tests import tiny
+from tests.trainer.training.test_sft import RECIPE, emails, run_of
+from trainer.compute import memory
 from trainer.compute.device import Device, choose
+from trainer.compute.fused_lora import fused_lora
 from trainer.data.examples import Example, task_example
+from trainer.training import sft
 from trainer.training.recipe import Recipe
 from trainer.training.sft_trainer import CompletionTrainer, completion_trainer
 
@@ -27,13 +34,15 @@ def build(base_model: BaseModel, tmp_path: Path) -> Build:
     """Makes the trainer of a run, in float32 or bf16, with an adapter that is not zero, or from scratch."""
 
     def make(
-        examples: list[Example], bf16: bool = False, recipe: Recipe = RECIPE, **settings: bool
+        examples: list[Example],
+        bf16: bool = False,
+        recipe: Recipe = RECIPE,
+        base: BaseModel = base_model,
+        **settings: bool,
     ) -> CompletionTrainer:
         device = Device("cpu", "bfloat16" if bf16 else "float32", False, "CPU")
-        tokenizer = AutoTokenizer.from_pretrained(base_model.path)
-        trainer = completion_trainer(
-            *(examples, [], base_model, recipe, 1e-3, tokenizer, device, str(tmp_path)), **settings
-        )
+        tokenizer = AutoTokenizer.from_pretrained(base.path)
+        trainer = completion_trainer(*(examples, [], base, recipe, 1e-3, tokenizer, device, str(tmp_path)), **settings)
         return with_an_adapter(trainer)
 
     return make
@@ -64,6 +73,46 @@ def loss_and_gradients(trainer: CompletionTrainer, stock: bool, items: int | Non
     gradients = [w.grad.float().flatten() for w in trainer.model.parameters() if w.requires_grad]
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
     return loss.item(), torch.cat(gradients)
+
+
+@pytest.mark.parametrize("kind", ["biases", "qwen"], ids=["qwen2", "qwen3"])
+def test_other_architectures_have_the_stock_trainers_loss_and_are_published(
+    build: Build, tmp_path: Path, store: Store, kind: str
+):
+    base = find(str(tiny.make_base(tmp_path / "tiny", **{kind: True})))
+    trainer = build(emails(5), base=base)
+    expected, expected_gradients = loss_and_gradients(trainer, stock=True, items=100)
+    with fused_lora(trainer.model):
+        loss, gradients = loss_and_gradients(trainer, stock=False, items=100)
+    assert loss == pytest.approx(expected, rel=1e-3)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-2, atol=1e-5)
+    version = sft.train(run_of(base), store)
+    assert reasons_against(version.path, base) == []
+    losses = version.manifest().training.train_losses
+    assert losses[-1] < losses[0]
+
+
+def test_a_run_that_the_free_memory_does_not_hold_ends_before_it_starts(
+    base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(memory, "FIXED_BYTES", 10**15)
+    with pytest.raises(ConfigError, match="takes about 1000000"):
+        sft.train(run_of(base_model), store)
+    assert "mine" not in store.names()
+
+
+def test_a_step_in_parts_has_the_loss_and_gradients_of_a_whole_one(build: Build):
+    trainer = build(emails(5))
+
+    def step(most_tokens: int) -> tuple[float, torch.Tensor]:
+        trainer.tokens_at_once = most_tokens
+        trainer.model.zero_grad()
+        loss = trainer.training_step(trainer.model, batch_of(trainer), torch.tensor(100))
+        return loss.item(), torch.cat([w.grad.flatten() for w in trainer.model.parameters() if w.requires_grad])
+
+    whole, parts = step(most_tokens=10**6), step(most_tokens=1)
+    assert parts[0] == pytest.approx(whole[0], rel=1e-5)
+    torch.testing.assert_close(parts[1], whole[1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("from_scratch", [False, True])

@@ -3,12 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from safetensors.numpy import load_file
 
 from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
-from tests import tiny
 from tests.trainer.training.test_sft import RECIPE, emails, nobody_listens, run_of
 from trainer.compute.device import choose
 from trainer.training import sft
@@ -45,14 +43,6 @@ def test_the_range_is_wider_where_the_steps_differ():
     unsteady = replace(STEADY, step_seconds=(5, 3, 3, 1, 4, 1, 4, 1, 4, 1))
     assert STEADY.margin == MIN_MARGIN
     assert unsteady.margin > 0.3
-
-
-def test_the_size_of_a_model_is_read_from_its_files(base_model: BaseModel):
-    size = estimate.size_of(base_model, rank=4)
-    tensors = load_file(base_model.path / "model.safetensors")
-    assert size.parameters == sum(tensor.size for tensor in tensors.values())
-    assert size.adapter_parameters == tiny.LAYERS * 4 * sum(map(sum, tiny.LINEARS.values()))
-    assert (size.layers, size.hidden) == (tiny.LAYERS, tiny.HIDDEN)
 
 
 def test_an_early_stop_without_held_out_emails_is_refused_as_before_a_training(base_model: BaseModel):
