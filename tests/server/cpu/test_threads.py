@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +60,23 @@ def test_a_containers_limit_counts_as_cores(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """vLLM's runner, whose steps return the number of threads and their input; torch has two threads."""
+def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Has vLLM's steps, which here return the number of threads and their input; torch has two threads."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("vllm")
-    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+    from vllm.v1.worker import cpu_model_runner
 
+    class Base:
+        def execute_model(self, step: str) -> tuple[int, str]:
+            return torch.get_num_threads(), step
+
+    class Runner(Base):
+        pass
+
+    monkeypatch.setattr(cpu_model_runner, "CPUModelRunner", Runner)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-
-    class Steps(CPUModelRunner):
-        def __init__(self) -> None:
-            pass
-
-    monkeypatch.setattr(CPUModelRunner.__mro__[1], "execute_model", lambda _, step: (torch.get_num_threads(), step))
-    monkeypatch.delattr(CPUModelRunner, "execute_model", raising=False)
-    yield Steps()
+    yield Runner()
     torch.set_num_threads(threads)
 
 
