@@ -59,6 +59,7 @@ def install(environment: Mapping[str, str]) -> None:
     if not current_platform.is_cpu() or environment.get(BINDING, "nobind") != "nobind" or not free_cores.readable():
         return
     import torch
+    from vllm import _custom_ops
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
     most = torch.get_num_threads()
@@ -78,3 +79,13 @@ def install(environment: Mapping[str, str]) -> None:
         return before(self, *args, **kwargs)
 
     CPUModelRunner.execute_model = execute_model
+    _forget_threads(_custom_ops)
+
+
+def _forget_threads(operators: Any) -> None:
+    # Patch: for each number of rows that a product has met, vLLM keeps oneDNN's code, of the last 32 numbers, and with
+    # it the threads of that time: what began beside another program would stay at one thread. With the code of one
+    # number kept, the next request begins anew. Remove together with the patch above.
+    for name in ("create_onednn_mm", "create_onednn_scaled_mm"):
+        create = getattr(operators, name)
+        setattr(operators, name, lambda *args, create=create: create(*args[:-1], 1))

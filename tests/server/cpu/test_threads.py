@@ -64,6 +64,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Has vLLM's steps, which here return the number of threads and their input; torch has two threads."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("vllm")
+    from vllm import _custom_ops
     from vllm.v1.worker import cpu_model_runner
 
     class Base:
@@ -74,6 +75,8 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         pass
 
     monkeypatch.setattr(cpu_model_runner, "CPUModelRunner", Runner)
+    for name in ("create_onednn_mm", "create_onednn_scaled_mm"):
+        monkeypatch.setattr(_custom_ops, name, lambda *args: args)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield Runner()
@@ -89,6 +92,14 @@ def test_a_step_has_the_threads_that_other_programs_leave(runner: Any, monkeypat
     install({})
     install({})
     assert [runner.execute_model("step") for _ in range(3)] == [(2, "step"), (1, "step"), (2, "step")]
+
+
+def test_onednn_keeps_the_threads_of_one_number_of_rows(runner: Any):
+    from vllm import _custom_ops
+
+    install({})
+    assert _custom_ops.create_onednn_mm("weight", 32) == ("weight", 1)
+    assert _custom_ops.create_onednn_scaled_mm("weight", "scale", 32) == ("weight", "scale", 1)
 
 
 def test_threads_that_vllm_binds_stay(runner: Any, monkeypatch: pytest.MonkeyPatch):
