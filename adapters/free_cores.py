@@ -17,6 +17,9 @@ from pathlib import Path
 INTERVAL_SECONDS = 0.25
 # Of a core: a thread is given up where others use more, and taken back where they use less.
 GIVE_UP, TAKE_BACK = 0.5, 0.35
+# What a program of low priority could use of a core, for each part that it gets beside a thread of ours. The kernel
+# gives nice 10 a tenth of a core beside a thread of the usual priority, and what that leaves idle.
+LOW_COULD_USE = 5
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -32,12 +35,18 @@ class Reading:
     own: float
 
 
-def used_by_others(before: Reading, after: Reading, low_may_have: float = math.inf) -> float:
-    """Cores that others use between two readings; at low priority they count up to `low_may_have`."""
+def used_by_others(before: Reading, after: Reading, low_may_have: float | None = None) -> float:
+    """Cores that others use between two readings.
+
+    `low_may_have`: for a program of the usual priority, how many of them programs of low priority should have. They
+    count with what they could use, or they would starve: beside more threads they use less.
+    """
     seconds = after.at - before.at
-    low = (after.low - before.low) / seconds
-    total = (after.everything - before.everything - after.own + before.own) / seconds
-    return max(0.0, total - max(0.0, low - low_may_have))
+    used = (after.everything - before.everything - after.own + before.own) / seconds
+    if low_may_have is not None:
+        low = (after.low - before.low) / seconds
+        used += min(low * LOW_COULD_USE, low_may_have) - low
+    return max(0.0, used)
 
 
 def fitting(now: int, most: int, used: float) -> int:
@@ -54,7 +63,7 @@ class FreeCores:
         most: int,
         spare: float = 0,
         own: Iterable[int] = (),
-        low_may_have: float = math.inf,
+        low_may_have: float | None = None,
         read: Callable[[Iterable[int]], Reading] | None = None,
     ) -> None:
         """`spare`: cores beyond `most` that others may use; `own`: process numbers of ours, besides this one."""

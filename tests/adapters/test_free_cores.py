@@ -30,10 +30,9 @@ def test_what_a_program_uses_itself_leaves_the_others():
     assert used_by_others(START, after(2, everything=1.9, own=2.0)) == 0
 
 
-def test_programs_of_low_priority_count_up_to_what_they_may_have():
-    both = after(1, everything=4.0, low=3.0)
-    assert used_by_others(START, both) == pytest.approx(4.0)
-    assert used_by_others(START, both, low_may_have=2.0) == pytest.approx(3.0)
+@pytest.mark.parametrize(("low", "counted"), [(0.0, 1.0), (0.2, 2.0), (1.0, 3.0), (3.0, 3.0)])
+def test_programs_of_low_priority_count_with_what_they_could_use_up_to_what_they_may_have(low: float, counted: float):
+    assert used_by_others(START, after(1, everything=1.0 + low, low=low), low_may_have=2.0) == pytest.approx(counted)
 
 
 def test_time_of_low_priority_that_is_a_programs_own_is_not_the_others():
