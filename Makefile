@@ -3,7 +3,7 @@
 VENV := .venv/bin
 SETUP_DONE := .venv/.mailwright-ready
 
-.PHONY: all setup install demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train bench-serve bench-many bench-gate bench-llama bench-growth check docs
+.PHONY: all setup install demo screenshots test-tools test test-fast test-clients test-gpu soak fuzz bench-proof bench-train bench-serve bench-many bench-gate bench-llama bench-growth bench-neighbours check docs
 all: check test
 
 setup: install
@@ -82,6 +82,10 @@ bench-llama: install
 # Tokens a second by clients, adapters in a batch, rank and prompt length. A quarter of an hour.
 bench-growth: install
 	$(VENV)/python -m tests.server.bench_growth
+
+# What a busy program, the server and the trainer take from one another. Seven minutes.
+bench-neighbours: install
+	$(VENV)/python -m tests.bench_neighbours
 
 # The documentation as a site, in build/site; a broken link is an error.
 docs: install

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,12 +50,13 @@ class Service:
 
 def register() -> None:
     """Install what CPUs need in this process, keep mail out of its log, have it end with the server; idempotent."""
-    from server.cpu import int8, lora, sampling, words
+    from server.cpu import int8, lora, sampling, threads, words
 
     lora.install()
     int8.install()
     words.install()
     sampling.install()
+    threads.install(os.environ)
     redaction.install(redaction.ENGINE)
     end_with_parent()
 

@@ -15,6 +15,7 @@ from adapters.store.store import Store
 from tests import tiny
 from tests.parallel import pytest_xdist_make_scheduler  # noqa: F401 - a hook
 from tests.serving import keyed, server, voices  # noqa: F401 - fixtures: one server for tests/server and tests/ui
+from trainer.compute import threads
 
 # No example may fail because the machine was busy: Hypothesis gives each 200 ms otherwise.
 settings.register_profile("any machine", deadline=None)
@@ -53,6 +54,14 @@ def certificates_read_once() -> Iterator[None]:
     """Every client of httpx or openai would read all certificates again, 20 to 40 ms, though few tests speak TLS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_priority() -> Iterator[None]:
+    """Tests train in their own process, whose priority could not be raised again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "NICENESS", 0)
         yield
 
 

@@ -18,6 +18,7 @@ TOGETHER = {
     "tests/server/api/test_bad_adapters.py",
     "tests/server/cpu/test_lora.py",
     "tests/server/cpu/test_sampling.py",
+    "tests/server/cpu/test_threads.py",
     "tests/server/api/test_hostile.py",
     "tests/server/cpu/test_int8.py",
     "tests/server/test_launch.py",

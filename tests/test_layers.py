@@ -16,7 +16,7 @@ MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("
 LIGHT = {"pydantic", "safetensors", "numpy", "adapters"}
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "vllm", "gradio", "openai"}
 ROOMS = {
-    "adapters": ["cli", "models", "store", "emails", "console", "options", "settings", "errors"],
+    "adapters": ["cli", "models", "store", "emails", "console", "options", "settings", "free_cores", "errors"],
     "server": [
         "launch",
         "vllm_server",

@@ -17,7 +17,7 @@ from adapters.store.manifest import check_name
 from adapters.store.store import Store
 from adapters.store.version import Version
 from trainer.commands import run_options
-from trainer.compute import distributed
+from trainer.compute import distributed, threads
 from trainer.console import check_new_directory, log
 from trainer.training.checkpoints import SAVE_EVERY_SECONDS
 from trainer.training.recipe import FILE_ONLY
@@ -80,6 +80,7 @@ def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
     _check(args)
     report_to = _report_to(args.tensorboard)
+    log(f"priority {threads.yield_to_others()}")
     options = run_options.chosen(args)
     store = Store(store_directory(args.store))
     from trainer.data.examples import read_examples

@@ -16,7 +16,7 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 
 from adapters.errors import ConfigError
-from trainer.compute import distributed
+from trainer.compute import distributed, threads
 from trainer.compute.fused_lora import fused_lora
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks
@@ -151,7 +151,13 @@ def _loop(run: TrainingRun, rows: Rows, trainer: CompletionTrainer, saved: Saved
     trainer.args.eval_on_start = bool(rows.heldout) and not checkpoint
     if checkpoint:
         run.log(f"resuming {run.name} from {checkpoint}")
-    with disable_input_dtype_casting(trainer.model), fused_lora(trainer.model), interruption.listening(), progress:
+    with (
+        disable_input_dtype_casting(trainer.model),
+        fused_lora(trainer.model),
+        threads.following_free_cores(trainer.model),
+        interruption.listening(),
+        progress,
+    ):
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     step, steps = trainer.state.global_step, trainer.state.max_steps
     if interruption.received and saved and step < steps:
