@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 from adapters.errors import ConfigError
 from trainer.compute import distributed, threads
 from trainer.compute.fused_lora import fused_lora
+from trainer.console import bar
 from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks
 from trainer.training.checkpoints import SECONDS_FILE, SavedRun
@@ -25,7 +26,14 @@ from trainer.training.dataset import Rows
 from trainer.training.diagnose import Curve
 from trainer.training.explain import Explanation
 from trainer.training.run import TrainingRun
-from trainer.training.sft_trainer import CompletionTrainer, check_memory, completion_trainer, sample_email, save_adapter
+from trainer.training.sft_trainer import (
+    GENERAL_PASSAGES,
+    CompletionTrainer,
+    check_memory,
+    completion_trainer,
+    sample_email,
+    save_adapter,
+)
 
 
 @dataclass(frozen=True)
@@ -212,5 +220,6 @@ def _curve(
     curve = replace(callbacks.curve(trainer.state.log_history, learning_rate), leaked=leaked)
     if not saved or not math.isfinite(curve.steps[-1]):
         return curve
-    before, after = trainer.general_losses()
+    with bar("reading general text", 2 * GENERAL_PASSAGES) as advance:
+        before, after = trainer.general_losses(advance)
     return replace(curve, general_before=before, general=after)

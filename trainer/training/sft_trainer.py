@@ -24,7 +24,6 @@ from trainer.compute.attention import ATTENTION
 from trainer.compute.device import Device
 from trainer.compute.memory import check_free, in_parts, tokens_at_once, training_bytes
 from trainer.compute.packed import pack
-from trainer.console import bar
 from trainer.data.examples import Example
 from trainer.evaluation import forgetting
 from trainer.training.recipe import Recipe
@@ -79,13 +78,13 @@ class CompletionTrainer(SFTTrainer):
         # The items of all processes are counted, and their gradients averaged.
         return nats_S.sum() * self.accelerator.num_processes / num_items_in_batch
 
-    def general_losses(self) -> tuple[float, float]:
-        """The loss on general text of the base model, and with the adapter."""
+    def general_losses(self, advance: Callable[[float], None]) -> tuple[float, float]:
+        """The loss on general text of the base model, and with the adapter; reads 2 * GENERAL_PASSAGES passages."""
         base = self.model.get_base_model()
         trained_with = base.config._attn_implementation
         # On a GPU a run has another attention, and texts are read with ours.
         base.set_attn_implementation(ATTENTION)
-        with bar("reading general text", 2 * GENERAL_PASSAGES) as advance, self.accelerator.autocast():
+        with self.accelerator.autocast():
             losses = forgetting.general_losses(self.model, self.processing_class, advance, GENERAL_PASSAGES)
         base.set_attn_implementation(trained_with)
         return losses

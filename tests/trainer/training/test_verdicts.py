@@ -38,7 +38,7 @@ def with_nothing_in_common() -> list[Example]:
 @pytest.fixture
 def train(base_model: BaseModel, store: Store, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Runs on a random base model. That has nothing to forget, so that its loss on general text is not looked at."""
-    monkeypatch.setattr(CompletionTrainer, "general_losses", lambda _: (None, None))
+    monkeypatch.setattr(CompletionTrainer, "general_losses", lambda *_: (None, None))
 
     def run(
         examples: list[Example],
