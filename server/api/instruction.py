@@ -20,7 +20,8 @@ def instruct(path: str, request: dict[str, Any], version: Version) -> None:
         return
     turns = request.get("input" if path == RESPONSES else "messages")
     # vLLM answers a request whose messages are none.
-    messages = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    turns = turns if isinstance(turns, list) else []
+    messages = [turn for turn in turns if isinstance(turn, dict)]
     if any(message.get("role") in SYSTEM_ROLES for message in messages):
         return
     if path in FIELDS:

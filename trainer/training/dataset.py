@@ -100,7 +100,8 @@ def choose_rows(
     if recipe.early_stop and not kept_back:
         raise ConfigError("early_stop looks at the held-out loss, and no email is held out", "add --heldout 0.2")
     log(f"{len(emails)} emails to learn from; {len(kept_back)} held out")
-    return Rows(*([each.instructed(recipe.instruction) for each in part] for part in (emails, kept_back)))
+    train, held_out = ([each.instructed(recipe.instruction) for each in part] for part in (emails, kept_back))
+    return Rows(train, held_out)
 
 
 def requests() -> list[str]:
