@@ -127,7 +127,9 @@ def _setup(args: argparse.Namespace) -> Setup:
         promoted = None
     from trainer.evaluation.evaluate import Setup
 
-    return Setup(version, base, tasks, examples, examples if known else [], promoted, args.full)
+    instructions = {v.id: v.manifest().instruction for v in (version, promoted) if v}
+    training = examples if known else []
+    return Setup(version, base, tasks, examples, training, promoted, args.full, instructions=instructions)
 
 
 def base_of(version: Version, asked: str | None) -> BaseModel:

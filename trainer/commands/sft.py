@@ -80,8 +80,9 @@ def _sft(args: argparse.Namespace) -> None:
     check_name(args.name)
     _check(args)
     report_to = _report_to(args.tensorboard)
-    log(f"priority {threads.yield_to_others()}")
+    priority = threads.yield_to_others()
     options = run_options.chosen(args)
+    log(f"priority {priority}")
     store = Store(store_directory(args.store))
     from trainer.data.examples import read_examples
     from trainer.training import events, from_scratch, sft

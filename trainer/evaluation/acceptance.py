@@ -62,8 +62,18 @@ class Acceptance:
         number = max((version.number for version in store.versions(self.name)), default=0) + 1
         version = Version(self.name, number, adapter)
         counts = sorted({each.examples for each in criteria if each.examples})
-        setup = Setup(version, self.base, tasks, self.training, self.training, promoted=promoted, example_counts=counts)
+        written_by = [v for v in (version, promoted) if v]
+        setup = Setup(
+            version,
+            self.base,
+            tasks,
+            self.training,
+            self.training,
+            promoted=promoted,
+            example_counts=counts,
+            instructions={v.id: v.manifest().instruction for v in written_by},
+        )
         log(f"evaluating {version.id} on {len(tasks)} tasks, for the {len(criteria)} criteria of the recipe")
-        writer = InProcess(self.base.path, {v.id: v.path for v in (version, promoted) if v})
+        writer = InProcess(self.base.path, {v.id: v.path for v in written_by})
         with bar("evaluating", setup.work(writer.can_score)) as advance:
             return evaluate(setup, writer, advance).result

@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from itertools import chain
 from statistics import fmean
@@ -69,6 +69,11 @@ class Setup:
     promoted: Version | None = None
     full: bool = False
     example_counts: Sequence[int] = EXAMPLE_COUNTS
+    # The system message of each version's training, by its id; the base model gets that of `version`.
+    instructions: Mapping[str, str] = field(default_factory=dict)
+
+    def prompt(self, example: Example, model: str) -> Example:
+        return example.instructed(self.instructions.get(self.version.id if model == BASE else model, ""))
 
     @property
     def seeds(self) -> tuple[int | None, ...]:
@@ -81,9 +86,7 @@ class Setup:
 
     def plans(self) -> list[Plan]:
         """The rows in the order of the table; the promoted version has one if it is another version."""
-        # The base model gets the version's instruction too: only the adapter makes the difference.
-        instruction = self.version.manifest().instruction
-        tasks = [task.instructed(instruction) for task in self.tasks]
+        tasks = [self.prompt(task, BASE) for task in self.tasks]
         prompts = [list(task.messages) for task in tasks]
         plans = [Plan(BASE, BASE, prompts)]
         for count in self.example_counts:
@@ -91,8 +94,7 @@ class Setup:
             with_examples = [_with_examples(task, self.examples, count) for task in tasks]
             plans.append(Plan(row, BASE, with_examples, with_examples=True))
         if self.promoted and self.promoted != self.version:
-            own = self.promoted.manifest().instruction
-            promoted = [list(task.instructed(own).messages) for task in self.tasks]
+            promoted = [list(self.prompt(task, self.promoted.id).messages) for task in self.tasks]
             plans.append(Plan(f"promoted: {self.promoted.id}", self.promoted.id, promoted))
         return [*plans, Plan(self.version.id, self.version.id, prompts)]
 
@@ -258,8 +260,7 @@ def _memorisation(
         return {}, []
     targets = setup.extraction_targets()
     examples = [training[number] for number in targets]
-    instruction = setup.version.manifest().instruction
-    messages = [list(example.instructed(instruction).messages) for example in examples]
+    messages = [list(setup.prompt(example, setup.version.id).messages) for example in examples]
     training_answers = [answer.text for answer in writer.write(setup.version.id, messages, GREEDY, advance)]
     answers = [answer.text for answers in written for answer in answers]
     prompts = [prompt_text(task) for task, answers in zip(tasks, written, strict=True) for _ in answers]

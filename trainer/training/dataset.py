@@ -18,6 +18,7 @@ from adapters.errors import ConfigError
 from adapters.models.base_models import BaseModel
 from trainer.console import Log, bar
 from trainer.data.examples import DATA, Example, split, task_example
+from trainer.evaluation.memorisation import trained_on
 from trainer.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class Rows:
     @property
     def emails(self) -> list[Example]:
         return self.train[: len(self.train) - self.replay]
+
+    def leaked(self) -> int:
+        """How many of the emails held out nearly stand among those that are trained on."""
+        return trained_on(self.heldout, self.train)
 
 
 def training_set(

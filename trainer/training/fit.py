@@ -19,7 +19,6 @@ from adapters.errors import ConfigError
 from trainer.compute import distributed, threads
 from trainer.compute.fused_lora import fused_lora
 from trainer.console import bar
-from trainer.evaluation.memorisation import trained_on
 from trainer.training import callbacks
 from trainer.training.checkpoints import SECONDS_FILE, SavedRun
 from trainer.training.dataset import Rows
@@ -216,7 +215,7 @@ def _curve(
 ) -> Curve:
     """The losses of the run, and where an adapter was trained those on general text before and after."""
     # Emails that a run holds out by itself share nothing with those that it trains on.
-    leaked = trained_on(rows.heldout, rows.train) if run.heldout else 0
+    leaked = rows.leaked() if run.heldout else 0
     curve = replace(callbacks.curve(trainer.state.log_history, learning_rate), leaked=leaked)
     if not saved or not math.isfinite(curve.steps[-1]):
         return curve

@@ -33,7 +33,7 @@ def estimated(base: Path, directory: Path, *arguments: object) -> int:
 def test_without_a_probe_it_prints_tokens_gpus_and_the_break_even(tiny_base: Path, tmp_path: Path, capsys: Capture):
     assert estimated(tiny_base, tmp_path, "--no-probe") == 0
     printed = capsys.readouterr()
-    assert "11 to learn from, 11 copies and generated ones beside them, 1 held out" in printed.out
+    assert "11 to learn from, 0 general examples beside them, 1 held out" in printed.out
     assert "(exact): " in printed.out
     assert "time here" not in printed.out
     assert "not run there" in printed.out
