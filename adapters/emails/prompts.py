@@ -13,7 +13,7 @@ SYSTEM_ROLES = ("system", "developer")
 # One finished exchange: (task, email).
 Turn = tuple[str, str]
 
-# Without one the untrained base model rambles; docs/decisions/base-models.md has the others that were tried.
+# Without one the untrained base model rambles; docs/decisions/training.md has the longer ones that were tried.
 INSTRUCTION = (
     "Write the email that the user asks for. Answer with the email only: "
     "subject, greeting, text, closing, sender's name."
