@@ -147,7 +147,7 @@ def test_the_commands_of_the_trainer_and_the_store_work_one_after_the_other(
         assert status == 0 or (arguments[0] == "sweep" and status == 1), f"{arguments}: {capsys.readouterr().err}"
     assert {arguments[0] for _, *arguments in ran} == {
         *("import", "check", "estimate", "sft", "sweep", "compare-starts", "evaluate"),
-        *("list", "show", "promote", "rollback", "label", "retire", "gc", "verify", "export", "audit"),
+        *("list", "show", "promote", "rollback", "label", "retire", "gc", "verify", "export", "audit", "base"),
     }
 
 

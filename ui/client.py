@@ -69,7 +69,7 @@ HINTS = {
 class Client:
     def __init__(self, settings: Settings) -> None:
         self._address = settings.server
-        # Those that are no adapter, as far as the server was asked.
+        # By their cards: an adapter's names its base model as its parent, other servers' cards have no parent at all.
         self._base_models: frozenset[str] = frozenset()
         local = is_loopback(urlsplit(settings.server).hostname or "")
         self._openai = openai.AsyncOpenAI(
@@ -90,7 +90,7 @@ class Client:
         try:
             answer = await self._openai.models.with_raw_response.list(extra_query={"versions": "all"})
             cards = json.loads(answer.text)["data"]
-            self._base_models = frozenset(str(card["id"]) for card in cards if card.get("parent") is None)
+            self._base_models = frozenset(str(card["id"]) for card in cards if card.get("parent", "") is None)
             return [str(card["id"]) for card in cards]
         except SERVER_ERRORS as exc:
             raise ServerProblem(self._explain(exc, started, streaming=False)) from exc

@@ -48,21 +48,25 @@ class Acceptance:
             own = len(usable) >= MIN_TASKS
             # A card may be read by others, and a person's held-out mail is private.
             with_texts = not own
-            result = self._measure(store, adapter, usable if own else read_examples([HELDOUT]), log)
+            result = self._measure(store, adapter, facts, usable if own else read_examples([HELDOUT]), log)
             evaluation = manifest_evaluation(result, self.criteria)
             for reason in evaluation.reasons:
                 log(f"not good enough to be promoted: {reason}")
             facts = facts | {"evaluation": evaluation}
         return store.publish(self.name, adapter, facts, lambda manifest: card.render(manifest, result, with_texts))
 
-    def _measure(self, store: Store, adapter: Path, tasks: Sequence[Example], log: Log) -> Result:
+    def _measure(
+        self, store: Store, adapter: Path, facts: dict[str, Any], tasks: Sequence[Example], log: Log
+    ) -> Result:
         criteria = parse_criteria(self.criteria)
         promoted = store.promoted(self.name) if any(each.row == "promoted" for each in criteria) else None
         # It gets this number unless another process publishes the name first.
         number = max((version.number for version in store.versions(self.name)), default=0) + 1
         version = Version(self.name, number, adapter)
         counts = sorted({each.examples for each in criteria if each.examples})
-        written_by = [v for v in (version, promoted) if v]
+        instructions = {version.id: str(facts.get("instruction", ""))}
+        if promoted:
+            instructions[promoted.id] = promoted.manifest().instruction
         setup = Setup(
             version,
             self.base,
@@ -71,9 +75,9 @@ class Acceptance:
             self.training,
             promoted=promoted,
             example_counts=counts,
-            instructions={v.id: v.manifest().instruction for v in written_by},
+            instructions=instructions,
         )
         log(f"evaluating {version.id} on {len(tasks)} tasks, for the {len(criteria)} criteria of the recipe")
-        writer = InProcess(self.base.path, {v.id: v.path for v in written_by})
+        writer = InProcess(self.base.path, {v.id: v.path for v in (version, promoted) if v})
         with bar("evaluating", setup.work(writer.can_score)) as advance:
             return evaluate(setup, writer, advance).result

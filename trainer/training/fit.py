@@ -34,6 +34,9 @@ from trainer.training.sft_trainer import (
     save_adapter,
 )
 
+# oneDNN gives no other sign of a lack of memory, and accelerate does not know this one.
+ONEDNN_FAILED = "could not create a primitive"
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -112,7 +115,7 @@ def fit(
         except (RuntimeError, MemoryError) as exc:
             # Not accelerate's find_executable_batch_size: it starts again in one process while the others wait for
             # this step's gradients, it does not see Python's MemoryError, and it tries sizes that do not divide a step.
-            out_of_memory = isinstance(exc, MemoryError) or should_reduce_batch_size(exc)
+            out_of_memory = isinstance(exc, MemoryError) or should_reduce_batch_size(exc) or ONEDNN_FAILED in str(exc)
             if not out_of_memory or distributed.COUNT > 1:
                 raise
         # Here the exception is gone, and with it the frames that hold the tensors.

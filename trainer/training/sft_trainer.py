@@ -57,8 +57,8 @@ class CompletionTrainer(SFTTrainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """The Trainer's; on a CPU in parts, so that a step of many tokens takes no more memory than one of few."""
-        # Several processes must go backward together.
-        whole = self.args.device.type != "cpu" or distributed.COUNT > 1
+        # Several processes must go backward together; rows without a mask are one row for flash attention.
+        whole = self.args.device.type != "cpu" or distributed.COUNT > 1 or "attention_mask" not in inputs
         if whole or num_items_in_batch is None:
             return super().training_step(model, inputs, num_items_in_batch)
         loss = torch.zeros(())

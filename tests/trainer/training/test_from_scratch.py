@@ -49,6 +49,12 @@ def test_it_begins_at_blind_chance_and_learns(run: Run):
 
 
 @pytest.mark.training
+def test_the_next_run_of_the_process_computes_as_it_chooses(run: Run):
+    assert run.model.trained.curve.train
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.training
 def test_it_says_what_it_trains_and_at_what_rate(run: Run):
     weights = random_model(run.model.run.base, 0, None).num_parameters()
     assert f"a model of the shape of tiny-llama begins with random weights, and all {weights:,} are trained" in run.said

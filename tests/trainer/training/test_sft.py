@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from adapters.emails.prompts import INSTRUCTION
 from adapters.errors import AdapterUnusable, ConfigError, DataError
 from adapters.models.base_models import BaseModel, find
 from adapters.models.validate import reasons_against
@@ -191,13 +192,13 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_emails_that_are_too_long_are_refused_before_a_model_is_loaded(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    # One character is one token; 66 more are the chat template's.
+    # One character is one token; the chat template's and the instruction's count too.
     emails = ["Dear Bo,", "Dear Ada, " + "x" * 990, "x" * 5000]
     rows = [{"prompt": "Thank Ada.", "completion": email} for email in emails]
     with no_model_is_loaded(monkeypatch):
         assert sft_here(tiny_base, tmp_path, "--data", dataset(tmp_path, rows)) == 2
     printed = capsys.readouterr().err
-    template = len("<user\n>\n<assistant\n>\n")
+    template = len(f"<system\n{INSTRUCTION}>\n<user\n>\n<assistant\n>\n")
     assert "error: 2 emails are too long" in printed
     assert f"email 2 ('Thank Ada.'...) has {10 + 1000 + template} tokens with its task, at most 1024" in printed
     assert "email 3 ('Thank Ada.'...) has" in printed
