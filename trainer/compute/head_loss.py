@@ -28,7 +28,7 @@ def losses_at(causal: Any, ids_1N: Tensor, layout: Layout, places_S: Tensor, lab
     if _plain_head(causal):
         hidden_SH = causal.base_model(**inputs, layout=layout).last_hidden_state[0, places_S]
         return _HeadLoss.apply(hidden_SH, causal.get_output_embeddings(), labels_S)
-    # The class's own: a model that is trained whole has its `forward` wrapped in an autocast, and entering that a second
+    # The class's own: where all weights are trained, `forward` is wrapped in an autocast, and entering that a second
     # time would leave it on for good.
     logits_SV = type(causal).forward(causal, **inputs, layout=layout, logits_to_keep=places_S).logits[0]
     return cross_entropy(logits_SV.float(), labels_S, reduction="none")
