@@ -76,7 +76,7 @@ bench-gate: install
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 WITHOUT_AMX := $(if $(filter x86_64,$(shell uname -m)),CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)")
 bench-llama: install
-	$(WITHOUT_AMX) $(VENV)/pip install --quiet --no-deps llama-cpp-python==0.3.36 diskcache==5.6.3
+	$(WITHOUT_AMX) $(VENV)/pip install --quiet --no-deps --no-cache-dir llama-cpp-python==0.3.36 diskcache==5.6.3
 	$(VENV)/python -m tests.server.bench_llama $(if $(BASE),--base $(BASE)) $(if $(GGUF),--gguf $(GGUF))
 
 # Tokens a second by clients, adapters in a batch, rank and prompt length. A quarter of an hour.
