@@ -106,7 +106,7 @@ def default_base() -> str:
 
     from adapters.models import base_models
 
-    return base_models.default(torch.cuda.is_available())
+    return base_models.default(torch.cuda.is_available()).base
 
 
 def teach(voice: str, base: str) -> None:

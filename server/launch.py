@@ -14,7 +14,7 @@ from functools import partial
 
 from adapters import console
 from adapters.errors import ConfigError
-from adapters.models.base_models import BaseModel, find
+from adapters.models.base_models import BaseModel, default, find
 from adapters.store.store import Store
 from server import process, vllm_server
 from server.cpu import int8
@@ -87,7 +87,7 @@ def _device(settings: Settings) -> Device:
 def _base_model(settings: Settings, device: Device) -> BaseModel:
     if settings.base:
         return find(settings.base, log)
-    choice = device.default_base(settings.store)
+    choice = default(device.cuda, settings.store)
     log(f"no --base given: {choice}")
     return find(choice.base, log)
 

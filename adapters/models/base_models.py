@@ -48,9 +48,9 @@ class BaseModel:
     source: str
 
 
-def default(cuda: bool) -> str:
-    """What `--base` is without a store: MAILWRIGHT_BASE, else the choice for this machine."""
-    return catalog.choose(cuda).base
+def default(cuda: bool, store: Path | None = None) -> catalog.Choice:
+    """The base model without --base: MAILWRIGHT_BASE, else that of the voices in `store`, else the machine's."""
+    return catalog.choose(cuda, store)
 
 
 def find(base: str, log: Callable[[str], None] = lambda _: None, fetch: bool = True) -> BaseModel:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adapters.errors import BaseModelError
+from adapters.models.tensors import new_header
 from adapters.settings import silence_telemetry
 
 MAGIC = b"GGUF"
@@ -218,25 +220,21 @@ def _write_tensors(
     file: Path, target: Path, sources: dict[str, Tensor], config: dict[str, Any], advance: Callable[[int], object]
 ) -> None:
     """The header first; then several threads dequantise chunks, each straight to its place in the file."""
-    starts, entries, end = {}, {}, 0
-    for name, tensor in sources.items():
-        size = 2 * int(np.prod(tensor.shape))
-        starts[name] = end
-        entries[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [end, end + size]}
-        end += size
-    head = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
-    head += b" " * (-len(head) % 8)
+    sizes = {name: 2 * int(np.prod(tensor.shape)) for name, tensor in sources.items()}
+    head = new_header((name, "BF16", tensor.shape, sizes[name]) for name, tensor in sources.items())
+    *starts, end = accumulate(sizes.values(), initial=len(head))
+    start_of = dict(zip(sizes, starts, strict=True))
     content = np.memmap(file, dtype=np.uint8, mode="r")
     with target.open("wb") as opened, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        opened.write(struct.pack("<Q", len(head)) + head)
+        opened.write(head)
         opened.flush()
-        os.truncate(opened.fileno(), 8 + len(head) + end)
+        os.truncate(opened.fileno(), end)
 
         def write(name: str, first: int, rows: int) -> None:
             tensor = sources[name]
             words = bf16(_rows(content, tensor, first, rows, _heads(tensor, config)))
             width = tensor.shape[-1] if len(tensor.shape) > 1 else 1
-            os.pwrite(opened.fileno(), words.tobytes(), 8 + len(head) + starts[name] + 2 * first * width)
+            os.pwrite(opened.fileno(), words.tobytes(), start_of[name] + 2 * first * width)
             advance(words.size)
 
         # list: an error of a thread is raised here.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +85,24 @@ def header_of(file: Path) -> Header:
         if name != "__metadata__"
     ]
     return Header(raw, tuple(sorted(tensors, key=lambda tensor: tensor.start)), frozenset(t.name for t in tensors))
+
+
+def parameters(model: Path) -> int:
+    """How many numbers the tensors of the model in a directory have, by the headers of its files."""
+    return sum(prod(tensor.shape) for file in model.glob("*.safetensors") for tensor in header_of(file).tensors)
+
+
+def new_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:
+    """What a file begins with that holds the data of `tensors` behind one another: (name, type, shape, bytes) each."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, dtype, shape, size in tensors:
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    raw = json.dumps(entries).encode()
+    # The format wants the data to begin at a multiple of eight bytes.
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
 
 
 def values_of(tensor: Tensor, data: bytes) -> Values | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.emails.prompts import SYSTEM_ROLES, instructed
+from adapters.emails.prompts import SYSTEM_ROLES
 from adapters.store.version import Version
 from server.api.limits import CHAT, MESSAGES, RESPONSES
 from server.api.models_route import version_info
@@ -19,7 +19,7 @@ def instruct(path: str, request: dict[str, Any], version: Version) -> None:
     if not instruction:
         return
     turns = request.get("input" if path == RESPONSES else "messages")
-    # vLLM answers a request whose messages are none.
+    # Anything but a list of messages stays as it is, and vLLM refuses it.
     turns = turns if isinstance(turns, list) else []
     messages = [turn for turn in turns if isinstance(turn, dict)]
     if any(message.get("role") in SYSTEM_ROLES for message in messages):
@@ -27,4 +27,4 @@ def instruct(path: str, request: dict[str, Any], version: Version) -> None:
     if path in FIELDS:
         request[FIELDS[path]] = request.get(FIELDS[path]) or instruction
     elif path == CHAT and messages:
-        request["messages"] = [*instructed([], instruction), *turns]
+        request["messages"] = [{"role": "system", "content": instruction}, *turns]

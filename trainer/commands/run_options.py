@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters import options
-from adapters.models import base_models, catalog
+from adapters.models import base_models
 from adapters.models.base_models import BaseModel
 from adapters.settings import store_directory
 from trainer.console import log
@@ -58,7 +58,9 @@ def chosen(args: argparse.Namespace) -> RunOptions:
     from trainer.data.examples import read_examples
 
     device = choose()
-    choice = None if args.base else catalog.choose(device.kind == "cuda", store_directory(getattr(args, "store", None)))
+    choice = (
+        None if args.base else base_models.default(device.kind == "cuda", store_directory(getattr(args, "store", None)))
+    )
     wanted = choice.base if choice else args.base
     loaded = recipe.load(args.recipe or recipe.default(wanted), options.given(Recipe, args))
     examples = read_examples(args.data)

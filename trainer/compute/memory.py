@@ -5,7 +5,6 @@ Figures were measured with LoRA on all linear layers; docs/decisions/training.md
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 
 from adapters.errors import ConfigError
+from adapters.models import catalog, tensors
 from adapters.models.base_models import shaping_config
 
 if TYPE_CHECKING:
@@ -38,18 +38,9 @@ class Size:
 
 def size_of(base: Path, rank: int) -> Size:
     """From the headers of the files, without the weights. The adapter is on every linear layer but the output's."""
-    from safetensors import safe_open
-
-    parameters = adapter = 0
-    for file in base.glob("*.safetensors"):
-        with safe_open(file, "np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
-                shape = tensors.get_slice(name).get_shape()
-                parameters += math.prod(shape)
-                if ".layers." in name and len(shape) == 2:
-                    adapter += rank * sum(shape)
-    shape_of = shaping_config(base)
-    return Size(parameters, adapter, shape_of["num_hidden_layers"], shape_of["hidden_size"])
+    shape = shaping_config(base)
+    adapter = tensors.weights(rank, shape)
+    return Size(tensors.parameters(base), adapter, shape["num_hidden_layers"], shape["hidden_size"])
 
 
 def training_bytes(base: Path, rank: int, value_bytes: int, most_tokens: int, from_scratch: bool = False) -> int:
@@ -67,7 +58,7 @@ def check_free(needed: int, model: str) -> None:
     """
     # What this process holds already is in `needed`, or free for it: glibc gives nothing back to the system.
     own = psutil.Process().memory_info().rss
-    free = own + psutil.virtual_memory().available + psutil.swap_memory().free
+    free = own + catalog.free_memory() + psutil.swap_memory().free
     if free < needed:
         raise ConfigError(
             f"training {model} here takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",

@@ -11,9 +11,6 @@ from adapters import free_cores
 
 # Of the priorities from 0 (usual) to 19 (lowest); docs/decisions/cpu-serving.md has what others cost.
 NICENESS = 10
-# Rounds in which an idle thread spins before it sleeps, as in the server (server/cpu/threads.py): libgomp's 300,000
-# take the time of the thread that it waits for.
-SPINS = "1000"
 
 
 def yield_to_others() -> str:
@@ -21,7 +18,7 @@ def yield_to_others() -> str:
 
     Returns a line for the user.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    os.environ.setdefault("GOMP_SPINCOUNT", free_cores.SPINS)
     if not hasattr(os, "setpriority"):
         return "as every program"
     lowered = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from adapters.errors import BaseModelError
 from adapters.models.base_models import BaseModel
+from adapters.models.tensors import parameters
 from server.cpu import int8
 from server.vllm_server import LORA_MODULES
 from tests import tiny
@@ -68,7 +69,7 @@ def test_a_model_whose_embedding_vllm_cannot_round_keeps_it(tmp_path: Path):
 def test_8_bits_are_the_default_for_large_models_on_a_cpu(base_model: BaseModel, monkeypatch: pytest.MonkeyPatch):
     assert int8.chosen(None, False, base_model)[0] is False
     assert int8.chosen(True, False, base_model) == (True, "--int8")
-    monkeypatch.setattr(int8, "LARGE_PARAMETERS", int8.parameters(base_model.path))
+    monkeypatch.setattr(int8, "LARGE_PARAMETERS", parameters(base_model.path))
     rounds, why = int8.chosen(None, False, base_model)
     assert rounds
     assert why.endswith("--no-int8 keeps 16")
@@ -78,7 +79,7 @@ def test_8_bits_are_the_default_for_large_models_on_a_cpu(base_model: BaseModel,
 
 def test_every_number_of_a_model_is_counted(base_model: BaseModel):
     tensors = load_file(base_model.path / "model.safetensors")
-    assert int8.parameters(base_model.path) == sum(tensor.numel() for tensor in tensors.values())
+    assert parameters(base_model.path) == sum(tensor.numel() for tensor in tensors.values())
 
 
 def test_the_copy_is_made_once(base_model: BaseModel):
