@@ -14,6 +14,8 @@ from pathlib import Path
 from adapters.emails.prompts import Turn
 
 HELDOUT = Path(__file__).parent / "data" / "heldout.jsonl"
+# Written later, for narrower intervals; half of them have roles that are easily exchanged.
+MORE_HELDOUT = HELDOUT.with_name("heldout_more.jsonl")
 
 QUOTES_AND_DASHES = str.maketrans(
     {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " ", "\u202f": " "}
@@ -31,9 +33,16 @@ class Task:
     facts: tuple[tuple[str, ...], ...]
     previous: tuple[Turn, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """All that its writer is told: the exchanges before, and the task."""
+        return "\n\n".join([*(text for turn in self.previous for text in turn), self.task])
 
-def shipped_tasks() -> list[Task]:
-    rows = [json.loads(line) for line in HELDOUT.read_text(encoding="utf-8").splitlines()]
+
+def shipped_tasks(every: bool = False) -> list[Task]:
+    """The 48 tasks on which figures are compared; `every`: the 96 further ones too."""
+    files = [HELDOUT, MORE_HELDOUT] if every else [HELDOUT]
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [
         Task(
             row["id"],

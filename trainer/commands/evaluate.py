@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.console import table
-from adapters.emails.tasks import HELDOUT
+from adapters.emails.tasks import HELDOUT, MORE_HELDOUT
 from adapters.errors import ConfigError
 from adapters.models import base_models
 from adapters.models.base_models import BaseModel
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   trainer evaluate formal                                          the promoted version, ten minutes at most
   trainer evaluate formal@2 --full --html formal.html              also three seeds at temperature 0.7; a page to show
+  trainer evaluate formal@2 --all                                  on 144 tasks instead of 48
   trainer evaluate mine --tasks mine_tests.jsonl --examples mine.jsonl
   trainer evaluate formal@2 --server http://127.0.0.1:8000         through a server that runs
 """
@@ -58,6 +59,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="the emails that the voice was trained on: examples for the base model, and what may not be copied "
         "(default: the shipped ones of that name, else formal ones as examples)",
     )
+    option("--all", action="store_true", help="all 144 shipped tasks: narrower intervals, three times as long")
     option("--full", action="store_true", help="also three seeds at temperature 0.7: four times as long")
     option(
         "--server",
@@ -113,14 +115,15 @@ def _setup(args: argparse.Namespace) -> Setup:
 
     store = Store(store_directory(args.store))
     version = store.resolve(args.reference)
-    tasks = read_examples([args.tasks or HELDOUT])
+    shipped = [HELDOUT, MORE_HELDOUT] if args.all else [HELDOUT]
+    tasks = read_examples([args.tasks] if args.tasks else shipped)
     if not all(task.facts for task in tasks):
         raise ConfigError(
             f"{args.tasks} has tasks without facts", 'give every row "facts": [["14 May", "May 14"], ...]'
         )
-    shipped = SHIPPED_EMAILS / f"{version.name}.jsonl"
-    known = args.examples is not None or shipped.is_file()
-    examples = read_examples([args.examples or (shipped if known else SHIPPED_EMAILS / "formal.jsonl")])
+    own = SHIPPED_EMAILS / f"{version.name}.jsonl"
+    known = args.examples is not None or own.is_file()
+    examples = read_examples([args.examples or (own if known else SHIPPED_EMAILS / "formal.jsonl")])
     promoted = store.promoted(version.name)
     base = base_of(version, args.base)
     if promoted and (promoted == version or promoted.manifest().base_fingerprint != base.fingerprint):

@@ -159,7 +159,7 @@ def _leaks(
     examples: Sequence[Example], heldout: Sequence[Example], near: Sequence[list[int]]
 ) -> dict[str, tuple[int, ...]]:
     """Rows with nearly a held-out email or request, and rows with nearly a shipped task."""
-    shipped = [task_example(task.task, "", previous=task.previous) for task in shipped_tasks()]
+    shipped = [task_example(task.task, "", previous=task.previous) for task in shipped_tasks(every=True)]
     requests = same_requests([*examples, *heldout, *shipped])
     own, until = range(len(examples)), len(examples) + len(heldout)
     leaks: dict[str, set[int]] = {"leak": set(), "shipped_task": set()}

@@ -20,6 +20,12 @@ def test_48_tasks_come_in_the_order_of_their_file_with_facts_that_they_tell():
         assert all(keeps(fact, told) for fact in task.facts)
 
 
+def test_96_more_tasks_come_where_every_task_is_asked_for():
+    tasks = shipped_tasks(every=True)
+    assert tasks[:48] == shipped_tasks()
+    assert [task.id for task in tasks[48:]] == [f"heldout-{number:03}" for number in range(49, 145)]
+
+
 def test_a_revision_brings_the_exchange_that_it_revises():
     revisions = [task for task in shipped_tasks() if task.previous]
     assert len(revisions) == 8
