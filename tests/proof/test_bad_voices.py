@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.emails.checker import score
+from adapters.emails.rules import score
 from adapters.emails.tasks import HELDOUT
 from adapters.store.manifest import Manifest, Row
 from tests.proof.bad_voices import ANOTHER_BASE, BAD, CRITERIA, GOOD, QUESTIONS, BadVoice

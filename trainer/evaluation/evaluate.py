@@ -16,8 +16,8 @@ from importlib.metadata import version as installed_version
 from itertools import chain
 from statistics import fmean
 
-from adapters.emails.checker import Score, score
 from adapters.emails.prompts import Message
+from adapters.emails.rules import Score, score
 from adapters.models.base_models import BaseModel
 from adapters.store.manifest import Comparison, Row
 from adapters.store.version import Version

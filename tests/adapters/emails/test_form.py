@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.emails.checker import score
 from adapters.emails.form import (
     GREETING,
     MASK,
@@ -15,6 +14,7 @@ from adapters.emails.form import (
     is_closing,
     word_grams,
 )
+from adapters.emails.rules import score
 from adapters.emails.tasks import HELDOUT
 from trainer.data.examples import SHIPPED_EMAILS
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from adapters.emails.checker import score
 from adapters.emails.form import PLACEHOLDER, body, has_greeting, has_sign_off, word_grams
-from adapters.emails.tasks import HELDOUT, keeps, normalise
+from adapters.emails.rules import score
+from adapters.emails.tasks import HELDOUT, MORE_HELDOUT, keeps, normalise
 from trainer.data.examples import SHIPPED_EMAILS, read_examples
 
 VOICES = ("formal", "friendly")
-FILES = (*VOICES, "heldout")
+HELDOUT_FILES = {"heldout": HELDOUT, "heldout_more": MORE_HELDOUT}
+FILES = (*VOICES, *HELDOUT_FILES)
 MOST_SHARED = 0.4
 NUMBER = re.compile(r"\d+")
 # `one` and `two` are left out: "one of them" and "the two of us" give no number.
@@ -40,12 +41,16 @@ Row = dict[str, Any]
 
 
 def path(file: str) -> Path:
-    return HELDOUT if file == "heldout" else SHIPPED_EMAILS / f"{file}.jsonl"
+    return HELDOUT_FILES.get(file) or SHIPPED_EMAILS / f"{file}.jsonl"
 
 
 @cache
 def rows(file: str) -> tuple[Row, ...]:
     return tuple(json.loads(line) for line in path(file).read_text(encoding="utf-8").splitlines())
+
+
+def heldout() -> list[Row]:
+    return list(chain(*map(rows, HELDOUT_FILES)))
 
 
 @cache
@@ -83,9 +88,15 @@ def test_48_tasks_are_held_out_with_8_revisions_in_both_voices():
     assert [sum(row["voice"] == voice for row in rows("heldout")) for voice in VOICES] == [24, 24]
 
 
+def test_96_more_are_held_out_with_replies_and_16_revisions():
+    assert len(rows("heldout_more")) == 96
+    assert sum("previous" in row for row in rows("heldout_more")) == 16
+    assert sum('"' in row["task"] or ">" in row["task"] for row in rows("heldout_more")) >= 20
+
+
 def test_held_out_kinds_are_kinds_of_the_training():
     trained = {row["kind"] for voice in VOICES for row in rows(voice)}
-    assert {row["kind"] for row in rows("heldout")} <= trained
+    assert {row["kind"] for row in heldout()} <= trained
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -164,21 +175,21 @@ def test_no_two_training_emails_share_many_words():
 
 def test_no_held_out_email_shares_many_words_with_another():
     trained = [row for voice in VOICES for row in rows(voice)]
-    pairs = chain(product(rows("heldout"), trained), combinations(rows("heldout"), 2))
+    pairs = chain(product(heldout(), trained), combinations(heldout(), 2))
     assert [(a["id"], b["id"]) for a, b in pairs if shared(a, b) > MOST_SHARED] == []
 
 
 def test_no_held_out_task_occurs_in_training():
     trained = {normalise(told(row)) for voice in VOICES for row in rows(voice)}
-    assert ids(row for row in rows("heldout") if normalise(told(row)) in trained) == []
-    assert len({normalise(told(row)) for row in rows("heldout")}) == 48
+    assert ids(row for row in heldout() if normalise(told(row)) in trained) == []
+    assert len({normalise(told(row)) for row in heldout()}) == 144
 
 
 def test_no_held_out_task_shares_half_of_its_words_with_a_task_of_the_training():
     trained = [word_grams(told(row)) for voice in VOICES for row in rows(voice)]
     near = [
         row["id"]
-        for row in rows("heldout")
+        for row in heldout()
         if any(len(word_grams(told(row)) & other) > len(word_grams(told(row))) / 2 for other in trained)
     ]
     assert near == []
