@@ -105,6 +105,21 @@ COMPLETION_TOKENS = Series(
     "tokens",
     "Tokens written, by what answers said of their usage, also of streams that were cut short.",
 )
+DRAFTS = Series(Counter, "mailwright_drafts_total", "drafts", "Drafts begun for requests that asked for checked ones.")
+DRAFTED = Series(
+    Counter,
+    "mailwright_drafted_answers_total",
+    "answers",
+    "Answers chosen among drafts: held (the checker says that it can be sent), with_findings (none could).",
+    labels=("adapter", "result"),
+)
+DRAFTING = Series(
+    Histogram,
+    "mailwright_drafting_seconds",
+    "seconds",
+    "How long writing and checking the drafts of a request took.",
+    (1, 2.5, 5, 10, 20, 30, 60, 120),
+)
 LOADS = Series(
     Counter,
     "mailwright_adapter_loads_total",
@@ -138,7 +153,7 @@ BUILD = Series(
 )
 ALL = (
     *(REQUESTS, IN_FLIGHT, QUEUE_WAIT, FIRST_TOKEN, PER_TOKEN, END_TO_END, PROMPT_TOKENS, COMPLETION_TOKENS),
-    *(LOADS, LOAD, RESIDENT, BUILD),
+    *(DRAFTS, DRAFTED, DRAFTING, LOADS, LOAD, RESIDENT, BUILD),
 )
 
 
@@ -154,6 +169,9 @@ class Metrics:
         self.end_to_end = END_TO_END.registered(registry)
         self.prompt_tokens = PROMPT_TOKENS.registered(registry)
         self.completion_tokens = COMPLETION_TOKENS.registered(registry)
+        self.drafts = DRAFTS.registered(registry)
+        self.drafted = DRAFTED.registered(registry)
+        self.drafting = DRAFTING.registered(registry)
         self._loads = LOADS.registered(registry)
         self._load = LOAD.registered(registry)
         self._resident = RESIDENT.registered(registry)

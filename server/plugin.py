@@ -93,15 +93,18 @@ class EndpointPlugin:
         add_routes(app, self._voices, base, service.base_names, settings.max_rank, settings.allow_fields, REGISTRY)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        from adapters.emails.checker import check
         from server.api.access import Access
         from server.api.application import add_layers
         from server.api.limits import Limits
+        from server.drafts import likelihood
 
         refuse_stock_workers(await engine_client.collective_rpc("lora_wrapper"))
         redaction.install(redaction.SERVING)
         service: Service = args.mailwright
         settings = service.settings
         service.shutdown.follow(engine_client)
+        likelihood.install(engine_client)
         add_layers(
             self._app,
             self._metrics,
@@ -117,6 +120,7 @@ class EndpointPlugin:
                 speculates=engine_client.vllm_config.speculative_config is not None,
             ),
             shutdown=service.shutdown,
+            check=check,
         )
         # Kept, because the loop alone does not keep a task; the end of the loop cancels them.
         self._background = [

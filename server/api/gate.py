@@ -18,18 +18,18 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import AdapterNotFound, PathNotFound, RequestError, RequestTooLarge
-from adapters.store.audit import acting_as
 from adapters.store.version import Version
 from server.api.access import Access
 from server.api.errors import ANSWER_HEADERS
 from server.api.instruction import instruct
 from server.api.keys import CALLER, Caller
 from server.api.keys import Scope as KeyScope
-from server.api.limits import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Limits, read_request
+from server.api.limits import Limits, read_request
 from server.api.request_metrics import OBSERVATION, Observation
+from server.drafts.drafts import Check, Drafts
 from server.engine.shutdown import Shutdown
 from server.engine.voices import Voices
-from server.metrics import CANARY
+from server.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 Headers = Mapping[bytes, bytes]
 
@@ -72,6 +72,7 @@ class Gate:
         access: Access,
         limits: Limits,
         shutdown: Shutdown,
+        check: Check,
         cross_origin: bool = False,
     ) -> None:
         self._app = app
@@ -80,6 +81,7 @@ class Gate:
         self._access = access
         self._limits = limits
         self._shutdown = shutdown
+        self._drafts = Drafts(app, check)
         self._cross_origin = cross_origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,20 +100,21 @@ class Gate:
         # Who asks: 401, 403, or 429 beyond the limits of the key.
         caller = await self._access.authorise(headers, WRITERS)
         _check_content_type(headers)
-        with self._shutdown.in_flight(), self._access.admitted(caller) as quota, acting_as(caller.name):
+        with self._shutdown.in_flight(), self._access.admitted(caller) as quota, caller.acting():
             scope[ANSWER_HEADERS].extend(quota)
             # For what: 400 or 413.
             request = read_request(scope["path"], await read_body(headers, receive), self._limits)
+            drafts = caller.take_drafts(request)
             # Which version: 404.
             version = await self._version(request, caller, seen)
             if version is None:
-                return await self._hand_on(scope, request, receive, send, seen)
+                return await self._hand_on(scope, request, drafts, receive, send, seen)
             # Loaded: 422 where it cannot be, 503 where there is no room.
             async with self._voices.residency.using(version) as waited:
                 seen.cold = waited
                 request["model"] = version.id
                 instruct(scope["path"], request, version)
-                await self._hand_on(scope, request, receive, send, seen)
+                await self._hand_on(scope, request, drafts, receive, send, seen)
 
     async def _version(self, request: dict[str, Any], caller: Caller, seen: Observation) -> Version | None:
         """The exact version that `request` names; None for the base model."""
@@ -125,12 +128,16 @@ class Gate:
             version, canary = await self._voices.reader.route(model, canary_key(request))
         except AdapterNotFound:
             raise await self._not_found(model, caller) from None
-        seen.set_adapter(f"{version.name}{CANARY}" if canary else version.name)
+        seen.set_adapter(version.name, canary)
         return version
 
     async def _hand_on(
-        self, scope: Scope, request: dict[str, Any], receive: Receive, send: Send, seen: Observation
+        self, scope: Scope, request: dict[str, Any], drafts: int, receive: Receive, send: Send, seen: Observation
     ) -> None:
+        if drafts:
+            seen.mark_submitted()
+            inner = {**scope, "headers": _passed(scope)}
+            return await self._drafts.answer(inner, request, drafts, receive, send, seen.drafted)
         body = json.dumps(request).encode()
         length = (b"content-length", str(len(body)).encode())
         seen.mark_submitted()
@@ -151,7 +158,7 @@ class Gate:
                 )
             if reference is not None and not caller.may_use(reference, self._base_names):
                 raise await self._not_found(reference, caller)
-            with acting_as(caller.name):
+            with caller.acting():
                 return await self._app({**scope, "headers": passed, CALLER: caller}, receive, send)
         await self._app({**scope, "headers": passed}, receive, send)
 

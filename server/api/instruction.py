@@ -6,8 +6,8 @@ from typing import Any
 
 from adapters.emails.prompts import SYSTEM_ROLES
 from adapters.store.version import Version
-from server.api.limits import CHAT, MESSAGES, RESPONSES
 from server.api.models_route import version_info
+from server.paths import CHAT, MESSAGES, RESPONSES
 
 # Where a request of each path may bring a system message; a raw completion has no messages.
 FIELDS = {RESPONSES: "instructions", MESSAGES: "system"}

@@ -12,16 +12,19 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from adapters.errors import ConfigError, KeysDamaged, Unauthorised
+from adapters.errors import ConfigError, Forbidden, KeysDamaged, Unauthorised
+from adapters.store.audit import acting_as
 from adapters.store.disk import explained, locked, replace
 from adapters.store.store import KEYS
+from server.drafts.asked import CHECKED, take_drafts
 from server.engine.store_reader import Stamp, stamp
 
 TOKEN = re.compile(r"mw-(?P<id>[0-9a-f]{12})-[A-Za-z0-9_-]{43}")
@@ -42,7 +45,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 class Caller:
     """Who asks, and what they may. `models` are shell patterns of adapter names; `base` is the base model.
 
-    `id` tells keys apart in limits and in the audit log; `streams` bounds concurrent answers.
+    `id` tells keys apart in limits and in the audit log; `streams` bounds concurrent answers, `drafts` those of one
+    request.
     """
 
     id: str
@@ -51,6 +55,7 @@ class Caller:
     models: tuple[str, ...] = ("*",)
     requests_per_minute: int | None = None
     streams: int | None = None
+    drafts: int | None = None
 
     @property
     def sees_all(self) -> bool:
@@ -58,9 +63,26 @@ class Caller:
 
     def may_use(self, reference: str, base_names: Collection[str] = ("base",)) -> bool:
         """Whether `reference` (a name, name@version or name@label) is one of this caller's models, existing or not."""
-        name = reference.partition("@")[0]
+        name = reference.removesuffix(CHECKED).partition("@")[0]
         names = ["base", *base_names] if reference in base_names else [name]
         return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in self.models)
+
+    def acting(self) -> AbstractContextManager[None]:
+        """What happens within is in the audit log under this caller's name."""
+        return acting_as(self.name)
+
+    def take_drafts(self, request: dict[str, Any]) -> int:
+        """How many drafts `request` asks for, which is taken out of it.
+
+        Raises:
+            RequestError: it cannot be asked for so many, or for drafts of this.
+            Forbidden: this caller may not ask for so many.
+        """
+        asked = take_drafts(request)
+        if self.drafts is not None and asked > self.drafts:
+            allowed = f"at most {self.drafts} drafts" if self.drafts else "no checked drafts"
+            raise Forbidden(f"this API key allows {allowed}, and the request asks for {asked}", "ask for fewer")
+        return asked
 
 
 class Key(BaseModel):
@@ -77,11 +99,13 @@ class Key(BaseModel):
     revoked: datetime | None = None
     requests_per_minute: int | None = Field(default=None, ge=1)
     streams: int | None = Field(default=None, ge=1)
+    drafts: int | None = Field(default=None, ge=0)
 
     @property
     def caller(self) -> Caller:
         who = f"key {self.id} ({self.name})"
-        return Caller(self.id, who, frozenset(self.scopes), self.models, self.requests_per_minute, self.streams)
+        limits = (self.requests_per_minute, self.streams, self.drafts)
+        return Caller(self.id, who, frozenset(self.scopes), self.models, *limits)
 
     def state(self, now: datetime) -> Literal["active", "expired", "revoked"]:
         if self.revoked:
@@ -99,6 +123,7 @@ class Order:
     lifetime: timedelta | None = None
     requests_per_minute: int | None = None
     streams: int | None = None
+    drafts: int | None = None
 
 
 def now() -> datetime:

@@ -39,6 +39,12 @@ class NewKey(BaseModel):
     )
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000, description="(default: no limit)")
     streams: int | None = Field(default=None, ge=1, le=1_000_000, description="concurrent answers (default: no limit)")
+    drafts: int | None = Field(
+        default=None,
+        ge=0,
+        le=16,
+        description="checked drafts that one request may ask for; 0 forbids them (default: 16)",
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,7 +60,8 @@ def main(arguments: Sequence[str]) -> int:
 def _create(keys: Keys, audit: Audit, args: argparse.Namespace) -> None:
     new = from_flags(NewKey, args, {})
     lifetime = parse_lifetime(new.expires) if new.expires else None
-    key, token = keys.create(Order(new.name, new.models, new.scope, lifetime, new.requests_per_minute, new.streams))
+    limits = (new.requests_per_minute, new.streams, new.drafts)
+    key, token = keys.create(Order(new.name, new.models, new.scope, lifetime, *limits))
     audit.record("key created", key=key.id, key_name=key.name)
     if args.json:
         print(json.dumps(_public(key) | {"key": token}, indent=2))
@@ -70,13 +77,13 @@ def _list(keys: Keys, audit: Audit, args: argparse.Namespace) -> None:
             "no keys: a server on a loopback address answers every user of this machine; make one: server keys create"
         )
     else:
-        headers = ["id", "name", "state", "scopes", "models", "requests a minute", "streams", "expires (UTC)"]
+        headers = ["id", "name", "state", "scopes", "models", "requests a minute", "streams", "drafts", "expires (UTC)"]
         print(table(headers, map(_row, keys.all())))
 
 
 def _row(key: Key) -> list[object]:
     expires = f"{key.expires:%Y-%m-%d %H:%M}" if key.expires else "-"
-    limits = [key.requests_per_minute or "-", key.streams or "-"]
+    limits = [key.requests_per_minute or "-", key.streams or "-", "-" if key.drafts is None else key.drafts]
     return [key.id, key.name, key.state(now()), ", ".join(key.scopes), ", ".join(key.models), *limits, expires]
 
 

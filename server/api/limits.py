@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.errors import ContextTooLong, RequestError
-
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+from server.drafts.asked import FIELD as DRAFTS
+from server.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 
 def _words(text: str) -> frozenset[str]:
@@ -145,7 +144,7 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 def _check_fields(path: str, request: dict[str, Any], limits: Limits) -> None:
-    for field in request.keys() - FIELDS[path] - limits.more_fields:
+    for field in request.keys() - FIELDS[path] - limits.more_fields - {DRAFTS}:
         raise RequestError(
             f"{field[:80]!r} is not a field of {path}",
             "leave it out; a field of vLLM's own has to be allowed by the operator (server --allow-fields)",

@@ -1,6 +1,6 @@
 """The routes that replace vLLM's own: /v1/models and /metrics.
 
-GET /v1/models answers from the store: the base model and every promoted name, as clients show them to their users; with
+GET /v1/models answers from the store: the base model and every promoted name, alone and with `:checked`; with
 `?versions=all` every label and every exact version too, loaded or not. vLLM lists only loaded ones. A version that
 cannot be served is listed too: a request for it is answered with the reasons.
 """
@@ -24,6 +24,7 @@ from adapters.models.base_models import BaseModel
 from adapters.store.store import Store
 from adapters.store.version import Version
 from server.api.keys import CALLER, Caller
+from server.drafts.asked import CHECKED, MAX_DRAFTS
 from server.engine.residency import Residency
 
 Card = dict[str, Any]
@@ -65,13 +66,17 @@ def model_routes(store: Store, base: BaseModel, base_names: tuple[str, ...], res
         cards = [base_card(name, request) for name in base_names if caller.may_use(name, base_names)]
         named = _models(store, versions == "all")
         cards += [version_card(name, version, base, residency) for name, version in named if caller.may_use(name)]
+        if caller.drafts != 0:
+            voices = [each for each in cards if each["parent"] and "@" not in each["id"]]
+            cards += [each | {"id": f"{each['id']}{CHECKED}"} for each in voices]
         return {"object": "list", "data": cards}
 
     @router.get("/v1/models/{model}")
     def show_model(model: str, request: Request) -> Card:
         if model in base_names:
             return base_card(model, request)
-        return version_card(model, store.resolve(model), base, residency)
+        version = store.resolve(model.removesuffix(CHECKED))
+        return version_card(model, version, base, residency)
 
     return router
 
@@ -112,7 +117,15 @@ def metrics_route(registry: CollectorRegistry) -> APIRouter:
 
 def card(name: str, root: str, parent: str | None, created: int) -> Card:
     """OpenAI's model object; `root` is what `name` means right now, `parent` the base model of an adapter."""
-    return {"id": name, "object": "model", "created": created, "owned_by": "mailwright", "root": root, "parent": parent}
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "mailwright",
+        "root": root,
+        "parent": parent,
+        "drafts": MAX_DRAFTS,
+    }
 
 
 def version_card(name: str, version: Version, base: BaseModel, residency: Residency) -> Card:

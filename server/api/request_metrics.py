@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.errors import SSE_ERRORS
-from server.metrics import UNKNOWN, Metrics, Outcome
+from server.metrics import CANARY, UNKNOWN, Metrics, Outcome
 
 EVENT = b'data: {"'
 LAST_EVENT = b"data: [DONE]"
@@ -73,6 +73,7 @@ class Observation:
         self._finished = False
         self._broken = False
         self._disconnected = False
+        self._drafted = False
 
     def __enter__(self) -> Observation:
         return self
@@ -84,14 +85,22 @@ class Observation:
             self._metrics.in_flight.labels(self._adapter).dec()
             self._count_answer(self._adapter, outcome)
 
-    def set_adapter(self, name: str) -> None:
+    def set_adapter(self, name: str, canary: bool = False) -> None:
         """To be called once, when the adapter is known: `name` is published, or the base model's."""
-        self._adapter = self._metrics.label(name)
+        self._adapter = self._metrics.label(f"{name}{CANARY}" if canary else name)
         self._metrics.in_flight.labels(self._adapter).inc()
 
     def mark_submitted(self) -> None:
         """vLLM gets the request now."""
         self._metrics.queue_wait.labels(self._adapter or UNKNOWN).observe(self._clock() - self._arrived)
+
+    def drafted(self, count: int, held: bool, seconds: float) -> None:
+        """The answer is the best of `count` drafts, which took `seconds`, and the checker holds it to be sendable."""
+        self._drafted = True
+        label = self._adapter or UNKNOWN
+        self._metrics.drafts.labels(label).inc(count)
+        self._metrics.drafted.labels(label, "held" if held else "with_findings").inc()
+        self._metrics.drafting.labels(label).observe(seconds)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -147,7 +156,8 @@ class Observation:
         self._metrics.completion_tokens.labels(adapter).inc(completion_tokens)
         if outcome == "ok":
             self._metrics.end_to_end.labels(adapter).observe(self._clock() - self._arrived)
-            if self._first_token is not None and completion_tokens > 1:
+            # A checked draft leaves at once, when it is written.
+            if self._first_token is not None and completion_tokens > 1 and not self._drafted:
                 seconds = (self._last_token - self._first_token) / (completion_tokens - 1)
                 self._metrics.per_token.labels(adapter).observe(seconds)
 

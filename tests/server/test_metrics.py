@@ -49,9 +49,11 @@ def fill(metrics: Metrics, name: str) -> None:
     label = metrics.label(name)
     for outcome in get_args(Outcome):
         metrics.requests.labels(label, outcome).inc()
-    for series in (metrics.in_flight, metrics.prompt_tokens, metrics.completion_tokens):
+    for result in ("held", "with_findings"):
+        metrics.drafted.labels(label, result).inc()
+    for series in (metrics.in_flight, metrics.prompt_tokens, metrics.completion_tokens, metrics.drafts):
         series.labels(label).inc()
-    for series in (metrics.queue_wait, metrics.per_token, metrics.end_to_end):
+    for series in (metrics.queue_wait, metrics.per_token, metrics.end_to_end, metrics.drafting):
         series.labels(label).observe(1)
     for load in ("warm", "cold"):
         metrics.first_token.labels(label, load).observe(1)

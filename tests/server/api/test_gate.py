@@ -60,6 +60,7 @@ def gate(
     api_key: str | None = None,
     registry: CollectorRegistry | None = None,
     cross_origin: bool = False,
+    check: Any = None,
 ) -> ASGIApp:
     """The gate with the layers around it, as a request passes them."""
     metrics = Metrics(registry or CollectorRegistry(), "tiny-llama")
@@ -73,6 +74,7 @@ def gate(
         access=Access(store, api_key, local=True),
         limits=Limits(context=2048, takes_tools=False, more_fields=frozenset({"top_k"})),
         shutdown=Shutdown(),
+        check=check,
         cross_origin=cross_origin,
     )
     return wrapped(app, around)

@@ -20,7 +20,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_key_is_made_listed_and_revoked(store: Path, capsys: pytest.CaptureFixture[str]):
-    limits = ["--expires", "90d", "--requests-per-minute", "60", "--streams", "4"]
+    limits = ["--expires", "90d", "--requests-per-minute", "60", "--streams", "4", "--drafts", "0"]
     assert main(["keys", "create", "--name", "crm", "--models", "formal*, base", *limits]) == 0
     token = capsys.readouterr().out.split()[0]
     (key,) = Keys(store).all()
@@ -28,7 +28,7 @@ def test_a_key_is_made_listed_and_revoked(store: Path, capsys: pytest.CaptureFix
     assert key.models == ("formal*", "base")
     assert main(["keys", "list"]) == 0
     listed = capsys.readouterr().out
-    assert re.search(r"crm +active +infer +formal\*, base +60 +4 +20\d\d-", listed)
+    assert re.search(r"crm +active +infer +formal\*, base +60 +4 +0 +20\d\d-", listed)
     assert token not in listed
     assert main(["keys", "revoke", "crm"]) == 0
     capsys.readouterr()

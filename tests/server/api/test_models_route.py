@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import Counter as Tally
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,7 +48,7 @@ def cards(client: TestClient, query: str = "") -> dict[str, dict[str, Any]]:
 
 def test_clients_are_shown_the_base_names_and_the_promoted_names(store: Store, base_model: BaseModel):
     listed = cards(asking(store, base_model))
-    assert list(listed) == ["tiny-llama", "base", "formal", "friendly"]
+    assert list(listed) == ["tiny-llama", "base", "formal", "friendly", "formal:checked", "friendly:checked"]
     assert (listed["base"]["root"], listed["base"]["parent"], listed["base"]["max_model_len"]) == (
         "tiny-llama",
         None,
@@ -60,8 +61,10 @@ def test_a_key_is_shown_what_it_may_use(store: Store, base_model: BaseModel):
     store.label("formal@2", "candidate")
     one = Caller("1", "one", frozenset({"infer"}), ("formal",))
     assert list(cards(asking(store, base_model, caller=one), "?versions=all")) == [
-        *["formal", "formal@candidate", "formal@1", "formal@2"],
+        *["formal", "formal@candidate", "formal@1", "formal@2", "formal:checked"],
     ]
+    without = replace(one, drafts=0)
+    assert "formal:checked" not in cards(asking(store, base_model, caller=without))
     base = Caller("1", "one", frozenset({"infer"}), ("base",))
     assert list(cards(asking(store, base_model, caller=base))) == ["tiny-llama", "base"]
 
@@ -73,6 +76,7 @@ def test_on_request_labels_and_every_version_are_listed_with_what_they_mean(stor
         *["tiny-llama", "base"],
         *["formal", "formal@candidate", "formal@1", "formal@2"],
         *["friendly", "friendly@1"],
+        *["formal:checked", "friendly:checked"],
     ]
     version = store.resolve("formal@2")
     assert listed["formal@candidate"] == listed["formal@2"] | {"id": "formal@candidate"}
@@ -83,6 +87,7 @@ def test_on_request_labels_and_every_version_are_listed_with_what_they_mean(stor
         "owned_by": "mailwright",
         "root": "formal@2",
         "parent": "tiny-llama",
+        "drafts": 16,
         "digest": version.path.name.removeprefix("2-"),
         "loaded": False,
         "instruction": "",
@@ -93,7 +98,7 @@ def test_what_is_loaded_says_so_under_each_of_its_names(store: Store, base_model
     residency = FakeEngine().residency()
     asyncio.run(residency.load(store.resolve("formal")))
     listed = cards(asking(store, base_model, residency), "?versions=all")
-    assert {name for name, card in listed.items() if card.get("loaded")} == {"formal", "formal@1"}
+    assert {name for name, card in listed.items() if card.get("loaded")} == {"formal", "formal@1", "formal:checked"}
 
 
 def test_another_question_about_versions_is_refused_with_what_can_be_asked(store: Store, base_model: BaseModel):
@@ -107,12 +112,14 @@ def test_what_is_retired_is_not_listed(store: Store, base_model: BaseModel):
     store.retire("formal@2")
     store.retire("friendly")
     listed = cards(asking(store, base_model), "?versions=all")
-    assert list(listed) == ["tiny-llama", "base", "formal", "formal@1"]
+    assert list(listed) == ["tiny-llama", "base", "formal", "formal@1", "formal:checked"]
 
 
 def test_a_damaged_adapter_hides_no_other(store: Store, base_model: BaseModel):
     (store.directory / "formal" / POINTERS).write_text("{")
-    assert list(cards(asking(store, base_model), "?versions=all")) == ["tiny-llama", "base", "friendly", "friendly@1"]
+    assert list(cards(asking(store, base_model), "?versions=all")) == [
+        *["tiny-llama", "base", "friendly", "friendly@1", "friendly:checked"],
+    ]
 
 
 def test_a_version_with_a_damaged_manifest_is_listed_all_the_same(store: Store, base_model: BaseModel):
@@ -121,7 +128,13 @@ def test_a_version_with_a_damaged_manifest_is_listed_all_the_same(store: Store, 
 
 
 @pytest.mark.parametrize(
-    ("asked", "means"), [("formal", "formal@1"), ("formal@2", "formal@2"), ("formal@candidate", "formal@2")]
+    ("asked", "means"),
+    [
+        ("formal", "formal@1"),
+        ("formal:checked", "formal@1"),
+        ("formal@2", "formal@2"),
+        ("formal@candidate", "formal@2"),
+    ],
 )
 def test_one_model_is_shown_as_in_the_list(store: Store, base_model: BaseModel, asked: str, means: str):
     store.label("formal@2", "candidate")
