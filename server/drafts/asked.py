@@ -14,8 +14,8 @@ from server.paths import COMPLETIONS, RESPONSES
 CHECKED = ":checked"
 FIELD = "drafts"
 DEFAULT_DRAFTS, MAX_DRAFTS = 8, 16
-# An email, whose drafts differ but keep to the task: DECISIONS, "Drafts at moderate temperature".
-TEMPERATURE = 0.7
+# Unless the request says otherwise. The first draft is the likeliest answer, the others differ and keep to the task.
+FIRST_TEMPERATURE, TEMPERATURE = 0.0, 0.5
 # What asks for several answers, for something other than an email, or for more than its text.
 ANSWERS = ("n", "best_of")
 REFUSED = (*ANSWERS, "tools", "response_format", "text", "logprobs", "top_logprobs", "echo", "suffix")
@@ -61,7 +61,9 @@ def draft_request(request: dict[str, Any], number: int) -> dict[str, Any]:
     """The request for draft `number`, from 0, to vLLM."""
     seed = {"seed": request["seed"] + number} if isinstance(request.get("seed"), int) else {}
     temperature = request.get("temperature")
-    return request | seed | {"temperature": TEMPERATURE if temperature is None else temperature}
+    if temperature is None:
+        temperature = TEMPERATURE if number else FIRST_TEMPERATURE
+    return request | seed | {"temperature": temperature}
 
 
 def _task(text: str, previous: tuple[Turn, ...] = ()) -> Task:

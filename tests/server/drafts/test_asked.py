@@ -73,9 +73,9 @@ def test_the_task_is_the_last_message(path: str, request_: dict[str, Any], task:
     assert (found.task, found.previous) == task
 
 
-def test_each_draft_has_a_seed_of_its_own_and_a_moderate_temperature():
+def test_each_draft_has_a_seed_of_its_own_and_the_first_is_the_likeliest_answer():
     asked = {"model": "formal", "seed": 7}
     assert [draft_request(asked, number)["seed"] for number in range(3)] == [7, 8, 9]
-    assert draft_request(asked, 0)["temperature"] == 0.7
+    assert [draft_request(asked, number)["temperature"] for number in range(3)] == [0, 0.5, 0.5]
     assert draft_request(asked | {"temperature": 0.2}, 0)["temperature"] == 0.2
     assert "seed" not in draft_request({"model": "formal"}, 1)
