@@ -1,6 +1,7 @@
 """The emails that were read, and the rule that is fitted to them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +89,15 @@ def test_the_threshold_is_the_lowest_with_the_wanted_precision():
     least, share, held = threshold(found, found > 0.5)
     assert (round(least, 2), held) == (0.43, 58)
     assert share >= 0.85
+
+
+def test_the_emails_on_held_out_tasks_were_read_too_and_the_page_has_their_counts():
+    read = [json.loads(line) for line in READ.with_name("read_heldout.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["task_id"] for row in read} == {task.id for task in shipped_tasks()}
+    assert [row["task_id"] for row in read if row["send"] == bool(row["why"])] == []
+    checked, greedy = ([row for row in read if row["model"] == model] for model in ("formal:checked", "formal"))
+    page = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert f"`formal:checked`, 48 held-out tasks, could be sent | {sum(row['send'] for row in checked)} |" in page
+    assert f"`formal`, greedy, on the same | {sum(row['send'] for row in greedy)} |" in page
+    held = [row["send"] for row in checked if row["holds"]]
+    assert f"of {len(held)} that it held on held-out tasks, could be sent | {sum(held)} |" in page
