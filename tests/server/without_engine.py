@@ -43,6 +43,9 @@ class NoEngine:
     async def check_health(self) -> None:
         pass
 
+    def generate(self, *_: object, **__: object) -> None:
+        raise AssertionError("no question here needs a token")
+
     def shutdown(self, timeout: float) -> None:
         pass
 
