@@ -17,6 +17,7 @@ TOGETHER = {
     "tests/server/api/test_allowed.py",
     "tests/server/api/test_bad_adapters.py",
     "tests/server/cpu/test_lora.py",
+    "tests/server/drafts/test_checked.py",
     "tests/server/cpu/test_sampling.py",
     "tests/server/cpu/test_threads.py",
     "tests/server/api/test_hostile.py",

@@ -267,11 +267,13 @@ def offered(names: list[str], chosen: str | None, default: str | None) -> gr.Dro
 
 
 def sorted_models(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """All models (base models, then voices, then exact versions, newest first), and the voices alone."""
+    """All models (base models, voices, exact versions, newest first, checked drafts), and the voices alone."""
     exact = sorted((name for name in names if "@" in name), key=_by_version)
     voices = list(dict.fromkeys(name.partition("@")[0] for name in exact))
-    plain = [name for name in names if "@" not in name]
-    return [*sorted(plain, key=lambda name: name in voices), *exact], voices
+    # No adapter's name has a colon. Last, so that a name that is typed does not complete to its drafts.
+    checked = [name for name in names if ":" in name]
+    plain = [name for name in names if "@" not in name and ":" not in name]
+    return [*sorted(plain, key=lambda name: name in voices), *exact, *checked], voices
 
 
 def _by_version(name: str) -> tuple[str, int]:

@@ -55,7 +55,7 @@ def test_keys_count_while_the_server_runs(guarded: RunningServer):
     assert code_of(ask(guarded, headers, model="yours")) == "model_not_found"
     assert code_of(ask(guarded, headers, model="base")) == "model_not_found"
     listed = httpx.get(f"{guarded.url}/v1/models?versions=all", headers=headers).json()["data"]
-    assert [card["id"] for card in listed] == ["mine", "mine@1"]
+    assert [card["id"] for card in listed] == ["mine", "mine@1", "mine:checked"]
     Keys(guarded.store.directory).revoke("short-lived")
     assert code_of(ask(guarded, headers)) == "invalid_api_key"
 

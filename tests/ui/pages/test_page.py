@@ -6,7 +6,7 @@ import pytest
 from gradio import components
 
 from ui.client import Client
-from ui.pages.compare import Page
+from ui.pages.compare import Page, sorted_models
 from ui.pages.teach import SHIPPED_EMAILS
 from ui.settings import read
 
@@ -40,3 +40,14 @@ async def test_when_a_tab_closes_its_session_is_forgotten(page: Page):
 
 def test_only_the_shipped_voices_have_shipped_emails():
     assert {file.stem for file in SHIPPED_EMAILS.glob("*.jsonl")} == {"formal", "friendly"}
+
+
+def test_voices_come_before_their_versions_and_checked_drafts_last():
+    served = ["tiny", "base", "formal", "formal@1", "formal@2", "warm", "warm@1", "formal:checked", "warm:checked"]
+    models, voices = sorted_models(served)
+    assert models == [
+        *["tiny", "base", "formal", "warm"],
+        *["formal@2", "formal@1", "warm@1"],
+        *["formal:checked", "warm:checked"],
+    ]
+    assert voices == ["formal", "warm"]
