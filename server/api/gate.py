@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.errors import AdapterNotFound, PathNotFound, RequestError, RequestTooLarge
 from adapters.store.version import Version
@@ -26,7 +26,7 @@ from server.api.keys import CALLER, Caller
 from server.api.keys import Scope as KeyScope
 from server.api.limits import Limits, read_request
 from server.api.request_metrics import OBSERVATION, Observation
-from server.drafts.drafts import Check, Drafts
+from server.drafts.drafts import Check, Drafts, replay
 from server.engine.shutdown import Shutdown
 from server.engine.voices import Voices
 from server.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
@@ -195,16 +195,6 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
         if size > MAX_BODY_BYTES:
             raise _too_large()
     return b"".join(parts)
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` once, and then the client's own messages: vLLM waits there for it to hang up."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replayed
 
 
 def _route(scope: Scope) -> tuple[str, str]:

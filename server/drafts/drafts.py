@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,7 +89,8 @@ class Drafts:
     ) -> None:
         best = max(drafts, key=lambda draft: draft.rank)
         if best.verdict is None:
-            return await _plain(best.answer, send, stream)
+            # An error of vLLM's, as it came.
+            return await _send(best.answer, best.answer.bodies, send, stream)
         tokens = sum(draft.written.tokens for draft in drafts) + unfinished * best.written.tokens
         done(len(drafts) + unfinished, best.holds, time.monotonic() - began)
         bodies = noted(path, best.answer, _note(drafts, best, count), tokens)
@@ -156,12 +157,9 @@ class _Round:
     async def _ask(self, request: dict[str, Any], number: int) -> Answer:
         """What vLLM answers to one request, all of it."""
         body = json.dumps(request).encode()
-        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         status, headers, bodies = 500, [], []
 
-        async def receive() -> Message:
-            if pending:
-                return pending.pop()
+        async def hung_up() -> Message:
             await self._over.wait()
             return {"type": "http.disconnect"}
 
@@ -173,10 +171,19 @@ class _Round:
                 bodies.append(message["body"])
 
         sent = [(name, _own(name, value, number)) for name, value in self._scope["headers"]]
-        length = [(b"content-length", str(len(body)).encode())]
-        kept = [(name, value) for name, value in sent if name != b"content-length"]
-        await self._app({**self._scope, "headers": kept + length}, receive, send)
+        length = (b"content-length", str(len(body)).encode())
+        await self._app({**self._scope, "headers": [*sent, length]}, replay(body, hung_up), send)
         return Answer(status, headers, bodies)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` once, and then the client's own messages: vLLM waits there for it to hang up."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
 
 
 class _Stream:
@@ -214,12 +221,7 @@ def _note(drafts: list[Draft], best: Draft, asked: int) -> dict[str, Any]:
     }
 
 
-async def _plain(answer: Answer, send: Send, stream: _Stream | None) -> None:
-    """An error of vLLM's, as it came."""
-    await _send(answer, list(answer.bodies), send, stream)
-
-
-async def _send(answer: Answer, bodies: list[bytes], send: Send, stream: _Stream | None) -> None:
+async def _send(answer: Answer, bodies: Sequence[bytes], send: Send, stream: _Stream | None) -> None:
     headers = [(name, value) for name, value in answer.headers if name.lower() not in (b"content-length", REQUEST_ID)]
     if stream and answer.ok:
         await stream.begin(headers)
